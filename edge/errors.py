@@ -1,0 +1,53 @@
+"""What can go wrong, in the words a user sees, with the exit code of the command that met it.
+
+Every message is one line: what was expected, what was found, what to do next.
+"""
+
+from __future__ import annotations
+
+
+class KitError(Exception):
+    """Base of all errors that are the user's to mend. `exit_code` is the process's exit code."""
+
+    exit_code = 1
+
+
+class InputError(KitError):
+    """An image, a video, a table or an option that cannot be used."""
+
+    exit_code = 3
+
+
+class BundleError(KitError):
+    """A bundle or checkpoint that is missing, incomplete, altered or not ours."""
+
+    exit_code = 4
+
+
+class CameraError(KitError):
+    """A camera or stream that cannot be opened or gave no frame."""
+
+    exit_code = 5
+
+
+class EngineError(KitError):
+    """The inference backend refused the model or failed while running it."""
+
+    exit_code = 6
+
+
+class ParityError(KitError):
+    """A conversion changed the score by more than its budget."""
+
+    exit_code = 7
+
+
+class MissingExtraError(KitError, ImportError):
+    """An optional dependency is not installed."""
+
+    exit_code = 8
+
+    def __init__(self, module: str, extra: str, *, purpose: str) -> None:
+        super().__init__(f"{purpose} needs {module}, which is not installed: pip install 'fthnet-edge-kit[{extra}]'")
+        self.name = module
+        self.extra = extra
