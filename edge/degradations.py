@@ -72,7 +72,7 @@ def defocus(image: Image, severity: float, rng: Rng, field: float) -> Image:
     radius = DEFOCUS_RADIUS * severity * field
     if radius < 0.3:
         return image.copy()
-    reduction = max(1, int(radius / 5))  # a wide disc is indistinguishable at half the resolution
+    reduction = max(1, int(radius / 3))  # a wide disc is indistinguishable at half the resolution
     if reduction == 1:
         return cv2.filter2D(image, -1, _disc(radius), borderType=cv2.BORDER_REFLECT_101)
     size = (max(1, image.shape[1] // reduction), max(1, image.shape[0] // reduction))

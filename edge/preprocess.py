@@ -37,6 +37,8 @@ FIELD_PROBE = 128  # longest side of the thumbnail in which the field is looked 
 FIELD_MIN_LEVEL = 8  # a pixel this dark is never field: black borders of real cameras stay below
 FIELD_LEVEL = 0.12  # of the bright level (95th percentile): the field's edge
 FIELD_MIN_SIDE = 0.25  # of the shorter frame side: a smaller blob is a reflex, not a field
+IMAGENET_MEAN = (0.485, 0.456, 0.406)  # RGB, of values in [0, 1]
+IMAGENET_STD = (0.229, 0.224, 0.225)
 GRID = 8  # the square's side is a multiple of this, so that the centre view is a whole-pixel rectangle
 
 
@@ -46,17 +48,22 @@ class Preprocessing:
 
     Attributes:
         field_crop: ``square`` (bounding square of the retinal field) or ``none`` (whole frame).
+        normalisation: ``imagenet`` (mean and deviation, the authors' test configuration) or ``none``
+            (their FTHNet3 training configuration); it happens inside the ONNX graph.
         views: views averaged into one score unless the caller asks for another number.
         seed: seed of the 20 random views.
     """
 
     field_crop: Literal["square", "none"] = "square"
+    normalisation: Literal["imagenet", "none"] = "imagenet"
     views: Views = 1
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.field_crop not in ("square", "none"):
             raise ValueError(f"field_crop: expected 'square' or 'none', found {self.field_crop!r}")
+        if self.normalisation not in ("imagenet", "none"):
+            raise ValueError(f"normalisation: expected 'imagenet' or 'none', found {self.normalisation!r}")
         if self.views not in VIEW_COUNTS:
             raise ValueError(f"views: expected one of {VIEW_COUNTS}, found {self.views!r}")
 

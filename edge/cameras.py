@@ -1,0 +1,269 @@
+"""Sources of frames, by URI.
+
+========================================  =====================================================
+``0``, ``/dev/video2``                    camera (V4L2/UVC): ``0?width=1920&height=1080&fps=30&fourcc=MJPG&exposure=120``
+``rtsp://…``, ``http://…``                network camera (RTSP, MJPEG over HTTP)
+``recording.mp4``                         video file
+``photos/``, ``photos/*.png``, ``a.jpg``  folder, glob or single image
+``sim:?seconds=20&fps=15&seed=3``         the simulated handheld camera
+========================================  =====================================================
+
+Files are read in full; cameras are live: whoever reads late misses frames.
+"""
+
+from __future__ import annotations
+
+import glob
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import parse_qsl
+
+import cv2
+
+from fthnet_kit.edge.errors import CameraError, InputError
+from fthnet_kit.edge.frame import Frame
+from fthnet_kit.edge.images import IMAGE_SUFFIXES, read_image
+from fthnet_kit.edge.preprocess import to_bgr8
+from fthnet_kit.edge.simulated_camera import Session, SimulatedCamera
+
+NETWORK_TIMEOUT_MS = 5000
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".m4v", ".mpg", ".mpeg", ".webm", ".mjpg", ".mjpeg")
+CAMERA_OPTIONS = {
+    "width": cv2.CAP_PROP_FRAME_WIDTH,
+    "height": cv2.CAP_PROP_FRAME_HEIGHT,
+    "fps": cv2.CAP_PROP_FPS,
+    "exposure": cv2.CAP_PROP_EXPOSURE,
+}
+
+
+class CorruptFrameError(Exception):
+    """One picture of a source cannot be read; the next one may be fine."""
+
+    def __init__(self, name: str, message: str) -> None:
+        super().__init__(message)
+        self.name = name
+
+
+class Source(Protocol):
+    """A camera, a video or a folder.
+
+    Attributes:
+        live: frames come when the camera takes them and are lost when nobody reads; otherwise the source
+            waits for its reader.
+        fps: nominal frames a second, None where unknown.
+    """
+
+    live: bool
+    fps: float | None
+
+    @property
+    def ended(self) -> bool:
+        """There will be no further frame: the end of a file or of a simulated session."""
+
+    def open(self) -> None:
+        """Open, or open again after `close`. Raises CameraError where there is nothing to open."""
+
+    def read(self) -> Frame | None:
+        """The next frame; None when it `ended`, or when a camera gave nothing.
+
+        Raises:
+            CorruptFrameError: this picture cannot be read.
+        """
+
+    def close(self) -> None:
+        """Release the device or file."""
+
+
+class VideoCapture:
+    """A camera, stream or video file through OpenCV."""
+
+    def __init__(
+        self,
+        target: int | str,
+        *,
+        live: bool,
+        backend: int = cv2.CAP_ANY,
+        options: Mapping[str, float] | None = None,
+        fourcc: str | None = None,
+    ) -> None:
+        self.target = target
+        self.live = live
+        self.fps: float | None = None
+        self.ended = False
+        self._backend = backend
+        self._options = dict(options or {})
+        self._fourcc = fourcc
+        self._capture: cv2.VideoCapture | None = None
+        self._index = 0
+
+    def open(self) -> None:
+        """Open and apply the options.
+
+        Raises:
+            CameraError: OpenCV cannot open it (a camera or stream).
+            InputError: the same for a file.
+        """
+        capture = cv2.VideoCapture(self.target, self._backend, self._parameters())
+        if not capture.isOpened():
+            capture.release()
+            if self.live:
+                raise CameraError(f"{self.target}: expected a camera or stream, found none; is it plugged in and free?")
+            raise InputError(f"{self.target}: expected a video, found something that OpenCV cannot open")
+        fps = capture.get(cv2.CAP_PROP_FPS)
+        self.fps = fps if 0 < fps < 1000 else None
+        self._capture = capture
+
+    def _parameters(self) -> list[int]:
+        """OpenCV's open-time parameters: formats for cameras, timeouts for streams."""
+        if self._backend == cv2.CAP_FFMPEG and self.live:
+            return [
+                cv2.CAP_PROP_OPEN_TIMEOUT_MSEC,
+                NETWORK_TIMEOUT_MS,
+                cv2.CAP_PROP_READ_TIMEOUT_MSEC,
+                NETWORK_TIMEOUT_MS,
+            ]
+        parameters = [cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*self._fourcc)] if self._fourcc else []
+        for name, value in self._options.items():
+            parameters += [CAMERA_OPTIONS[name], round(value)]
+        return parameters
+
+    def read(self) -> Frame | None:
+        """The next frame; its time is taken after the grab, before decoding."""
+        capture = self._capture
+        if capture is None or not capture.grab():
+            self.ended = not self.live
+            return None
+        captured_ns = time.monotonic_ns()
+        ok, image = capture.retrieve()
+        if not ok or image is None or image.size == 0:
+            self._index += 1
+            raise CorruptFrameError(str(self.target), f"{self.target}: frame {self._index - 1} cannot be decoded")
+        frame = Frame(to_bgr8(image), self._index, captured_ns)
+        self._index += 1
+        return frame
+
+    def close(self) -> None:
+        """Release the capture."""
+        capture, self._capture = self._capture, None
+        if capture is not None:
+            capture.release()
+
+
+class ImageFiles:
+    """Still images, one after the other, in the order of their names."""
+
+    def __init__(self, paths: list[Path]) -> None:
+        self.live = False
+        self.fps: float | None = None
+        self._paths = paths
+        self._index = 0
+
+    @property
+    def ended(self) -> bool:
+        """Whether all images have been read."""
+        return self._index >= len(self._paths)
+
+    def open(self) -> None:
+        """Nothing to open."""
+
+    def read(self) -> Frame | None:
+        """The next image.
+
+        Raises:
+            CorruptFrameError: it cannot be read.
+        """
+        if self.ended:
+            return None
+        path, index = self._paths[self._index], self._index
+        self._index += 1
+        try:
+            return Frame(read_image(path), index, time.monotonic_ns(), name=str(path))
+        except InputError as error:
+            raise CorruptFrameError(str(path), str(error)) from error
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+
+def make_source(uri: str) -> Source:
+    """The source that a URI names; not yet opened.
+
+    Raises:
+        InputError: no such file, an unknown option, or a folder without images.
+    """
+    if uri.startswith("sim:"):
+        return SimulatedCamera(_session(uri[len("sim:") :].lstrip("?")))
+    if uri.startswith(("rtsp://", "http://", "https://")):
+        return VideoCapture(uri, live=True, backend=cv2.CAP_FFMPEG)
+    device, _, query = uri.partition("?")
+    if device.isdigit() or device.startswith("/dev/video"):
+        return _camera(device, query)
+    return _files(uri)
+
+
+def _camera(device: str, query: str) -> VideoCapture:
+    options = _options(device, query, {*CAMERA_OPTIONS, "fourcc"})
+    fourcc = options.pop("fourcc", None)
+    if fourcc is not None and len(fourcc) != 4:
+        raise InputError(f"{device}: fourcc: expected four letters such as MJPG, found {fourcc!r}")
+    numbers = {name: _number(device, name, text) for name, text in options.items()}
+    target = int(device) if device.isdigit() else device
+    return VideoCapture(target, live=True, backend=cv2.CAP_V4L2, options=numbers, fourcc=fourcc)
+
+
+def _session(query: str) -> Session:
+    options = _options("sim", query, {"seconds", "fps", "seed", "width", "height", "realtime"})
+    numbers = {name: _number("sim", name, text) for name, text in options.items()}
+    for name in ("seed", "width", "height"):
+        if name in numbers:
+            numbers[name] = int(numbers[name])
+    return Session(**{**numbers, "realtime": bool(numbers.get("realtime", 1))})  # type: ignore[arg-type]
+
+
+def _options(what: str, query: str, known: set[str]) -> dict[str, str]:
+    try:
+        options = dict(parse_qsl(query, keep_blank_values=True, strict_parsing=True)) if query else {}
+    except ValueError:
+        raise InputError(f"{what}: expected options as name=value&name=value, found {query!r}") from None
+    unknown = sorted(set(options) - known)
+    if unknown:
+        raise InputError(f"{what}: expected options among {', '.join(sorted(known))}, found {', '.join(unknown)}")
+    return options
+
+
+def _number(what: str, name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"{what}: {name}: expected a number, found {text!r}") from None
+
+
+def _files(uri: str) -> Source:
+    path = Path(uri)
+    if path.is_file() and path.suffix.lower() in VIDEO_SUFFIXES:
+        return VideoCapture(str(path), live=False, backend=cv2.CAP_FFMPEG)
+    return ImageFiles(find_images([uri]))
+
+
+def find_images(names: list[str]) -> list[Path]:
+    """Image files behind names of files, folders and globs, folders in the order of their names.
+
+    A file that is named is taken whatever its ending; folders and globs give what ends like an image.
+
+    Raises:
+        InputError: a name that leads to no image.
+    """
+    found: list[Path] = []
+    for name in names:
+        path = Path(name)
+        if path.is_file():
+            found.append(path)
+            continue
+        candidates = sorted(path.rglob("*")) if path.is_dir() else sorted(Path(p) for p in glob.glob(name, recursive=True))
+        images = [candidate for candidate in candidates if candidate.suffix.lower() in IMAGE_SUFFIXES]
+        if not images:
+            raise InputError(f"{name}: expected an image, a folder of images or a video, found none")
+        found.extend(images)
+    return found

@@ -1,0 +1,72 @@
+"""`fthnet`: the one console command, and the only module that may reach every folder.
+
+Subcommands are imported when they are called or listed, and import heavy libraries only when they run,
+so that `fthnet --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from importlib import import_module
+
+import click
+
+from fthnet_kit.edge.errors import KitError
+
+COMMANDS = {
+    "run": "fthnet_kit.edge.commands:run",
+    "score": "fthnet_kit.edge.commands:score",
+    "export": "fthnet_kit.convert.commands:export",
+}
+
+EXIT_CODES = """\b
+Exit codes:
+  0  done
+  1  interrupted, or an error that is not listed here
+  2  wrong options
+  3  an image, video, table or output that cannot be used
+  4  a bundle or checkpoint that is missing, altered or not ours
+  5  a camera or stream that is not there
+  6  the inference engine refused or failed
+  7  a conversion changed the score by more than its budget
+  8  an optional dependency is missing
+"""
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported on demand."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name].partition(":")
+        command = getattr(import_module(module), name)
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(cls=LazyGroup, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="fthnet-edge-kit", prog_name="fthnet")
+def group() -> None:
+    """Fundus image quality, 0 to 100, by FTHNet: score frames live, score stills, convert and train models.
+
+    A score says how well a photograph shows the retina, as people judged it; it is no diagnosis.
+    """
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command; a user's mistake ends in one line on stderr and a documented exit code."""
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    try:
+        group.main(arguments, standalone_mode=True)
+    except KitError as error:
+        click.echo(f"fthnet: {error}", err=True)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""The commands of the runtime: `fthnet run` and `fthnet score`."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def model_options(function: Function) -> Function:
+    """Options of every command that runs a model."""
+    for option in (
+        click.option("--threads", type=click.IntRange(1), help="Threads of one inference. Default: all cores."),
+        click.option(
+            "--provider",
+            type=click.Choice(["cpu", "cuda", "tensorrt"]),
+            default="cpu",
+            show_default=True,
+            help="ONNX Runtime's execution provider; never replaced in silence.",
+        ),
+        click.option("--precision", type=click.Choice(["auto", "fp32"]), default="auto", show_default=True),
+        click.option("--views", type=click.Choice(["1", "5", "20"]), help="Views averaged. Default: the model card's."),
+        click.option(
+            "--bundle",
+            type=click.Path(path_type=Path),
+            help="Bundle folder. Default: the demonstration bundle that the kit ships.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+@click.command()
+@click.option(
+    "--source",
+    required=True,
+    metavar="URI",
+    help="0, /dev/video0?width=1920&height=1080, rtsp://…, http://…, a video, a folder or glob of images, "
+    "or sim:?seconds=20&fps=15&seed=3.",
+)
+@model_options
+@click.option("--records", type=click.Path(path_type=Path), help="Append one JSON record a result to this file.")
+@click.option("--save-best", type=click.Path(path_type=Path), help="Keep the best frame in this folder.")
+@click.option("--max-frames", type=click.IntRange(1), help="Stop after this many scored frames.")
+def run(
+    source: str,
+    bundle: Path | None,
+    views: str | None,
+    precision: str,
+    provider: str,
+    threads: int | None,
+    records: Path | None,
+    save_best: Path | None,
+    max_frames: int | None,
+) -> None:
+    """Score the frames of a camera, live.
+
+    Cameras drop what comes while a frame is scored; files are read in full. Ctrl-C or SIGTERM ends
+    cleanly. Without a frame, or with one that must not be scored, the score is empty and says why.
+    """
+    from rich.console import Console
+
+    from fthnet_kit.edge.cameras import make_source
+    from fthnet_kit.edge.live import LiveLoop
+    from fthnet_kit.edge.scorer import QualityScorer
+    from fthnet_kit.edge.sinks import BestFrame, RecordsFile, Sink
+    from fthnet_kit.edge.terminal import TerminalView, summary_table
+
+    console = Console()
+    make_source(source)  # a wrong URI is told before a model is loaded
+    with QualityScorer.from_bundle(bundle, precision, views_of(views), provider, threads) as scorer:  # type: ignore[arg-type]
+        facts = scorer.backend.describe()
+        console.print(
+            f"{scorer.card.name} {scorer.card.version} on {facts['library']}, {facts['provider']}, "
+            f"{facts['threads']} threads, views {scorer.views}",
+            highlight=False,
+        )
+        loop = LiveLoop(lambda: make_source(source), scorer)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: loop.stop())
+        records_file = RecordsFile(records) if records else None
+        best = BestFrame(save_best) if save_best else None
+        view = TerminalView(console, source)
+        sinks: list[Sink] = [sink for sink in (records_file, best, view) if sink is not None]
+        try:
+            with view:
+                for result in loop.results():
+                    for sink in sinks:
+                        sink.offer(result)
+                    if max_frames is not None and loop.summary.scored >= max_frames:
+                        break
+        finally:
+            for sink in sinks:
+                sink.close()
+    summary = loop.summary
+    console.print(summary_table(summary))
+    reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(summary.reasons.items())) or "none"
+    console.print(
+        f"captured {summary.captured}, dropped {summary.dropped}, reconnects {summary.reconnects}, "
+        f"without a score: {reasons}",
+        highlight=False,
+    )
+    if best is not None and best.best is not None and best.best.score.value is not None:
+        console.print(f"best frame: {best.best.score.value:.1f}, {best.folder / 'best.png'}", highlight=False, soft_wrap=True)
+    if records_file is not None:
+        lost = f", {records_file.lost} lost" if records_file.lost else ""
+        console.print(f"records: {records_file.written} in {records_file.path}{lost}", highlight=False, soft_wrap=True)
+
+
+@click.command()
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE…")
+@model_options
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line instead of a table.")
+def score(
+    images: tuple[str, ...],
+    bundle: Path | None,
+    views: str | None,
+    precision: str,
+    provider: str,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Score still images: files, folders, globs.
+
+    What cannot be read is reported on stderr and skipped, and the exit code is 3.
+    """
+    from rich.console import Console
+    from rich.progress import track
+    from rich.table import Table
+
+    from fthnet_kit.edge.cameras import find_images
+    from fthnet_kit.edge.errors import InputError
+    from fthnet_kit.edge.images import read_image
+    from fthnet_kit.edge.scorer import QualityScorer
+
+    errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    paths = find_images(list(images))
+    table = Table("image")
+    for column in ("score", "verdict", "ms"):
+        table.add_column(column, justify="right")
+    unreadable = 0
+    with QualityScorer.from_bundle(bundle, precision, views_of(views), provider, threads) as scorer:  # type: ignore[arg-type]
+        for path in track(paths, "scoring", console=errors, transient=True, disable=len(paths) < 5 or not errors.is_terminal):
+            try:
+                result = scorer.score(read_image(path))
+            except InputError as error:
+                unreadable += 1
+                errors.print(f"skipped: {error}", markup=False)
+                continue
+            if as_json:
+                click.echo(json.dumps({"file": str(path), **result.to_dict()}))
+            else:
+                value = "-" if result.value is None else f"{result.value:.1f}"
+                table.add_row(str(path), value, result.verdict or result.reason or "", f"{sum(result.stage_ms.values()):.0f}")
+    if not as_json and table.row_count:
+        Console(soft_wrap=True).print(table)
+    if unreadable:
+        raise InputError(f"{unreadable} of {len(paths)} images could not be read and were skipped; they are named above")
+
+
+def views_of(text: str | None) -> int | None:
+    """The number of views that an option names."""
+    return None if text is None else int(text)

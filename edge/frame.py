@@ -1,0 +1,27 @@
+"""One picture from a source."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from fthnet_kit.edge.preprocess import Image
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One picture from a camera, a video or a folder.
+
+    Attributes:
+        image: BGR uint8 (H, W, 3).
+        index: 0-based count of pictures that the source has delivered.
+        captured_ns: `time.monotonic_ns()` when the picture was grabbed, before it was decoded.
+        name: file name, for pictures that come from files.
+        truth: what the simulated camera did to this picture; None for all other sources.
+    """
+
+    image: Image
+    index: int
+    captured_ns: int
+    name: str | None = None
+    truth: Mapping[str, float | bool] | None = None

@@ -1,0 +1,133 @@
+"""ONNX Runtime, the embedded default."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from fthnet_kit.edge.errors import EngineError
+from fthnet_kit.edge.preprocess import INPUT, Image
+
+Provider = Literal["cpu", "cuda", "tensorrt"]
+PROVIDERS: dict[Provider, str] = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
+INPUT_NAME = "image"
+OUTPUT_NAME = "score"
+
+
+def available_cores() -> int:
+    """Cores that this process may use, which in a container are fewer than the machine's."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class OnnxBackend:
+    """Runs `fthnet.*.onnx` in ONNX Runtime.
+
+    Args:
+        model: the ONNX file.
+        provider: ``cpu``, ``cuda`` or ``tensorrt``; never replaced by another in silence.
+        threads: for one inference on the CPU; default: all cores that the process may use.
+
+    Raises:
+        EngineError: the provider is not there, or ONNX Runtime refuses the model.
+    """
+
+    def __init__(self, model: Path, provider: Provider = "cpu", threads: int | None = None) -> None:
+        import onnxruntime as ort
+
+        if provider not in PROVIDERS:
+            raise EngineError(f"provider: expected one of {', '.join(PROVIDERS)}, found {provider!r}")
+        wanted = PROVIDERS[provider]
+        if wanted not in ort.get_available_providers():
+            raise EngineError(
+                f"provider {provider}: expected {wanted} in this ONNX Runtime, found "
+                f"{', '.join(ort.get_available_providers())}; install an ONNX Runtime built with it or use --provider cpu"
+            )
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads or available_cores()
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        try:
+            self._session = ort.InferenceSession(str(model), options, providers=[wanted])
+        except Exception as error:  # ONNX Runtime raises types of its own, without a common base
+            raise EngineError(f"{model}: ONNX Runtime refused the model: {_one_line(error)}") from error
+        if self._session.get_providers()[0] != wanted:
+            found = self._session.get_providers()[0]
+            raise EngineError(f"provider {provider}: expected {wanted}, ONNX Runtime fell back to {found}; see its log")
+        self._batch = self._check_contract(model)
+        self._facts = {
+            "library": f"onnxruntime {ort.__version__}",
+            "provider": wanted,
+            "threads": str(options.intra_op_num_threads),
+        }
+
+    def _check_contract(self, model: Path) -> int:
+        """The graph's batch size; refuses graphs that are not ours."""
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        shape = inputs[0].shape if len(inputs) == 1 else None
+        ours = (
+            shape is not None
+            and (inputs[0].name, inputs[0].type, outputs[0].name) == (INPUT_NAME, "tensor(uint8)", OUTPUT_NAME)
+            and shape[1:] == [INPUT, INPUT, 3]
+            and isinstance(shape[0], int)
+        )
+        if not ours:
+            found = ", ".join(f"{i.name} {i.type} {i.shape}" for i in inputs)
+            raise EngineError(
+                f"{model}: expected one input image tensor(uint8) [N, {INPUT}, {INPUT}, 3] and one output score, "
+                f"found {found}; make the file with `fthnet export`"
+            )
+        return int(shape[0])
+
+    def infer(self, images: Image) -> npt.NDArray[np.float32]:
+        """RGB uint8 (N, 384, 384, 3) -> score points float32 (N,), in chunks of the graph's batch size.
+
+        Raises:
+            EngineError: closed, wrong input, or ONNX Runtime failed.
+        """
+        if self._session is None:
+            raise EngineError("this backend is closed; make a new one")
+        if images.ndim != 4 or images.dtype != np.uint8 or images.shape[1:] != (INPUT, INPUT, 3) or not len(images):
+            raise EngineError(
+                f"expected uint8 (N, {INPUT}, {INPUT}, 3) with N >= 1, found {images.dtype} {images.shape}"
+            )
+        scores = []
+        for start in range(0, len(images), self._batch):
+            chunk = images[start : start + self._batch]
+            short = self._batch - len(chunk)
+            if short:
+                chunk = np.concatenate([chunk, np.repeat(chunk[-1:], short, axis=0)])
+            try:
+                (result,) = self._session.run([OUTPUT_NAME], {INPUT_NAME: np.ascontiguousarray(chunk)})
+            except Exception as error:  # as above
+                raise EngineError(f"ONNX Runtime failed while scoring: {_one_line(error)}") from error
+            scores.append(result[: self._batch - short])
+        return np.concatenate(scores)
+
+    def describe(self) -> dict[str, str]:
+        """Library, provider and threads."""
+        return dict(self._facts)
+
+    def close(self) -> None:
+        """Release the session."""
+        self._session = None
+
+    def __enter__(self) -> OnnxBackend:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,69 @@
+"""What the kit says about one picture: a value with a verdict, or no value with a reason."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Verdict = Literal["good", "usable", "reject"]
+Reason = Literal["no_frame", "stalled", "frozen", "no_retina", "corrupt_frame", "engine_fault"]
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """Who computed a score, in the terms of DICOM TID 2102 "Quality Rating Identification"."""
+
+    name: str
+    version: str
+    manufacturer: str
+    parameters: str
+
+    def to_dict(self) -> dict[str, str]:
+        """JSON-ready form."""
+        return {
+            "name": self.name,
+            "version": self.version,
+            "manufacturer": self.manufacturer,
+            "parameters": self.parameters,
+        }
+
+
+@dataclass(frozen=True)
+class Score:
+    """Quality of one picture.
+
+    Attributes:
+        value: 0-100, or None, in which case `reason` says why.
+        raw: the network's output in points before it is clipped to 0-100; None without a value.
+        verdict: ``good``, ``usable`` or ``reject`` by the card's thresholds; None without a value.
+        reason: why there is no value; None with a value.
+        frame_index: index of the picture in its source; None for a single image or without a picture.
+        captured_ns: monotonic capture time of the picture; None where it is not known.
+        stage_ms: duration of each stage in milliseconds (`preprocess`, `infer`).
+        algorithm: who computed it.
+    """
+
+    value: float | None
+    raw: float | None = None
+    verdict: Verdict | None = None
+    reason: Reason | None = None
+    frame_index: int | None = None
+    captured_ns: int | None = None
+    stage_ms: Mapping[str, float] = field(default_factory=dict)
+    algorithm: Algorithm | None = None
+
+    def __post_init__(self) -> None:
+        if (self.value is None) == (self.reason is None):
+            raise ValueError(f"expected either a value or a reason, found value {self.value} and reason {self.reason}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The names that every JSON output of the kit uses."""
+        return {
+            "score": None if self.value is None else round(self.value, 3),
+            "raw": None if self.raw is None else round(self.raw, 3),
+            "verdict": self.verdict,
+            "reason": self.reason,
+            "stage_ms": {stage: round(ms, 3) for stage, ms in self.stage_ms.items()},
+            "algorithm": None if self.algorithm is None else self.algorithm.to_dict(),
+        }

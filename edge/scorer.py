@@ -1,0 +1,143 @@
+"""From a picture to a score: the public face of the runtime."""
+
+from __future__ import annotations
+
+import time
+from importlib.metadata import version
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import numpy.typing as npt
+
+from fthnet_kit.edge.backend import Backend
+from fthnet_kit.edge.bundle import Bundle, Precision
+from fthnet_kit.edge.errors import EngineError
+from fthnet_kit.edge.frame import Frame
+from fthnet_kit.edge.model_card import ModelCard
+from fthnet_kit.edge.onnx_backend import OnnxBackend, Provider
+from fthnet_kit.edge.preprocess import Views, prepare
+from fthnet_kit.edge.retina import shows_retina
+from fthnet_kit.edge.score import Algorithm, Score
+
+
+class QualityScorer:
+    """Scores pictures with one model. A context manager; belongs to one thread at a time.
+
+    Example::
+
+        with QualityScorer.from_bundle() as scorer:
+            score = scorer.score(cv2.imread("retina.jpg"))
+            print(score.value, score.verdict)
+
+    Args:
+        card: how to feed the model and what its number means.
+        backend: what runs it; closed with the scorer.
+        views: 1, 5 or 20 views averaged into one score; default: the card's.
+    """
+
+    def __init__(self, card: ModelCard, backend: Backend, views: Views | None = None) -> None:
+        self.card = card
+        self.backend = backend
+        self.views = card.preprocessing.views if views is None else views
+        facts = backend.describe()
+        self.algorithm = Algorithm(
+            name=card.name,
+            version=card.version,
+            manufacturer=card.manufacturer,
+            parameters=(
+                f"views={self.views};field_crop={card.preprocessing.field_crop};{facts['library']};"
+                f"{facts['provider']};kit={version('fthnet-edge-kit')}"
+            ),
+        )
+
+    @classmethod
+    def from_bundle(
+        cls,
+        path: Path | str | None = None,
+        precision: Precision = "auto",
+        views: Views | None = None,
+        provider: Provider = "cpu",
+        threads: int | None = None,
+    ) -> QualityScorer:
+        """A scorer for a bundle, checked and ready.
+
+        Args:
+            path: bundle folder; default: the demonstration bundle that the kit ships.
+            precision: ``auto`` or ``fp32``.
+            views: 1 (real time), 5 or 20 (the released protocol); default: the card's.
+            provider: ONNX Runtime's execution provider: ``cpu``, ``cuda``, ``tensorrt``.
+            threads: of one inference on the CPU; default: all cores.
+
+        Raises:
+            BundleError: the bundle is missing, incomplete or altered.
+            EngineError: the provider is not there or refuses the model.
+        """
+        bundle = Bundle.open(path)
+        return cls(bundle.card, OnnxBackend(bundle.model_path(precision), provider, threads), views)
+
+    def score(self, image_bgr: npt.NDArray[np.generic]) -> Score:
+        """Score of one picture.
+
+        Args:
+            image_bgr: BGR uint8 (H, W, 3); gray, BGRA and 16-bit are converted (`preprocess.to_bgr8`).
+
+        Returns:
+            A value with its verdict, or no value with reason ``no_retina`` or ``engine_fault``.
+
+        Raises:
+            InputError: not an image.
+        """
+        return self._score(image_bgr, None, None)
+
+    def score_frame(self, frame: Frame) -> Score:
+        """`score` of a frame; the result carries the frame's index and capture time."""
+        return self._score(frame.image, frame.index, frame.captured_ns)
+
+    def _score(self, image: npt.NDArray[np.generic], index: int | None, captured_ns: int | None) -> Score:
+        started = time.perf_counter()
+        views = prepare(image, self.card.preprocessing, self.views)
+        prepared = time.perf_counter()
+        stage_ms = {"preprocess": 1e3 * (prepared - started)}
+
+        def without_value(reason: str) -> Score:
+            return Score(
+                None,
+                reason=reason,  # type: ignore[arg-type]
+                frame_index=index,
+                captured_ns=captured_ns,
+                stage_ms=stage_ms,
+                algorithm=self.algorithm,
+            )
+
+        if not shows_retina(views[0]):
+            return without_value("no_retina")
+        try:
+            raw = float(np.mean(self.backend.infer(views)))
+        except EngineError:
+            return without_value("engine_fault")
+        stage_ms["infer"] = 1e3 * (time.perf_counter() - prepared)
+        if not np.isfinite(raw):
+            return without_value("engine_fault")
+        value = min(100.0, max(0.0, raw))
+        return Score(
+            value,
+            raw=raw,
+            verdict=self.card.thresholds.verdict(value),
+            frame_index=index,
+            captured_ns=captured_ns,
+            stage_ms=stage_ms,
+            algorithm=self.algorithm,
+        )
+
+    def close(self) -> None:
+        """Release the backend."""
+        self.backend.close()
+
+    def __enter__(self) -> QualityScorer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
