@@ -1,0 +1,1 @@
+"""Measuring: how a score follows the truth, so far."""

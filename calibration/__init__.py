@@ -1,0 +1,1 @@
+"""Image sets, training samples, training, agreement of scores."""

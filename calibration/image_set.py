@@ -152,8 +152,8 @@ def _mos(row: dict[str, str], where: str) -> float:
 
 def _split(row: dict[str, str], group: str, where: str) -> Split:
     text = row.get("split", "").strip().lower()
-    if text == "train" or text == "val":
-        return text
+    if text in SPLITS:
+        return text  # type: ignore[return-value]
     if text:
         raise InputError(f"{where}: expected split 'train' or 'val', found {text!r}")
     return "val" if zlib.crc32(group.encode()) / 2**32 < HELD_OUT_SHARE else "train"

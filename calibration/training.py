@@ -24,7 +24,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-
 from fthnet_kit.calibration.augment import FAULTS, SampleSource
 from fthnet_kit.calibration.image_set import LabelledImage
 from fthnet_kit.calibration.metrics import Agreement, agreement
@@ -109,7 +108,7 @@ Batch = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 def make_batch(source: SampleSource, first: int, pairs: int) -> Batch:
-    """Pairs `first` … as tensors: image uint8 (N, 384, 384, 3), quality (N,), severities (N, 10), their weights (N, 10)."""
+    """Pairs `first` … as tensors: image uint8 (N, 384, 384, 3), quality (N,), severities and their weights (N, 10)."""
     samples = [sample for index in range(first, first + pairs) for sample in source.pair(index)]
     severities = np.stack([sample.severities for sample in samples])
     known = np.array([[sample.known] for sample in samples]) | (severities > 0)
@@ -280,11 +279,15 @@ class Trainer:
         raw = raw.float()
         score_loss = F.smooth_l1_loss(raw, quality, beta=0.05)
         auxiliary = fault_loss(named, severities, known)
-        loss = score_loss + self.recipe.ranking_weight * ranking_loss(raw, quality) + self.recipe.auxiliary_weight * auxiliary
+        loss = (
+            score_loss
+            + self.recipe.ranking_weight * ranking_loss(raw, quality)
+            + self.recipe.auxiliary_weight * auxiliary
+        )
         if not torch.isfinite(loss):
             raise InputError(f"training diverged at step {self.step} (loss is not finite); lower the learning rate")
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip)
         self.optimizer.step()
         self.step += 1
@@ -377,4 +380,4 @@ def _validation(entry: dict[str, Any]) -> Validation:
 def _save_atomically(content: Any, path: Path) -> None:
     temporary = path.with_suffix(".tmp")
     torch.save(content, temporary)
-    os.replace(temporary, path)
+    temporary.replace(path)

@@ -1,0 +1,1 @@
+"""FTHNet in PyTorch, checkpoints, ONNX, parity, bundles."""

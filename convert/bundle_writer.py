@@ -29,7 +29,9 @@ class Identity:
     version: str = "0.0.0"
     manufacturer: str = "unnamed"
     thresholds: Thresholds = field(default_factory=lambda: Thresholds(usable=40.0, good=60.0))
-    intended_use: str = "Rates how well a retinal photograph shows the retina. Not a diagnosis; not validated clinically."
+    intended_use: str = (
+        "Rates how well a retinal photograph shows the retina. Not a diagnosis; not validated clinically."
+    )
     training_data: str = "Not stated by whoever exported this model."
     accuracy: tuple[Mapping[str, Any], ...] = ()
 

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-
 from fthnet_kit.convert.fthnet import FTHNet, FTHNetConfig
 from fthnet_kit.edge.atomic import write_atomically
 from fthnet_kit.edge.errors import BundleError, MissingExtraError
@@ -194,4 +193,6 @@ def _fill(network: FTHNet, state: Mapping[str, Tensor], path: Path) -> None:
             raise BundleError(f"{path}: {key}: expected finite values, found NaN or infinity")
         if key.endswith(BUFFER_SUFFIXES) and not torch.equal(value.to(expected[key].dtype), expected[key]):
             raise BundleError(f"{path}: {key}: expected the values that the architecture makes, found others")
-    network.load_state_dict({**expected, **{key: value.float() if value.is_floating_point() else value for key, value in state.items()}})
+    network.load_state_dict(
+        {**expected, **{key: value.float() if value.is_floating_point() else value for key, value in state.items()}}
+    )

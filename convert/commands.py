@@ -7,24 +7,50 @@ from pathlib import Path
 import click
 
 
-
-
 @click.command()
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option("-o", "--output", "bundle", required=True, type=click.Path(path_type=Path), help="Bundle folder to make.")
-@click.option("--pool", type=click.Choice(["soft", "avg"]), help="FTHNet4 pools soft, FTHNet3 avg; weights do not show it.")
-@click.option("--batch", type=click.IntRange(1, 64), default=1, show_default=True, help="Static batch size of the graph.")
-@click.option("--field-crop", type=click.Choice(["square", "none"]), default="square", show_default=True,
-              help="Crop to the retinal field, or take the whole frame as the authors do.")
-@click.option("--normalisation", type=click.Choice(["imagenet", "none"]), default="imagenet", show_default=True,
-              help="What the checkpoint was trained with.")
-@click.option("--views", type=click.Choice(["1", "5", "20"]), default="1", show_default=True, help="Views averaged by default.")
+@click.option(
+    "--pool", type=click.Choice(["soft", "avg"]), help="FTHNet4 pools soft, FTHNet3 avg; weights do not show it."
+)
+@click.option(
+    "--batch", type=click.IntRange(1, 64), default=1, show_default=True, help="Static batch size of the graph."
+)
+@click.option(
+    "--field-crop",
+    type=click.Choice(["square", "none"]),
+    default="square",
+    show_default=True,
+    help="Crop to the retinal field, or take the whole frame as the authors do.",
+)
+@click.option(
+    "--normalisation",
+    type=click.Choice(["imagenet", "none"]),
+    default="imagenet",
+    show_default=True,
+    help="What the checkpoint was trained with.",
+)
+@click.option(
+    "--views", type=click.Choice(["1", "5", "20"]), default="1", show_default=True, help="Views averaged by default."
+)
 @click.option("--name", default="FTHNet", show_default=True, help="Model name for the card.")
 @click.option("--model-version", default="0.0.0", show_default=True, help="Model version for the card.")
 @click.option("--manufacturer", default="unnamed", show_default=True, help="Manufacturer for the card.")
-@click.option("--training-data", default="Not stated by whoever exported this model.", help="What it was trained on, for the card.")
-@click.option("--usable", type=click.FloatRange(0, 100), default=40.0, show_default=True, help="Score from which a picture is usable.")
-@click.option("--good", type=click.FloatRange(0, 100), default=60.0, show_default=True, help="Score from which a picture is good.")
+@click.option(
+    "--training-data",
+    default="Not stated by whoever exported this model.",
+    help="What it was trained on, for the card.",
+)
+@click.option(
+    "--usable",
+    type=click.FloatRange(0, 100),
+    default=40.0,
+    show_default=True,
+    help="Score from which a picture is usable.",
+)
+@click.option(
+    "--good", type=click.FloatRange(0, 100), default=60.0, show_default=True, help="Score from which a picture is good."
+)
 @click.option("--half-checkpoint", is_flag=True, help="Store the safetensors file in float16.")
 @click.option("--images", type=click.Path(path_type=Path), help="Photographs for the parity check: a folder or glob.")
 @click.option("--replace", is_flag=True, help="Replace an existing bundle.")

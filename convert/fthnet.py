@@ -1,5 +1,6 @@
-"""FTHNet in PyTorch: the fundus-image-quality regressor of Gong et al., *Scientific Reports* 2025
-(doi 10.1038/s41598-025-24423-8), state_dict-compatible with the authors' public implementation.
+"""FTHNet in PyTorch, state_dict-compatible with the authors' public implementation.
+
+The fundus-image-quality regressor of Gong et al., *Scientific Reports* 2025, doi 10.1038/s41598-025-24423-8.
 
 The path of an image, top to bottom of this file::
 
@@ -70,11 +71,13 @@ class FTHNetConfig:
         if self.embed_dim % 8:
             raise ValueError(f"embed_dim: expected a multiple of 8 (the taps divide it by 8), found {self.embed_dim}")
         for stage, heads in enumerate(self.num_heads):
-            if heads < 1 or self.stage_dim(stage) % heads:
-                raise ValueError(f"num_heads: {heads} does not divide the {self.stage_dim(stage)} channels of stage {stage}")
+            dim = self.stage_dim(stage)
+            if heads < 1 or dim % heads:
+                raise ValueError(f"num_heads: {heads} does not divide the {dim} channels of stage {stage}")
         if self.grid(3) != self.window_size:
             raise ValueError(
-                f"window_size: expected {self.grid(3)}, the last stage's grid at {IMAGE_SIZE} pixels, found {self.window_size}"
+                f"window_size: expected {self.grid(3)}, the grid of the last stage at {IMAGE_SIZE} pixels, "
+                f"found {self.window_size}"
             )
 
     def stage_dim(self, stage: int) -> int:
@@ -111,6 +114,7 @@ class SoftPool2d(nn.Module):
         self.kernel_size = kernel_size
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, H/k, W/k)."""
         n, c, h, w = x.shape
         k = self.kernel_size
         windows = x.view(n, c, h // k, k, w // k, k).permute(0, 1, 2, 4, 3, 5).reshape(n, c, h // k, w // k, k * k)
@@ -195,6 +199,7 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(MLP_RATIO * dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, L, C) -> (N, L, C)."""
         return self.fc2(F.gelu(self.fc1(x)))
 
 
@@ -263,6 +268,7 @@ class Stage(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, L, C) of this stage, or (N, 4L, C/2) of the one before -> (N, L, C)."""
         if self.downsample is not None:
             x = self.downsample(x)
         for block in self.blocks:
@@ -279,6 +285,7 @@ class PatchEmbed(nn.Module):
         self.norm = nn.LayerNorm(embed_dim)
 
     def forward(self, image: Tensor) -> Tensor:
+        """(N, 3, 384, 384) -> (N, 96*96, C)."""
         return self.norm(self.proj(image).flatten(2).transpose(1, 2))
 
 
@@ -287,6 +294,7 @@ class Backbone(nn.Module):
 
     def __init__(self, config: FTHNetConfig) -> None:
         super().__init__()
+        self.config = config
         self.patch_embed = PatchEmbed(config.embed_dim)
         self.layers = nn.ModuleList(Stage(config, stage) for stage in range(4))
         tap_dims = [config.stage_dim(stage) // 8 for stage in range(4)]
@@ -307,8 +315,8 @@ class Backbone(nn.Module):
         The (N, L, C) tokens are *reinterpreted* as (N, C, H, W) without a transpose, as in the authors'
         code: trained weights depend on it.
         """
-        n, length, c = tokens.shape
-        size = self.layers[stage].blocks[0].size  # type: ignore[union-attr, index]
+        n, _, c = tokens.shape
+        size = self.config.grid(stage)
         return self.fcl_fc[stage](self.fcl_merge[stage](tokens.reshape(n, c, size, size)).flatten(1))
 
     def forward(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -337,18 +345,19 @@ class FTHNet(nn.Module):
         last = TARGET_LAYERS - 1
         channels = [config.stage_dim(3), *(config.hyper_width(level) for level in range(TARGET_LAYERS))]
         self.conv1x1 = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(channels[level], channels[level + 1], 1), nn.GELU()) for level in range(TARGET_LAYERS)
+            nn.Sequential(nn.Conv2d(channels[level], channels[level + 1], 1), nn.GELU())
+            for level in range(TARGET_LAYERS)
         )
         self.avgpool = make_pool(config)
         area = config.window_size**2
         flat = config.hyper_width(last) * area
         self.weight_conv = nn.ModuleList(
-            nn.Conv2d(
-                config.hyper_width(i), config.target_width(i) * config.target_width(i + 1) // area, 3, padding=1
-            )
+            nn.Conv2d(config.hyper_width(i), config.target_width(i) * config.target_width(i + 1) // area, 3, padding=1)
             for i in range(last)
         )
-        self.bias_conv = nn.ModuleList(nn.Linear(config.hyper_width(i), config.target_width(i + 1)) for i in range(last))
+        self.bias_conv = nn.ModuleList(
+            nn.Linear(config.hyper_width(i), config.target_width(i + 1)) for i in range(last)
+        )
         self.weight_conv.append(nn.Linear(flat, config.target_width(last)))
         self.bias_conv.append(nn.Linear(flat, 1))
 
@@ -375,6 +384,7 @@ class FTHNet(nn.Module):
         return x.flatten(), tokens
 
     def forward(self, image: Tensor) -> Tensor:
+        """Raw quality (N,) of normalised RGB (N, 3, 384, 384)."""
         return self.forward_with_tokens(image)[0]
 
     @torch.no_grad()
@@ -394,11 +404,12 @@ class FTHNet(nn.Module):
                 nn.init.trunc_normal_(module.relative_position_bias_table, std=0.02)
         for level in range(TARGET_LAYERS):
             nn.init.kaiming_normal_(self.conv1x1[level][0].weight, nonlinearity="relu")  # type: ignore[index]
-            generator = self.weight_conv[level]
+            generator: nn.Conv2d | nn.Linear = self.weight_conv[level]  # type: ignore[assignment]
             spread = 1.5 / self.config.target_width(level) ** 0.5
             nn.init.normal_(generator.weight, std=0.5 * spread / generator.weight[0].numel() ** 0.5)
+            assert generator.bias is not None
             nn.init.normal_(generator.bias, std=spread)
-        nn.init.constant_(self.bias_conv[-1].bias, mean_quality)
+        nn.init.constant_(self.bias_conv[-1].bias, mean_quality)  # type: ignore[arg-type]
 
     @torch.no_grad()
     def whiten_patches(self, images: Tensor) -> None:
@@ -412,10 +423,13 @@ class FTHNet(nn.Module):
             images: float32 (N, 3, 384, 384), normalised as the network's input.
         """
         projection = self.bbone.patch_embed.proj
-        patches = F.unfold(images, PATCH_SIZE, stride=PATCH_SIZE).transpose(1, 2).reshape(-1, projection.weight[0].numel())
+        patches = (
+            F.unfold(images, PATCH_SIZE, stride=PATCH_SIZE).transpose(1, 2).reshape(-1, projection.weight[0].numel())
+        )
         mean = patches.mean(dim=0)
         variance, components = torch.linalg.eigh(torch.cov(patches.T))
         kept = min(len(projection.weight), len(variance))
         filters = (components / (variance.clamp(min=0) + 1e-5).sqrt()).T.flip(0)[:kept]
         projection.weight[:kept] = filters.view(kept, *projection.weight.shape[1:])
+        assert projection.bias is not None
         projection.bias[:kept] = -filters @ mean

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-
 from fthnet_kit.convert.fthnet import FTHNet
 from fthnet_kit.convert.to_onnx import ScoringGraph
 from fthnet_kit.edge import degradations
@@ -44,7 +43,12 @@ class Parity:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready report."""
-        return {**asdict(self), "max_abs_points": self.worst, "mean_abs_points": self.mean, "holds": self.worst <= self.budget}
+        return {
+            **asdict(self),
+            "max_abs_points": self.worst,
+            "mean_abs_points": self.mean,
+            "holds": self.worst <= self.budget,
+        }
 
 
 def parity_images(paths: Sequence[Path], preprocessing: Preprocessing) -> tuple[list[str], Image]:
@@ -54,7 +58,9 @@ def parity_images(paths: Sequence[Path], preprocessing: Preprocessing) -> tuple[
     """
     if paths:
         picked = [paths[round(i)] for i in np.linspace(0, len(paths) - 1, min(IMAGES, len(paths)))]
-        return [path.name for path in picked], np.concatenate([prepare(read_image(p), preprocessing, 1) for p in picked])
+        return [path.name for path in picked], np.concatenate(
+            [prepare(read_image(p), preprocessing, 1) for p in picked]
+        )
     photograph = read_image(Path(str(files("fthnet_kit.edge") / "assets" / "retina.jpg")))
     names, views = ["retina.jpg"], [prepare(photograph, preprocessing, 1)]
     for index in range(IMAGES - 1):
@@ -90,5 +96,6 @@ def require(parity: Parity) -> None:
     if parity.worst > parity.budget:
         worst = parity.images[int(np.argmax(np.abs(parity.differences)))]
         raise ParityError(
-            f"expected ONNX within {parity.budget} points of PyTorch, found {parity.worst:.4f} on {worst}; no bundle was written"
+            f"expected ONNX within {parity.budget} points of PyTorch, found {parity.worst:.4f} on {worst}; "
+            "no bundle was written"
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 
@@ -10,4 +9,4 @@ def write_atomically(path: Path, content: bytes) -> None:
     """Write to a temporary file beside `path` and rename: the old content stays until the new one is whole."""
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_bytes(content)
-    os.replace(temporary, path)
+    temporary.replace(path)

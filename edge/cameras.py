@@ -1,12 +1,13 @@
 """Sources of frames, by URI.
 
-========================================  =====================================================
-``0``, ``/dev/video2``                    camera (V4L2/UVC): ``0?width=1920&height=1080&fps=30&fourcc=MJPG&exposure=120``
-``rtsp://…``, ``http://…``                network camera (RTSP, MJPEG over HTTP)
-``recording.mp4``                         video file
-``photos/``, ``photos/*.png``, ``a.jpg``  folder, glob or single image
-``sim:?seconds=20&fps=15&seed=3``         the simulated handheld camera
-========================================  =====================================================
+=======================================  ==================================================
+``0``, ``/dev/video2``                   camera (V4L2/UVC), with options:
+                                         ``0?width=1920&height=1080&fps=30&fourcc=MJPG``
+``rtsp://…``, ``http://…``               network camera (RTSP, MJPEG over HTTP)
+``recording.mp4``                        video file
+``photos/``, ``photos/*.png``, ``a.jpg`` folder, glob or single image
+``sim:?seconds=20&fps=15&seed=3``        the simulated handheld camera
+=======================================  ==================================================
 
 Files are read in full; cameras are live: whoever reads late misses frames.
 """
@@ -21,7 +22,6 @@ from typing import Protocol
 from urllib.parse import parse_qsl
 
 import cv2
-
 from fthnet_kit.edge.errors import CameraError, InputError
 from fthnet_kit.edge.frame import Frame
 from fthnet_kit.edge.images import IMAGE_SUFFIXES, read_image
@@ -261,7 +261,9 @@ def find_images(names: list[str]) -> list[Path]:
         if path.is_file():
             found.append(path)
             continue
-        candidates = sorted(path.rglob("*")) if path.is_dir() else sorted(Path(p) for p in glob.glob(name, recursive=True))
+        candidates = (
+            sorted(path.rglob("*")) if path.is_dir() else sorted(Path(p) for p in glob.glob(name, recursive=True))  # noqa: PTH207  (a pattern may be absolute)
+        )
         images = [candidate for candidate in candidates if candidate.suffix.lower() in IMAGE_SUFFIXES]
         if not images:
             raise InputError(f"{name}: expected an image, a folder of images or a video, found none")

@@ -11,12 +11,12 @@ import sys
 from importlib import import_module
 
 import click
-
 from fthnet_kit.edge.errors import KitError
 
 COMMANDS = {
     "run": "fthnet_kit.edge.commands:run",
     "score": "fthnet_kit.edge.commands:score",
+    "session": "fthnet_kit.bench.commands:session",
     "export": "fthnet_kit.convert.commands:export",
 }
 

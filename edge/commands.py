@@ -64,13 +64,12 @@ def run(
     Cameras drop what comes while a frame is scored; files are read in full. Ctrl-C or SIGTERM ends
     cleanly. Without a frame, or with one that must not be scored, the score is empty and says why.
     """
-    from rich.console import Console
-
     from fthnet_kit.edge.cameras import make_source
     from fthnet_kit.edge.live import LiveLoop
     from fthnet_kit.edge.scorer import QualityScorer
     from fthnet_kit.edge.sinks import BestFrame, RecordsFile, Sink
     from fthnet_kit.edge.terminal import TerminalView, summary_table
+    from rich.console import Console
 
     console = Console()
     make_source(source)  # a wrong URI is told before a model is loaded
@@ -107,7 +106,9 @@ def run(
         highlight=False,
     )
     if best is not None and best.best is not None and best.best.score.value is not None:
-        console.print(f"best frame: {best.best.score.value:.1f}, {best.folder / 'best.png'}", highlight=False, soft_wrap=True)
+        console.print(
+            f"best frame: {best.best.score.value:.1f}, {best.folder / 'best.png'}", highlight=False, soft_wrap=True
+        )
     if records_file is not None:
         lost = f", {records_file.lost} lost" if records_file.lost else ""
         console.print(f"records: {records_file.written} in {records_file.path}{lost}", highlight=False, soft_wrap=True)
@@ -130,14 +131,13 @@ def score(
 
     What cannot be read is reported on stderr and skipped, and the exit code is 3.
     """
-    from rich.console import Console
-    from rich.progress import track
-    from rich.table import Table
-
     from fthnet_kit.edge.cameras import find_images
     from fthnet_kit.edge.errors import InputError
     from fthnet_kit.edge.images import read_image
     from fthnet_kit.edge.scorer import QualityScorer
+    from rich.console import Console
+    from rich.progress import track
+    from rich.table import Table
 
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     paths = find_images(list(images))
@@ -146,7 +146,9 @@ def score(
         table.add_column(column, justify="right")
     unreadable = 0
     with QualityScorer.from_bundle(bundle, precision, views_of(views), provider, threads) as scorer:  # type: ignore[arg-type]
-        for path in track(paths, "scoring", console=errors, transient=True, disable=len(paths) < 5 or not errors.is_terminal):
+        for path in track(
+            paths, "scoring", console=errors, transient=True, disable=len(paths) < 5 or not errors.is_terminal
+        ):
             try:
                 result = scorer.score(read_image(path))
             except InputError as error:
@@ -157,11 +159,15 @@ def score(
                 click.echo(json.dumps({"file": str(path), **result.to_dict()}))
             else:
                 value = "-" if result.value is None else f"{result.value:.1f}"
-                table.add_row(str(path), value, result.verdict or result.reason or "", f"{sum(result.stage_ms.values()):.0f}")
+                table.add_row(
+                    str(path), value, result.verdict or result.reason or "", f"{sum(result.stage_ms.values()):.0f}"
+                )
     if not as_json and table.row_count:
         Console(soft_wrap=True).print(table)
     if unreadable:
-        raise InputError(f"{unreadable} of {len(paths)} images could not be read and were skipped; they are named above")
+        raise InputError(
+            f"{unreadable} of {len(paths)} images could not be read and were skipped; they are named above"
+        )
 
 
 def views_of(text: str | None) -> int | None:

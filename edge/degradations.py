@@ -13,7 +13,6 @@ from collections.abc import Callable
 
 import cv2
 import numpy as np
-
 from fthnet_kit.edge.preprocess import Image
 
 Rng = np.random.Generator
@@ -135,7 +134,7 @@ def flare(image: Image, severity: float, rng: Rng, field: float) -> Image:
         where = (int(rng.integers(size)), int(rng.integers(size)))
         cv2.circle(spots, where, int(rng.integers(1, 3 + round(7 * severity))), float(rng.uniform(0.4, 1.0)), -1)
     spots = cv2.GaussianBlur(spots, (0, 0), 1.5)
-    weight = severity ** 0.5 * np.maximum(0.95 * crescent, spots)
+    weight = severity**0.5 * np.maximum(0.95 * crescent, spots)
     colour = np.array([225, 240, 250]) * rng.uniform(0.85, 1.0)
     light = np.broadcast_to(colour.astype(np.uint8), image.shape)
     return _blend(image, light, np.clip(weight, 0, 1))
@@ -164,7 +163,7 @@ def jpeg(image: Image, severity: float, rng: Rng, field: float) -> Image:
         return image.copy()
     quality = round(BEST_JPEG + (WORST_JPEG - BEST_JPEG) * severity)
     _, packed = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return cv2.imdecode(packed, cv2.IMREAD_COLOR)
+    return np.asarray(cv2.imdecode(packed, cv2.IMREAD_COLOR))
 
 
 DEGRADATIONS: dict[str, Degradation] = {

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.preprocess import Image, to_bgr8
 
@@ -27,7 +26,9 @@ def read_image(path: Path) -> Image:
         raise InputError(f"{path}: expected a whole JPEG, found one cut short after {len(data)} bytes; copy it again")
     image = decode(data)
     if image is None:
-        raise InputError(f"{path}: expected an image ({' '.join(IMAGE_SUFFIXES)}), found something that cannot be decoded")
+        raise InputError(
+            f"{path}: expected an image ({' '.join(IMAGE_SUFFIXES)}), found something that cannot be decoded"
+        )
     return image
 
 

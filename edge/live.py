@@ -297,7 +297,7 @@ class LiveLoop:
         )
 
     def _replace_grabber(self, hung: Grabber) -> None:
-        """Give up a thread that hangs inside the driver. It may never come back; if it does, it cleans up after itself."""
+        """Give up a thread that hangs inside the driver; should it come back, it cleans up after itself."""
         hung.stop()
         self._abandoned.captured += hung.slot.captured
         self._abandoned.dropped += hung.slot.dropped

@@ -9,7 +9,6 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-
 from fthnet_kit.edge.errors import EngineError
 from fthnet_kit.edge.preprocess import INPUT, Image
 
@@ -49,14 +48,15 @@ class OnnxBackend:
         if wanted not in ort.get_available_providers():
             raise EngineError(
                 f"provider {provider}: expected {wanted} in this ONNX Runtime, found "
-                f"{', '.join(ort.get_available_providers())}; install an ONNX Runtime built with it or use --provider cpu"
+                f"{', '.join(ort.get_available_providers())}; install an ONNX Runtime built with it, "
+                "or use provider cpu"
             )
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads or available_cores()
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         try:
-            self._session = ort.InferenceSession(str(model), options, providers=[wanted])
+            self._session: ort.InferenceSession | None = ort.InferenceSession(str(model), options, providers=[wanted])
         except Exception as error:  # ONNX Runtime raises types of its own, without a common base
             raise EngineError(f"{model}: ONNX Runtime refused the model: {_one_line(error)}") from error
         if self._session.get_providers()[0] != wanted:
@@ -71,10 +71,11 @@ class OnnxBackend:
 
     def _check_contract(self, model: Path) -> int:
         """The graph's batch size; refuses graphs that are not ours."""
+        assert self._session is not None
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        shape = inputs[0].shape if len(inputs) == 1 else None
+        shape = inputs[0].shape if len(inputs) == 1 else []
         ours = (
-            shape is not None
+            len(inputs) == 1
             and (inputs[0].name, inputs[0].type, outputs[0].name) == (INPUT_NAME, "tensor(uint8)", OUTPUT_NAME)
             and shape[1:] == [INPUT, INPUT, 3]
             and isinstance(shape[0], int)

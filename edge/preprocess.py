@@ -22,7 +22,6 @@ from typing import Literal
 import cv2
 import numpy as np
 import numpy.typing as npt
-
 from fthnet_kit.edge.errors import InputError
 
 Image = npt.NDArray[np.uint8]  # BGR (H, W, 3) unless a docstring says RGB
@@ -174,7 +173,10 @@ def view_offsets(views: int, seed: int) -> list[tuple[int, int, bool]]:
         return [(MARGIN, MARGIN, False), (0, 0, False), (0, far, False), (far, 0, False), (far, far, False)]
     if views == 20:
         rng = np.random.default_rng(seed)
-        return [(int(t), int(l), bool(f)) for t, l, f in rng.integers(0, (far + 1, far + 1, 2), size=(20, 3))]
+        return [
+            (int(top), int(left), bool(flip))
+            for top, left, flip in rng.integers(0, (far + 1, far + 1, 2), size=(20, 3))
+        ]
     raise InputError(f"views: expected one of {VIEW_COUNTS}, found {views}")
 
 

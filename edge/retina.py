@@ -1,4 +1,4 @@
-"""The gate before the network: does the picture show a lit retina at all?
+"""The gate before the network, which asks whether the picture can show a lit retina at all.
 
 Cheap, explained, and on the safe side: it refuses what cannot be a retina in white light (a black
 frame, a lens cap, a white wall, a gray room) and lets everything else through to the network. It does
@@ -8,7 +8,6 @@ not recognise retinas: an outer eye or a face passes and is left to the score.
 from __future__ import annotations
 
 import numpy as np
-
 from fthnet_kit.edge.preprocess import Image
 
 STRIDE = 4

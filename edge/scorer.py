@@ -9,7 +9,6 @@ from types import TracebackType
 
 import numpy as np
 import numpy.typing as npt
-
 from fthnet_kit.edge.backend import Backend
 from fthnet_kit.edge.bundle import Bundle, Precision
 from fthnet_kit.edge.errors import EngineError

@@ -12,13 +12,14 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
+from pathlib import Path
 
 import cv2
 import numpy as np
-
 from fthnet_kit.edge.degradations import Rng, degrade
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.frame import Frame
+from fthnet_kit.edge.images import read_image
 from fthnet_kit.edge.preprocess import Image
 
 BLINK_S = 0.35
@@ -123,7 +124,7 @@ class SimulatedCamera:
         self.live = session.realtime
         self.fps: float | None = session.fps
         self._handling = Handling(session.seed)
-        self._photograph = cv2.imread(str(files(__package__) / "assets" / "retina.jpg"))
+        self._photograph = read_image(Path(str(files(__package__) / "assets" / "retina.jpg")))
         self._index = 0
         self._started_ns: int | None = None
 
@@ -142,12 +143,12 @@ class SimulatedCamera:
         if self.ended:
             return None
         if self.session.realtime:
-            assert self._started_ns is not None, "open() comes first"
+            if self._started_ns is None:
+                return None
             due_ns = self._started_ns + int(1e9 * self._index / self.session.fps)
             time.sleep(max(0, due_ns - time.monotonic_ns()) / 1e9)
-        captured_ns = time.monotonic_ns()
-        image, truth = self.render(self._index)
-        frame = Frame(image, self._index, captured_ns, truth=truth)
+        image, truth = self.render(self._index)  # the simulated exposure; the frame exists from here on
+        frame = Frame(image, self._index, time.monotonic_ns(), truth=truth)
         self._index += 1
         return frame
 
@@ -167,7 +168,7 @@ class SimulatedCamera:
         return degrade(image, "sensor_noise", NOISE_SEVERITY, rng, field), truth
 
     def _looked_at(self, t: float, field: float) -> Image:
-        """The photograph as the hand holds the camera at time `t`: shifted, turned and seen through a fixed aperture."""
+        """The photograph as the hand holds the camera at time `t`: shifted, turned, seen through a fixed aperture."""
         x, y = self._handling.place(t)
         side = self._photograph.shape[0]
         scale = 1.06 * field / side
@@ -187,7 +188,9 @@ class SimulatedCamera:
         edge = 0.08 * height
         y = np.arange(height, dtype=np.float32)
         light = np.clip((y - occlusion * 1.05 * height + edge) / edge, 0.03, 1) if occlusion else np.ones(height)
-        return cv2.multiply(image, np.repeat(light, 3 * image.shape[1]).reshape(image.shape).astype(np.float32), dtype=cv2.CV_8U)
+        return cv2.multiply(
+            image, np.repeat(light, 3 * image.shape[1]).reshape(image.shape).astype(np.float32), dtype=cv2.CV_8U
+        )
 
     def close(self) -> None:
         """Nothing to release."""

@@ -8,13 +8,12 @@ from collections import deque
 from types import TracebackType
 
 import numpy as np
+from fthnet_kit.edge.live import LiveResult, LiveSummary
 from rich.console import Console, Group
 from rich.live import Live
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
-
-from fthnet_kit.edge.live import LiveResult, LiveSummary
 
 HISTORY_S = 60.0
 SPARKS = "▁▂▃▄▅▆▇█"
@@ -124,7 +123,9 @@ class TerminalView:
             dropped = "-" if result is None else str(result.dropped)
             facts.add_row(f"{self._rate(now):.1f} fps", f"frame age {age}", f"dropped {dropped}")
             spark = Text(sparkline(list(self._history), now), style="cyan")
-            return Panel(Group(self._headline(now), spark, facts), title=f"fthnet run · {self._source}", width=SPARK_WIDTH + 4)
+            return Panel(
+                Group(self._headline(now), spark, facts), title=f"fthnet run · {self._source}", width=SPARK_WIDTH + 4
+            )
 
 
 def summary_table(summary: LiveSummary) -> Table:

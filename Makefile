@@ -1,0 +1,36 @@
+# Two commands on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+DEMO_VENV := .venv-demo
+TEST_VENV := .venv-test
+DEMO_SOURCE ?= sim:?seconds=20&fps=15&seed=3
+
+.PHONY: demo test lint clean
+
+demo: $(DEMO_VENV)/installed  ## score the simulated fundus camera with the shipped model
+	rm -rf .demo
+	$(DEMO_VENV)/bin/fthnet run --source '$(DEMO_SOURCE)' --records .demo/records.jsonl --save-best .demo/best
+	$(DEMO_VENV)/bin/fthnet session .demo/records.jsonl
+
+test: lint  ## everything that the tests need, then the tests
+	$(TEST_VENV)/bin/python -m pytest $(PYTEST_ARGS)
+
+lint: $(TEST_VENV)/installed
+	$(TEST_VENV)/bin/ruff check .
+	$(TEST_VENV)/bin/ruff format --check .
+	mkdir -p build/typing/fthnet_kit
+	for folder in edge convert calibration bench; do ln -sfn ../../../$$folder build/typing/fthnet_kit/$$folder; done
+	$(TEST_VENV)/bin/mypy
+
+$(DEMO_VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(DEMO_VENV)
+	$(DEMO_VENV)/bin/pip install --quiet .
+	touch $@
+
+$(TEST_VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(TEST_VENV)
+	$(TEST_VENV)/bin/pip install --quiet torch==2.13.0
+	$(TEST_VENV)/bin/pip install --quiet -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(DEMO_VENV) $(TEST_VENV) .demo build *.egg-info
