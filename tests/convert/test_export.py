@@ -1,0 +1,106 @@
+"""`fthnet export`, from checkpoints in the authors' layout to a bundle that scores as PyTorch does."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from fthnet_kit.convert.checkpoint import load_checkpoint
+from fthnet_kit.convert.fthnet import FTHNet, FTHNetConfig
+from fthnet_kit.convert.to_onnx import ScoringGraph
+from fthnet_kit.edge import Bundle, QualityScorer
+from fthnet_kit.edge.onnx_backend import OnnxBackend
+from fthnet_kit.edge.preprocess import prepare
+
+CONFIGS = {
+    "released": ((64, (2, 2, 6, 2), (2, 4, 8, 16))),
+    "small": ((32, (2, 2, 2, 2), (2, 4, 8, 16))),
+    "tiny": ((8, (1, 2, 1, 1), (1, 2, 4, 8))),
+}
+
+
+def authors_file(path: Path, config: FTHNetConfig, key: str = "params_ema") -> Path:
+    torch.manual_seed(3)
+    network = FTHNet(config)
+    network.initialise()
+    torch.save({key: {f"module.{name}": value for name, value in network.state_dict().items()}}, path)
+    return path
+
+
+@pytest.mark.parametrize("pool", ["soft", "avg"])
+@pytest.mark.parametrize("size", CONFIGS)
+def test_authors_checkpoint_to_bundle(pool: str, size: str, tmp_path: Path, fthnet) -> None:
+    config = FTHNetConfig(pool, *CONFIGS[size])
+    checkpoint = authors_file(tmp_path / "net_g.pth", config)
+    done = fthnet("export", checkpoint, "--pool", pool, "-o", tmp_path / "bundle", "--manufacturer", "us")
+    assert done.returncode == 0, done.stderr
+    assert "parity" in done.stdout
+    report = json.loads((tmp_path / "bundle" / "reports" / "parity.json").read_text())
+    assert report["holds"]
+    assert report["max_abs_points"] <= 0.01
+    assert len(report["images"]) >= 20
+    assert np.std(report["scores"]) > 0
+    bundle = Bundle.open(tmp_path / "bundle")
+    assert FTHNetConfig(**bundle.card.architecture) == config
+    assert load_checkpoint(tmp_path / "bundle" / "checkpoint.safetensors").network.config == config
+    graph = onnx.load(bundle.model_path()).graph
+    kinds = {node.op_type for node in graph.node}
+    assert "LayerNormalization" in kinds
+    assert not kinds & {"Gather", "Shape", "Range", "ConstantOfShape", "Where", "Equal"}
+    assert not any(node.metadata_props or node.doc_string for node in graph.node)
+
+
+def test_parity_on_a_folder_of_photographs(data: Path, tmp_path: Path, fthnet) -> None:
+    checkpoint = authors_file(tmp_path / "net.pth", FTHNetConfig("soft", *CONFIGS["small"]))
+    images = data / "fundus" / "images"
+    done = fthnet("export", checkpoint, "--pool", "soft", "-o", tmp_path / "b", "--images", images)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "b" / "reports" / "parity.json").read_text())
+    assert len(report["images"]) >= 20
+    assert report["max_abs_points"] <= 0.01
+
+
+def test_static_batches_agree_with_single_images(photograph, tmp_path: Path, fthnet) -> None:
+    checkpoint = authors_file(tmp_path / "net.pth", FTHNetConfig("avg", *CONFIGS["tiny"]))
+    done = fthnet("export", checkpoint, "--pool", "avg", "-o", tmp_path / "b4", "--batch", 4, "--views", 5)
+    assert done.returncode == 0, done.stderr
+    bundle = Bundle.open(tmp_path / "b4")
+    views = prepare(photograph, bundle.card.preprocessing)
+    assert len(views) == 5
+    graph = ScoringGraph(load_checkpoint(checkpoint, "avg").network, bundle.card.preprocessing).eval()
+    with OnnxBackend(bundle.model_path()) as backend, torch.no_grad():
+        np.testing.assert_allclose(backend.infer(views), graph(torch.from_numpy(views)).numpy(), atol=0.01)
+    with QualityScorer.from_bundle(tmp_path / "b4") as scorer:
+        assert scorer.views == 5
+        assert scorer.score(photograph).value is not None
+
+
+def test_normalisation_none_is_in_the_graph(photograph, tmp_path: Path, fthnet) -> None:
+    checkpoint = authors_file(tmp_path / "net.pth", FTHNetConfig("avg", *CONFIGS["tiny"]), "params")
+    arguments = ["export", checkpoint, "--pool", "avg", "-o", tmp_path / "b", "--normalisation", "none"]
+    assert fthnet(*arguments).returncode == 0
+    bundle = Bundle.open(tmp_path / "b")
+    views = prepare(photograph, bundle.card.preprocessing)
+    with torch.no_grad():
+        network = load_checkpoint(checkpoint, "avg").network
+        expected = 100 * network(torch.from_numpy(views).permute(0, 3, 1, 2).float() / 255).numpy()
+    with OnnxBackend(bundle.model_path()) as backend:
+        np.testing.assert_allclose(backend.infer(views), expected, atol=0.01)
+    again = fthnet(*arguments)
+    assert again.returncode == 3
+    assert "--replace" in again.stderr
+    assert fthnet(*arguments, "--replace").returncode == 0
+
+
+def test_wrong_checkpoints_leave_no_bundle(tmp_path: Path, fthnet) -> None:
+    (tmp_path / "text.pth").write_text("hello")
+    for name in ("text.pth", "missing.pth"):
+        done = fthnet("export", tmp_path / name, "-o", tmp_path / "bundle")
+        assert done.returncode == 4
+        assert len(done.stderr.splitlines()) == 1
+        assert not (tmp_path / "bundle").exists()

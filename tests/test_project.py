@@ -1,0 +1,147 @@
+"""The shape of the project: import direction, light imports, help, the wheel."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+try:
+    import tomllib
+except ImportError:  # Python 3.10
+    import tomli as tomllib
+import venv
+from pathlib import Path
+
+import pytest
+
+from fthnet_kit.edge.cli import COMMANDS
+
+ROOT = Path(__file__).parents[1]
+MAY_IMPORT = {
+    "edge": {"edge"},
+    "calibration": {"calibration", "edge"},
+    "convert": {"convert", "calibration", "edge"},
+    "bench": {"bench", "convert", "calibration", "edge"},
+}
+COMPOSITION_ROOT = ROOT / "edge" / "cli.py"
+HEAVY = ("torch", "onnx", "onnxslim", "onnxscript", "safetensors", "tensorrt", "pycuda", "matplotlib", "openpyxl", "PIL")
+NEEDS_TORCH = {  # modules that are nothing without PyTorch: importing them names the extra
+    "fthnet_kit.convert.fthnet",
+    "fthnet_kit.convert.checkpoint",
+    "fthnet_kit.convert.to_onnx",
+    "fthnet_kit.convert.parity",
+    "fthnet_kit.convert.bundle_writer",
+    "fthnet_kit.calibration.training",
+}
+MODULES = sorted(
+    f"fthnet_kit.{folder}" + ("" if path.stem == "__init__" else f".{path.stem}")
+    for folder in MAY_IMPORT
+    for path in (ROOT / folder).glob("*.py")
+)
+
+
+def imported_folders(path: Path) -> set[str]:
+    """Folders of the kit that a module names in its imports, wherever they stand in it."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    return {name.split(".")[1] for name in names if name.startswith("fthnet_kit.")}
+
+
+@pytest.mark.parametrize("path", sorted(p for f in MAY_IMPORT for p in (ROOT / f).glob("*.py")), ids=str)
+def test_imports_run_downward_only(path: Path) -> None:
+    if path != COMPOSITION_ROOT:
+        assert imported_folders(path) <= MAY_IMPORT[path.parent.name]
+
+
+def test_packaging_lists_every_folder_and_folders_are_flat() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    assert set(settings["packages"]) == {f"fthnet_kit.{folder}" for folder in MAY_IMPORT}
+    for folder in MAY_IMPORT:
+        assert not [p for p in (ROOT / folder).glob("*/*.py") if "__pycache__" not in p.parts]
+
+
+def run_python(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+def test_every_module_imports_without_extras() -> None:
+    outcome = json.loads(
+        run_python(
+            f"""
+import importlib, json, sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split('.')[0] in {HEAVY!r}:
+            raise ModuleNotFoundError(f'No module named {{name!r}}', name=name)
+sys.meta_path.insert(0, Blocker())
+outcome = {{}}
+for module in {MODULES!r}:
+    try:
+        importlib.import_module(module)
+    except ImportError as error:
+        outcome[module] = str(error)
+print(json.dumps(outcome))
+"""
+        )
+    )
+    assert set(outcome) == NEEDS_TORCH
+    assert all("pip install 'fthnet-edge-kit[" in message for message in outcome.values())
+
+
+def test_the_runtime_imports_nothing_heavy() -> None:
+    loaded = json.loads(run_python("import fthnet_kit.edge, sys, json; print(json.dumps(sorted(sys.modules)))"))
+    assert not set(HEAVY) & set(loaded)
+
+
+def test_help_imports_neither_opencv_nor_torch() -> None:
+    code = """
+import sys, json
+from fthnet_kit.edge.cli import main
+try:
+    main(['--help'])
+except SystemExit:
+    pass
+print(json.dumps(sorted(sys.modules)))
+"""
+    loaded = json.loads(run_python(code).splitlines()[-1])
+    assert not {*HEAVY, "cv2", "onnxruntime", "numpy"} & set(loaded)
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)], ids=lambda c: " ".join(c) or "fthnet")
+def test_every_help_answers(command: list[str], fthnet) -> None:
+    done = fthnet(*command, "--help")
+    assert done.returncode == 0
+    assert "Usage:" in done.stdout
+    assert done.stderr == ""
+
+
+@pytest.mark.slow
+def test_the_wheel_works_in_a_clean_environment(tmp_path: Path) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "build", "--outdir", tmp_path / "dist", ROOT], check=True, capture_output=True, timeout=600
+    )
+    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    venv.create(tmp_path / "venv", with_pip=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    subprocess.run([python, "-m", "pip", "install", "--quiet", wheel], check=True, capture_output=True, timeout=600)
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    records = tmp_path / "records.jsonl"
+    command = ["-m", "fthnet_kit.edge.cli", "run", "--source", "sim:?seconds=1&fps=4&realtime=0", "--records", records]
+    done = subprocess.run(
+        [python, *command], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(records.read_text().splitlines()) == 4
+    typed = "import fthnet_kit.edge, pathlib; print((pathlib.Path(fthnet_kit.edge.__file__).parent / 'py.typed').exists())"
+    assert subprocess.run([python, "-c", typed], cwd=tmp_path, capture_output=True, text=True).stdout.strip() == "True"
+    missing = subprocess.run(
+        [python, "-m", "fthnet_kit.edge.cli", "export", "x.pth", "-o", "b"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert missing.returncode == 8
+    assert "fthnet-edge-kit[convert]" in missing.stderr
