@@ -9,14 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from fthnet_kit.convert.fthnet import FTHNet
 from fthnet_kit.convert.to_onnx import ScoringGraph
 from fthnet_kit.edge import degradations
-from fthnet_kit.edge.errors import ParityError
+from fthnet_kit.edge.errors import MissingExtraError, ParityError
 from fthnet_kit.edge.images import read_image
 from fthnet_kit.edge.onnx_backend import OnnxBackend
 from fthnet_kit.edge.preprocess import Image, Preprocessing, prepare
+
+try:
+    import torch
+except ImportError as error:
+    raise MissingExtraError("torch", "convert", purpose="comparing with PyTorch") from error
 
 BUDGET_POINTS = 0.01
 IMAGES = 24

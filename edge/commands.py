@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
+LOG_WIDTH = 160  # of a table in a file or pipe
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -141,7 +142,8 @@ def score(
 
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     paths = find_images(list(images))
-    table = Table("image")
+    table = Table()
+    table.add_column("image", overflow="fold")
     for column in ("score", "verdict", "ms"):
         table.add_column(column, justify="right")
     unreadable = 0
@@ -163,7 +165,8 @@ def score(
                     str(path), value, result.verdict or result.reason or "", f"{sum(result.stage_ms.values()):.0f}"
                 )
     if not as_json and table.row_count:
-        Console(soft_wrap=True).print(table)
+        output = Console()
+        output.print(table, width=None if output.is_terminal else LOG_WIDTH)
     if unreadable:
         raise InputError(
             f"{unreadable} of {len(paths)} images could not be read and were skipped; they are named above"

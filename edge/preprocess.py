@@ -38,7 +38,6 @@ FIELD_LEVEL = 0.12  # of the bright level (95th percentile): the field's edge
 FIELD_MIN_SIDE = 0.25  # of the shorter frame side: a smaller blob is a reflex, not a field
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # RGB, of values in [0, 1]
 IMAGENET_STD = (0.229, 0.224, 0.225)
-GRID = 8  # the square's side is a multiple of this, so that the centre view is a whole-pixel rectangle
 
 
 @dataclass(frozen=True)
@@ -101,8 +100,8 @@ def to_bgr8(image: npt.NDArray[np.generic]) -> Image:
 def find_field(image: Image) -> Box:
     """Bounding square of the illuminated retinal field: the largest connected region brighter than the border.
 
-    Side a multiple of 8. Where the field cannot be told from the border (a black frame, a lone reflex),
-    the square around the whole frame.
+    Its side is a multiple of 8 (from 2048 pixels on: of 32). Where the field cannot be told from the
+    border (a black frame, a lone reflex), it is the square around the whole frame.
     """
     height, width = image.shape[:2]
     step = max(1, max(height, width) // FIELD_PROBE)
@@ -116,7 +115,8 @@ def find_field(image: Image) -> Box:
         if max(columns, rows) * step >= FIELD_MIN_SIDE * min(height, width):
             x, y = left * step, top * step
             w, h = min(columns * step, width - x), min(rows * step, height - y)
-    side = -(-max(w, h) // GRID) * GRID
+    side = max(w, h)
+    side += -side % _grid(side)
     return Box(x + (w - side) // 2, y + (h - side) // 2, side, side)
 
 
@@ -138,6 +138,11 @@ def cut(image: Image, box: Box) -> Image:
     return inside
 
 
+def _grid(side: int) -> int:
+    """What a side must be a multiple of for a centre view on whole pixels, even after `shrink` halved it twice."""
+    return 8 if side < 4 * RESIZE else 32
+
+
 def shrink(image: Image, width: int, height: int) -> Image:
     """Resize by area averaging where it shrinks, bilinearly where it enlarges."""
     while image.shape[1] >= 4 * width and image.shape[0] >= 4 * height and not (image.shape[0] | image.shape[1]) & 1:
@@ -154,7 +159,8 @@ def canonical(image: Image, preprocessing: Preprocessing) -> Image:
 def centre(image: Image, preprocessing: Preprocessing) -> Image:
     """The centre 384x384 of `canonical`, BGR, without resizing what it does not show."""
     box = field_box(image, preprocessing)
-    if box.width % GRID or box.height % GRID:
+    sides = (box.width, box.height)
+    if min(sides) < RESIZE or any(side % _grid(side) for side in sides):
         return shrink(cut(image, box), RESIZE, RESIZE)[MARGIN : MARGIN + INPUT, MARGIN : MARGIN + INPUT]
     inner = Box(box.x + box.width // 8, box.y + box.height // 8, box.width * 3 // 4, box.height * 3 // 4)
     return shrink(cut(image, inner), INPUT, INPUT)

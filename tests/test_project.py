@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+
 try:
     import tomllib
 except ImportError:  # Python 3.10
@@ -15,7 +16,6 @@ import venv
 from pathlib import Path
 
 import pytest
-
 from fthnet_kit.edge.cli import COMMANDS
 
 ROOT = Path(__file__).parents[1]
@@ -26,7 +26,18 @@ MAY_IMPORT = {
     "bench": {"bench", "convert", "calibration", "edge"},
 }
 COMPOSITION_ROOT = ROOT / "edge" / "cli.py"
-HEAVY = ("torch", "onnx", "onnxslim", "onnxscript", "safetensors", "tensorrt", "pycuda", "matplotlib", "openpyxl", "PIL")
+HEAVY = (
+    "torch",
+    "onnx",
+    "onnxslim",
+    "onnxscript",
+    "safetensors",
+    "tensorrt",
+    "pycuda",
+    "matplotlib",
+    "openpyxl",
+    "PIL",
+)
 NEEDS_TORCH = {  # modules that are nothing without PyTorch: importing them names the extra
     "fthnet_kit.convert.fthnet",
     "fthnet_kit.convert.checkpoint",
@@ -124,7 +135,10 @@ def test_every_help_answers(command: list[str], fthnet) -> None:
 @pytest.mark.slow
 def test_the_wheel_works_in_a_clean_environment(tmp_path: Path) -> None:
     subprocess.run(
-        [sys.executable, "-m", "build", "--outdir", tmp_path / "dist", ROOT], check=True, capture_output=True, timeout=600
+        [sys.executable, "-m", "build", "--outdir", tmp_path / "dist", ROOT],
+        check=True,
+        capture_output=True,
+        timeout=600,
     )
     (wheel,) = (tmp_path / "dist").glob("*.whl")
     venv.create(tmp_path / "venv", with_pip=True)
@@ -138,10 +152,15 @@ def test_the_wheel_works_in_a_clean_environment(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert len(records.read_text().splitlines()) == 4
-    typed = "import fthnet_kit.edge, pathlib; print((pathlib.Path(fthnet_kit.edge.__file__).parent / 'py.typed').exists())"
+    typed = (
+        "import fthnet_kit.edge, pathlib; print((pathlib.Path(fthnet_kit.edge.__file__).parent / 'py.typed').exists())"
+    )
     assert subprocess.run([python, "-c", typed], cwd=tmp_path, capture_output=True, text=True).stdout.strip() == "True"
     missing = subprocess.run(
-        [python, "-m", "fthnet_kit.edge.cli", "export", "x.pth", "-o", "b"], cwd=tmp_path, capture_output=True, text=True
+        [python, "-m", "fthnet_kit.edge.cli", "export", "x.pth", "-o", "b"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
     )
     assert missing.returncode == 8
     assert "fthnet-edge-kit[convert]" in missing.stderr

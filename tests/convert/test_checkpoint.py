@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
-
 from fthnet_kit.convert.checkpoint import load_checkpoint, save_checkpoint
 from fthnet_kit.convert.fthnet import FTHNet, FTHNetConfig
 from fthnet_kit.edge.errors import BundleError
+from safetensors.torch import save_file
 
 CONFIGS = [
     FTHNetConfig("soft", 8, (2, 2, 2, 2), (1, 2, 4, 8)),
@@ -68,13 +67,13 @@ def test_half_checkpoint_is_half_as_large_and_close(tmp_path: Path) -> None:
 
 def test_pooling_is_asked_for_where_the_file_does_not_say(tmp_path: Path) -> None:
     torch.save(network().state_dict(), tmp_path / "net.pth")
-    with pytest.raises(BundleError, match="--pool soft .* or --pool avg"):
+    with pytest.raises(BundleError, match=r"--pool soft .* or --pool avg"):
         load_checkpoint(tmp_path / "net.pth")
 
 
 def test_pooling_that_contradicts_the_file_is_refused(tmp_path: Path) -> None:
     save_checkpoint(network(), tmp_path / "a.safetensors")
-    with pytest.raises(BundleError, match="avg as asked for, the file says soft"):
+    with pytest.raises(BundleError, match=r"avg as asked for, the file says soft"):
         load_checkpoint(tmp_path / "a.safetensors", "avg")
 
 
@@ -93,7 +92,7 @@ def test_pickled_code_is_refused_and_not_run(writer: str, tmp_path: Path) -> Non
         torch.save(content, tmp_path / "bomb.pth")
     else:
         (tmp_path / "bomb.pth").write_bytes(pickle.dumps(content["note"]))
-    with pytest.raises(BundleError, match="pickled code"):
+    with pytest.raises(BundleError, match=r"pickled code"):
         load_checkpoint(tmp_path / "bomb.pth", "soft")
     assert not (tmp_path / "executed").exists()
 
@@ -122,16 +121,16 @@ def test_wrong_entries_are_named(change, message: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", os.urandom(2048)], ids=["empty", "text", "noise"])
 def test_other_files_are_refused(name: str, content: bytes, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(BundleError, match="found something else|pickled code"):
+    with pytest.raises(BundleError, match=r"found something else|pickled code"):
         load_checkpoint(tmp_path / name, "soft")
 
 
 def test_missing_file_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="found none"):
+    with pytest.raises(BundleError, match=r"found none"):
         load_checkpoint(tmp_path / "no.pth")
 
 
 def test_foreign_safetensors_are_refused(tmp_path: Path) -> None:
     save_file({"layer.weight": torch.zeros(2)}, tmp_path / "other.safetensors", metadata={"pool": "soft"})
-    with pytest.raises(BundleError, match="expected the weights of an FTHNet"):
+    with pytest.raises(BundleError, match=r"expected the weights of an FTHNet"):
         load_checkpoint(tmp_path / "other.safetensors")

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
 from fthnet_kit.convert.fthnet import FTHNet, FTHNetConfig, SoftPool2d
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -78,7 +77,7 @@ def test_batches_do_not_mix() -> None:
     ids=str,
 )
 def test_impossible_configurations_are_refused(wrong: dict) -> None:
-    with pytest.raises(ValueError, match="expected|divide"):
+    with pytest.raises(ValueError, match=r"expected|divide"):
         FTHNetConfig(**wrong)
 
 
