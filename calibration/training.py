@@ -177,6 +177,7 @@ class Trainer:
         network: FTHNet, freshly initialised or loaded from a checkpoint.
         train, val: the photographs of the two splits.
         recipe: what to do; must equal the stored one when a run is resumed.
+        fresh: start from new weights (`network.initialise`, `network.whiten_patches`) instead of the network's.
         folder: holds `state.pt` (everything, to resume), `best.pt` (best weights) and `history.jsonl`.
     """
 
@@ -187,6 +188,8 @@ class Trainer:
         val: Sequence[LabelledImage],
         recipe: Recipe,
         folder: Path,
+        *,
+        fresh: bool = False,
     ) -> None:
         self.recipe = recipe
         self.folder = folder
@@ -208,6 +211,8 @@ class Trainer:
         folder.mkdir(parents=True, exist_ok=True)
         if self._state_path.exists():
             self._resume()
+        elif fresh:
+            self._initialise(float(mos.mean()) / 100)
 
     @property
     def _state_path(self) -> Path:
@@ -246,6 +251,13 @@ class Trainer:
     def _progress(self) -> Progress:
         last = self.history[-1] if self.history else None
         return Progress(self.step, self.step * self.recipe.batch, self.elapsed / 60, self.loss, last)
+
+    @torch.no_grad()
+    def _initialise(self, mean_quality: float) -> None:
+        crops = [p[MARGIN : MARGIN + INPUT, MARGIN : MARGIN + INPUT, ::-1] for p in self.source.photographs[::8]]
+        self.network.initialise(mean_quality)  # type: ignore[operator]
+        self.network.whiten_patches(normalise(torch.from_numpy(np.stack(crops)).to(self.device)))  # type: ignore[operator]
+        self.average = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
         """No weight decay on biases, norms and position tables."""

@@ -18,6 +18,7 @@ COMMANDS = {
     "score": "fthnet_kit.edge.commands:score",
     "session": "fthnet_kit.bench.commands:session",
     "export": "fthnet_kit.convert.commands:export",
+    "train": "fthnet_kit.convert.commands:train",
 }
 
 EXIT_CODES = """\b
