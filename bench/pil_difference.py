@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 import cv2
 import numpy as np
+
 from fthnet_kit.edge.cameras import find_images
 from fthnet_kit.edge.errors import InputError, MissingExtraError
 from fthnet_kit.edge.images import read_image

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from fthnet_kit.calibration.metrics import srcc
 from fthnet_kit.edge.errors import InputError, MissingExtraError
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import numpy.typing as npt
+
 from fthnet_kit.edge.degradations import DEGRADATIONS, Rng, degrade
 from fthnet_kit.edge.preprocess import INPUT, MARGIN, RESIZE, Image
 

@@ -24,6 +24,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+
 from fthnet_kit.calibration.augment import FAULTS, SampleSource
 from fthnet_kit.calibration.image_set import LabelledImage
 from fthnet_kit.calibration.metrics import Agreement, agreement

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
 from fthnet_kit.edge.errors import MissingExtraError
 
 if TYPE_CHECKING:

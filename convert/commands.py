@@ -160,12 +160,13 @@ def train(
     A run that was killed goes on where it was when the same command is given again; its state lies in
     BUNDLE.training.
     """
-    from fthnet_kit.calibration.training import Progress, Recipe
-    from fthnet_kit.convert.bundle_writer import Identity, refuse_existing
-    from fthnet_kit.convert.training_run import TrainingRun, train_to_bundle
     from rich.console import Console
     from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
+
+    from fthnet_kit.calibration.training import Progress, Recipe
+    from fthnet_kit.convert.bundle_writer import Identity, refuse_existing
+    from fthnet_kit.convert.training_run import TrainingRun, train_to_bundle
 
     refuse_existing(bundle, replace=replace)
     identity = Identity(name, model_version, manufacturer, training_data=training_data)

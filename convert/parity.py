@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from fthnet_kit.convert.fthnet import FTHNet
 from fthnet_kit.convert.to_onnx import ScoringGraph
 from fthnet_kit.edge import degradations

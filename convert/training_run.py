@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+
 from fthnet_kit.calibration.image_set import LabelledImage, of_split, read_image_sets
 from fthnet_kit.calibration.metrics import accuracy_metrics
 from fthnet_kit.calibration.training import Progress, Recipe, Trainer, normalise
@@ -17,8 +17,14 @@ from fthnet_kit.calibration.training_report import curves_and_scatter, report_pa
 from fthnet_kit.convert.bundle_writer import Identity, write_bundle
 from fthnet_kit.convert.checkpoint import Checkpoint, load_checkpoint
 from fthnet_kit.convert.fthnet import FTHNet, FTHNetConfig
+from fthnet_kit.edge.errors import MissingExtraError
 from fthnet_kit.edge.images import read_image
 from fthnet_kit.edge.preprocess import Preprocessing, prepare
+
+try:
+    import torch
+except ImportError as error:
+    raise MissingExtraError("torch", "train", purpose="training") from error
 
 CONFIGS = {"small": FTHNetConfig(embed_dim=32), "base": FTHNetConfig()}
 

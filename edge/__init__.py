@@ -8,44 +8,66 @@ Everything that an integrator needs is importable from here::
     with QualityScorer.from_bundle() as scorer:
         score = scorer.score(cv2.imread("fundus.jpg"))
         print(score.value, score.verdict, score.reason, score.stage_ms)
+
+Names are imported when they are first used, so that `fthnet --help` loads neither OpenCV nor numpy.
 """
 
-from fthnet_kit.edge.bundle import Bundle
-from fthnet_kit.edge.cameras import make_source
-from fthnet_kit.edge.errors import (
-    BundleError,
-    CameraError,
-    EngineError,
-    InputError,
-    KitError,
-    MissingExtraError,
-    ParityError,
-)
-from fthnet_kit.edge.frame import Frame
-from fthnet_kit.edge.live import LiveLoop, LiveOptions, LiveResult
-from fthnet_kit.edge.model_card import ModelCard, Thresholds
-from fthnet_kit.edge.preprocess import Preprocessing
-from fthnet_kit.edge.score import Algorithm, Score
-from fthnet_kit.edge.scorer import QualityScorer
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = [
-    "Algorithm",
-    "Bundle",
-    "BundleError",
-    "CameraError",
-    "EngineError",
-    "Frame",
-    "InputError",
-    "KitError",
-    "LiveLoop",
-    "LiveOptions",
-    "LiveResult",
-    "MissingExtraError",
-    "ModelCard",
-    "ParityError",
-    "Preprocessing",
-    "QualityScorer",
-    "Score",
-    "Thresholds",
-    "make_source",
-]
+if TYPE_CHECKING:
+    from fthnet_kit.edge.bundle import Bundle as Bundle
+    from fthnet_kit.edge.cameras import make_source as make_source
+    from fthnet_kit.edge.errors import BundleError as BundleError
+    from fthnet_kit.edge.errors import CameraError as CameraError
+    from fthnet_kit.edge.errors import EngineError as EngineError
+    from fthnet_kit.edge.errors import InputError as InputError
+    from fthnet_kit.edge.errors import KitError as KitError
+    from fthnet_kit.edge.errors import MissingExtraError as MissingExtraError
+    from fthnet_kit.edge.errors import ParityError as ParityError
+    from fthnet_kit.edge.frame import Frame as Frame
+    from fthnet_kit.edge.live import LiveLoop as LiveLoop
+    from fthnet_kit.edge.live import LiveOptions as LiveOptions
+    from fthnet_kit.edge.live import LiveResult as LiveResult
+    from fthnet_kit.edge.model_card import ModelCard as ModelCard
+    from fthnet_kit.edge.model_card import Thresholds as Thresholds
+    from fthnet_kit.edge.preprocess import Preprocessing as Preprocessing
+    from fthnet_kit.edge.score import Algorithm as Algorithm
+    from fthnet_kit.edge.score import Score as Score
+    from fthnet_kit.edge.scorer import QualityScorer as QualityScorer
+
+_HOMES = {
+    "Bundle": "bundle",
+    "make_source": "cameras",
+    "BundleError": "errors",
+    "CameraError": "errors",
+    "EngineError": "errors",
+    "InputError": "errors",
+    "KitError": "errors",
+    "MissingExtraError": "errors",
+    "ParityError": "errors",
+    "Frame": "frame",
+    "LiveLoop": "live",
+    "LiveOptions": "live",
+    "LiveResult": "live",
+    "ModelCard": "model_card",
+    "Thresholds": "model_card",
+    "Preprocessing": "preprocess",
+    "Algorithm": "score",
+    "Score": "score",
+    "QualityScorer": "scorer",
+}
+
+__all__ = sorted(_HOMES)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

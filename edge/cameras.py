@@ -22,6 +22,7 @@ from typing import Protocol
 from urllib.parse import parse_qsl
 
 import cv2
+
 from fthnet_kit.edge.errors import CameraError, InputError
 from fthnet_kit.edge.frame import Frame
 from fthnet_kit.edge.images import IMAGE_SUFFIXES, read_image

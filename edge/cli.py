@@ -11,6 +11,7 @@ import sys
 from importlib import import_module
 
 import click
+
 from fthnet_kit.edge.errors import KitError
 
 COMMANDS = {

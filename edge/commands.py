@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from fthnet_kit.edge.live import LiveLoop, LiveSummary
+    from fthnet_kit.edge.sinks import BestFrame, RecordsFile, Sink
 
 LOG_WIDTH = 160  # of a table in a file or pipe
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -65,54 +71,63 @@ def run(
     Cameras drop what comes while a frame is scored; files are read in full. Ctrl-C or SIGTERM ends
     cleanly. Without a frame, or with one that must not be scored, the score is empty and says why.
     """
+    from rich.console import Console
+
     from fthnet_kit.edge.cameras import make_source
     from fthnet_kit.edge.live import LiveLoop
     from fthnet_kit.edge.scorer import QualityScorer
-    from fthnet_kit.edge.sinks import BestFrame, RecordsFile, Sink
-    from fthnet_kit.edge.terminal import TerminalView, summary_table
-    from rich.console import Console
+    from fthnet_kit.edge.sinks import BestFrame, RecordsFile
+    from fthnet_kit.edge.terminal import TerminalView
 
-    console = Console()
+    console = Console(highlight=False, soft_wrap=True)
     make_source(source)  # a wrong URI is told before a model is loaded
     with QualityScorer.from_bundle(bundle, precision, views_of(views), provider, threads) as scorer:  # type: ignore[arg-type]
         facts = scorer.backend.describe()
         console.print(
             f"{scorer.card.name} {scorer.card.version} on {facts['library']}, {facts['provider']}, "
-            f"{facts['threads']} threads, views {scorer.views}",
-            highlight=False,
+            f"{facts['threads']} threads, views {scorer.views}"
         )
         loop = LiveLoop(lambda: make_source(source), scorer)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: loop.stop())
         records_file = RecordsFile(records) if records else None
         best = BestFrame(save_best) if save_best else None
-        view = TerminalView(console, source)
-        sinks: list[Sink] = [sink for sink in (records_file, best, view) if sink is not None]
-        try:
-            with view:
-                for result in loop.results():
-                    for sink in sinks:
-                        sink.offer(result)
-                    if max_frames is not None and loop.summary.scored >= max_frames:
-                        break
-        finally:
+        sinks: list[Sink] = [sink for sink in (records_file, best) if sink is not None]
+        with TerminalView(console, source) as view:
+            score_until_done(loop, [*sinks, view], max_frames)
+    print_summary(console, loop.summary, best, records_file)
+
+
+def score_until_done(loop: LiveLoop, sinks: Sequence[Sink], max_frames: int | None) -> None:
+    """Hand every result of the loop to every sink; close the sinks however it ends."""
+    try:
+        for result in loop.results():
             for sink in sinks:
-                sink.close()
-    summary = loop.summary
+                sink.offer(result)
+            if max_frames is not None and loop.summary.scored >= max_frames:
+                break
+    finally:
+        for sink in sinks:
+            sink.close()
+
+
+def print_summary(
+    console: Console, summary: LiveSummary, best: BestFrame | None, records_file: RecordsFile | None
+) -> None:
+    """Durations, counts, and where the results lie."""
+    from fthnet_kit.edge.terminal import summary_table
+
     console.print(summary_table(summary))
     reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(summary.reasons.items())) or "none"
     console.print(
         f"captured {summary.captured}, dropped {summary.dropped}, reconnects {summary.reconnects}, "
-        f"without a score: {reasons}",
-        highlight=False,
+        f"without a score: {reasons}"
     )
     if best is not None and best.best is not None and best.best.score.value is not None:
-        console.print(
-            f"best frame: {best.best.score.value:.1f}, {best.folder / 'best.png'}", highlight=False, soft_wrap=True
-        )
+        console.print(f"best frame: {best.best.score.value:.1f}, {best.folder / 'best.png'}")
     if records_file is not None:
         lost = f", {records_file.lost} lost" if records_file.lost else ""
-        console.print(f"records: {records_file.written} in {records_file.path}{lost}", highlight=False, soft_wrap=True)
+        console.print(f"records: {records_file.written} in {records_file.path}{lost}")
 
 
 @click.command()
@@ -132,13 +147,14 @@ def score(
 
     What cannot be read is reported on stderr and skipped, and the exit code is 3.
     """
+    from rich.console import Console
+    from rich.progress import track
+    from rich.table import Table
+
     from fthnet_kit.edge.cameras import find_images
     from fthnet_kit.edge.errors import InputError
     from fthnet_kit.edge.images import read_image
     from fthnet_kit.edge.scorer import QualityScorer
-    from rich.console import Console
-    from rich.progress import track
-    from rich.table import Table
 
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     paths = find_images(list(images))

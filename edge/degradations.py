@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import cv2
 import numpy as np
+
 from fthnet_kit.edge.preprocess import Image
 
 Rng = np.random.Generator

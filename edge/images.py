@@ -6,6 +6,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.preprocess import Image, to_bgr8
 

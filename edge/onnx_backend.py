@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+
 from fthnet_kit.edge.errors import EngineError
 from fthnet_kit.edge.preprocess import INPUT, Image
 

@@ -22,6 +22,7 @@ from typing import Literal
 import cv2
 import numpy as np
 import numpy.typing as npt
+
 from fthnet_kit.edge.errors import InputError
 
 Image = npt.NDArray[np.uint8]  # BGR (H, W, 3) unless a docstring says RGB

@@ -8,6 +8,7 @@ not recognise retinas: an outer eye or a face passes and is left to the score.
 from __future__ import annotations
 
 import numpy as np
+
 from fthnet_kit.edge.preprocess import Image
 
 STRIDE = 4

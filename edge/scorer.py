@@ -9,6 +9,7 @@ from types import TracebackType
 
 import numpy as np
 import numpy.typing as npt
+
 from fthnet_kit.edge.backend import Backend
 from fthnet_kit.edge.bundle import Bundle, Precision
 from fthnet_kit.edge.errors import EngineError

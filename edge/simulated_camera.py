@@ -16,6 +16,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+
 from fthnet_kit.edge.degradations import Rng, degrade
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.frame import Frame

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 import cv2
+
 from fthnet_kit.edge.atomic import write_atomically
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.live import LiveResult

@@ -8,12 +8,13 @@ from collections import deque
 from types import TracebackType
 
 import numpy as np
-from fthnet_kit.edge.live import LiveResult, LiveSummary
 from rich.console import Console, Group
 from rich.live import Live
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
+
+from fthnet_kit.edge.live import LiveResult, LiveSummary
 
 HISTORY_S = 60.0
 SPARKS = "▁▂▃▄▅▆▇█"

@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+
 from fthnet_kit.edge import ModelCard, Preprocessing, QualityScorer, Thresholds
 from fthnet_kit.edge.preprocess import Image
 

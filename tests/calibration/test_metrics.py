@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from fthnet_kit.calibration.metrics import accuracy_metrics, agreement, auc, bootstrap_interval, plcc, ranks, srcc
 from hypothesis import given
 from hypothesis import strategies as st
+
+from fthnet_kit.calibration.metrics import accuracy_metrics, agreement, auc, bootstrap_interval, plcc, ranks, srcc
 
 VECTORS = st.lists(st.integers(-50, 50), min_size=3, max_size=30).map(lambda v: np.array(v, float))
 

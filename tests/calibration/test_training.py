@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+
 from fthnet_kit.calibration.augment import FAULTS, LOSS_AT_WORST, SampleSource, remaining
 from fthnet_kit.calibration.image_set import of_split, read_image_set
 from fthnet_kit.calibration.training import Recipe, Trainer, ranking_loss

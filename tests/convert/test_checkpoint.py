@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
+
 from fthnet_kit.convert.checkpoint import load_checkpoint, save_checkpoint
 from fthnet_kit.convert.fthnet import FTHNet, FTHNetConfig
 from fthnet_kit.edge.errors import BundleError
-from safetensors.torch import save_file
 
 CONFIGS = [
     FTHNetConfig("soft", 8, (2, 2, 2, 2), (1, 2, 4, 8)),

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+
 from fthnet_kit.convert.checkpoint import load_checkpoint
 from fthnet_kit.convert.fthnet import FTHNet, FTHNetConfig
 from fthnet_kit.convert.to_onnx import ScoringGraph

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from fthnet_kit.convert.fthnet import FTHNet, FTHNetConfig, SoftPool2d
 
 GOLDEN = Path(__file__).parents[1] / "golden"

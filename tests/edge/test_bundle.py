@@ -7,11 +7,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+
 from fthnet_kit.edge import Bundle, BundleError, EngineError, ModelCard, QualityScorer, Thresholds
 from fthnet_kit.edge.bundle import FP32_NAME, shipped_bundle
 from fthnet_kit.edge.model_card import CARD_NAME
 from fthnet_kit.edge.onnx_backend import OnnxBackend
-
 from tests.conftest import make_card
 
 

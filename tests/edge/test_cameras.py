@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+
 from fthnet_kit.edge.cameras import CorruptFrameError, ImageFiles, VideoCapture, find_images, make_source
 from fthnet_kit.edge.errors import CameraError, InputError
 from fthnet_kit.edge.simulated_camera import SimulatedCamera

@@ -12,9 +12,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+
 from fthnet_kit.edge import EngineError, InputError, QualityScorer
 from fthnet_kit.edge.degradations import degrade
-
 from tests.conftest import ROOT, FakeBackend, fake_scorer, make_card
 
 

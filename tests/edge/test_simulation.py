@@ -7,11 +7,12 @@ import time
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from fthnet_kit.edge.degradations import DEGRADATIONS, degrade
 from fthnet_kit.edge.preprocess import Preprocessing, canonical
 from fthnet_kit.edge.simulated_camera import Session, SimulatedCamera
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 
 @pytest.fixture(scope="module")

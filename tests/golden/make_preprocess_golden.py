@@ -11,6 +11,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+
 from fthnet_kit.edge.preprocess import Preprocessing, find_field, prepare
 
 HERE = Path(__file__).parent
