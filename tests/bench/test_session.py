@@ -28,6 +28,7 @@ def test_the_shipped_model_follows_the_session(records: Path) -> None:
 
 
 def test_command_prints_and_draws(records: Path, tmp_path: Path, fthnet) -> None:
+    pytest.importorskip("matplotlib")
     done = fthnet("session", records, "-o", tmp_path / "plots" / "s.png")
     assert done.returncode == 0, done.stderr
     for factor in ("severity", "defocus", "exposure", "occlusion"):
