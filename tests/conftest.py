@@ -12,11 +12,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from fthnet_kit.edge import ModelCard, Preprocessing, QualityScorer, Thresholds
 from fthnet_kit.edge.preprocess import Image
 
 ROOT = Path(__file__).parents[1]
+settings.register_profile("repeatable", derandomize=True)  # the same cases in every run
+settings.load_profile("repeatable")
 
 
 class FakeBackend:

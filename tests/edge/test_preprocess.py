@@ -106,7 +106,7 @@ def test_output_is_rgb(photograph: np.ndarray) -> None:
 
 
 @settings(max_examples=25, deadline=None)
-@given(side=st.integers(90, 900), left=st.integers(0, 300), top=st.integers(0, 300), border=st.integers(0, 5))
+@given(side=st.integers(200, 900), left=st.integers(0, 300), top=st.integers(0, 300), border=st.integers(0, 5))
 def test_the_field_is_found_wherever_it_lies(side: int, left: int, top: int, border: int) -> None:
     photograph = cv2.imread(str(Path(__file__).parents[2] / "edge" / "assets" / "retina.jpg"))
     field = cv2.resize(photograph, (side, side), interpolation=cv2.INTER_AREA)
