@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from fthnet_kit.calibration.not_retina import not_retina
 from fthnet_kit.edge.degradations import DEGRADATIONS, Rng, degrade
 from fthnet_kit.edge.preprocess import INPUT, MARGIN, RESIZE, Image
 
@@ -24,7 +25,7 @@ FREQUENCY = {
     "motion_blur": 3.0,
     "under_exposure": 2.0,
     "over_exposure": 2.0,
-    "uneven_illumination": 1.0,
+    "uneven_illumination": 2.5,
     "haze": 1.5,
     "flare": 1.5,
     "occlusion": 1.5,
@@ -36,7 +37,7 @@ LOSS_AT_WORST = {
     "motion_blur": 0.85,
     "under_exposure": 0.90,
     "over_exposure": 0.90,
-    "uneven_illumination": 0.70,
+    "uneven_illumination": 0.85,
     "haze": 0.90,
     "flare": 0.65,
     "occlusion": 0.85,
@@ -48,7 +49,8 @@ STEEPNESS = 0.8  # below 1: the first bit of blur costs more than the last
 FAULT_FREE_MOS = 55.0  # a photograph this good counts as free of faults: severities are known to be zero
 DEGRADABLE_MOS = 40.0  # below this a photograph has too little left to lose
 CONTRAST_SHARE = 0.5  # pairs that show one crop twice
-SINGLE_FAULT_SHARE = 0.3  # other samples that get a fault
+NOT_RETINA_SHARE = 0.2  # of the other samples: outer eyes and rooms, which score nothing
+SINGLE_FAULT_SHARE = 0.3  # of the other photographs: those that get a fault
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,8 @@ class Sample:
         image: RGB uint8 (384, 384, 3).
         quality: what the network should say, MOS / 100.
         severities: float32 (10,), severity of each of `FAULTS`.
-        known: whether the severities are known; a poor photograph's own faults are not.
+        known: whether the severities are known; a poor photograph's own faults are not, nor has an
+            outer eye any.
     """
 
     image: Image
@@ -130,6 +133,9 @@ class SampleSource:
         return self._sample(chosen, crop, faults, rng), self._sample(chosen, crop, worse, rng)
 
     def _single(self, rng: Rng) -> Sample:
+        if rng.random() < NOT_RETINA_SHARE:
+            crop = cv2.cvtColor(random_crop(not_retina(rng), rng), cv2.COLOR_BGR2RGB)
+            return Sample(crop, 0.0, np.zeros(len(FAULTS), np.float32), known=False)
         degraded = rng.random() < SINGLE_FAULT_SHARE
         chosen = int(rng.choice(self.degradable)) if degraded else int(rng.integers(len(self.photographs)))
         faults = {draw_fault(rng): draw_severity(rng)} if degraded else {}

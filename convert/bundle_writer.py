@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -111,5 +110,9 @@ def _install(work: Path, folder: Path, temporary: Path) -> None:
     old = temporary / "old"
     if folder.exists():
         folder.rename(old)
-    work.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
+    try:
+        work.rename(folder)
+    except OSError:
+        if old.exists():
+            old.rename(folder)
+        raise

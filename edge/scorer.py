@@ -18,7 +18,7 @@ from fthnet_kit.edge.model_card import ModelCard
 from fthnet_kit.edge.onnx_backend import OnnxBackend, Provider
 from fthnet_kit.edge.preprocess import Views, prepare
 from fthnet_kit.edge.retina import shows_retina
-from fthnet_kit.edge.score import Algorithm, Score
+from fthnet_kit.edge.score import Algorithm, Reason, Score
 
 
 class QualityScorer:
@@ -100,10 +100,10 @@ class QualityScorer:
         prepared = time.perf_counter()
         stage_ms = {"preprocess": 1e3 * (prepared - started)}
 
-        def without_value(reason: str) -> Score:
+        def without_value(reason: Reason) -> Score:
             return Score(
                 None,
-                reason=reason,  # type: ignore[arg-type]
+                reason=reason,
                 frame_index=index,
                 captured_ns=captured_ns,
                 stage_ms=stage_ms,

@@ -96,7 +96,8 @@ class RecordsFile:
     file is opened again, and a write that a full disk cut short is taken back.
 
     Raises:
-        InputError: the file cannot be opened for appending.
+        InputError: the file cannot be opened for appending, or holds something else than records; it is
+            left as it was.
     """
 
     CAPACITY = 10_000
@@ -110,8 +111,11 @@ class RecordsFile:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
             raise InputError(f"{path}: expected a file that can be written, found {error.strerror}") from error
-        self._end = _end_of_last_line(self._file)
-        os.ftruncate(self._file, self._end)
+        try:
+            self._end = _end_of_records(self._file, path)
+        except InputError:
+            os.close(self._file)
+            raise
         self._synced_s = time.monotonic()
         self._worker: BackgroundWorker[bytes] = BackgroundWorker(self._append, self.CAPACITY, "records")
 
@@ -178,6 +182,20 @@ class BestFrame:
     def close(self) -> None:
         """Finish the save that is under way or due."""
         self._worker.close()
+
+
+def _end_of_records(file: int, path: Path) -> int:
+    """Offset at which the next record belongs; ends a whole last record, cuts off a torn one."""
+    end = _end_of_last_line(file)
+    tail = os.pread(file, os.fstat(file).st_size - end, end)
+    if {os.pread(file, 1, 0), tail[:1]} - {b"", b"{"}:
+        raise InputError(f"{path}: expected a file of records, found something else; choose another name")
+    try:
+        json.loads(tail)
+    except ValueError:
+        os.ftruncate(file, end)
+        return end
+    return end + len(tail) + os.pwrite(file, b"\n", end + len(tail))
 
 
 def _end_of_last_line(file: int) -> int:

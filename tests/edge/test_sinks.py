@@ -56,6 +56,24 @@ def test_a_torn_last_line_is_cut_off(tmp_path: Path) -> None:
     assert [json.loads(line)["score"] for line in path.read_text().splitlines()] == [1, 2]
 
 
+def test_a_whole_last_line_without_a_newline_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    path.write_text('{"score": 1}\n{"score": 2}')
+    records = RecordsFile(path)
+    records.offer(result(3.0))
+    records.close()
+    assert [json.loads(line)["score"] for line in path.read_text().splitlines()] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("text", ["notes without a newline", "notes\n", '{\n  "pretty": "JSON"\n}', "{}\nnotes"])
+def test_a_file_that_holds_no_records_is_refused_and_left_alone(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text(text)
+    with pytest.raises(InputError, match="expected a file of records"):
+        RecordsFile(path)
+    assert path.read_text() == text
+
+
 def test_kill_9_leaves_whole_lines(tmp_path: Path) -> None:
     command = [
         "run",
@@ -80,7 +98,6 @@ def test_kill_9_leaves_whole_lines(tmp_path: Path) -> None:
         json.loads(line)
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 def test_a_full_disk_costs_records_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     records = RecordsFile(tmp_path / "r.jsonl")
     records.offer(result(1.0))
