@@ -1,4 +1,4 @@
-"""The commands that measure: so far `fthnet session`."""
+"""The commands that measure: `fthnet session` and `fthnet severity`."""
 
 from __future__ import annotations
 
@@ -26,3 +26,63 @@ def session(records: Path, output: Path | None) -> None:
     if output is not None:
         plot(found, report, output)
         click.echo(f"plot: {output}")
+
+
+@click.command()
+@click.argument("bundle", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--data",
+    "folder",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Folder in FQS form: images and a table with file_name and meanOpinionScore.",
+)
+@click.option("--split", type=click.Choice(["val", "train"]), default="val", show_default=True)
+@click.option(
+    "--images",
+    "count",
+    type=click.IntRange(1),
+    default=50,
+    show_default=True,
+    help="Photographs to degrade: those of the highest MOS.",
+)
+@click.option("--threads", type=click.IntRange(1), help="Threads of one inference. Default: all cores.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Also write severity.json and .png here.")
+def severity(
+    bundle: Path | None, folder: Path, split: str, count: int, threads: int | None, output: Path | None
+) -> None:
+    """How far the score of BUNDLE (default: the shipped one) falls with each synthetic degradation.
+
+    Degrades the best photographs of a split in ten ways at rising severities and scores their centre view.
+    Prints the mean score at each severity, its Spearman correlation with the severity (SRCC; -1: it falls
+    throughout), and the points lost at severity 1. Seeded by file name: a second run prints the same.
+    """
+    from rich.console import Console
+    from rich.progress import track
+
+    from fthnet_kit.bench.severity import best_images, measure_severity, severity_table, write_report
+    from fthnet_kit.calibration.image_set import of_split, read_image_set
+    from fthnet_kit.calibration.thresholds_report import load_pyplot, make_folder
+    from fthnet_kit.edge.bundle import Bundle
+    from fthnet_kit.edge.commands import LOG_WIDTH
+    from fthnet_kit.edge.onnx_backend import OnnxBackend
+
+    opened = Bundle.open(bundle)
+    images = best_images(of_split(read_image_set(folder), split), count)  # type: ignore[arg-type]
+    if output is not None:  # what is missing is told before minutes of scoring
+        load_pyplot("the picture of the severities")
+        make_folder(output)
+    errors, console = Console(stderr=True), Console(highlight=False)
+    if not console.is_terminal:
+        console.width = LOG_WIDTH
+    with OnnxBackend(opened.model_path(), threads=threads) as backend:
+        shown = track(images, "scoring", console=errors, transient=True, disable=not errors.is_terminal)
+        report = measure_severity(backend, opened.card.preprocessing, shown)
+    click.echo(
+        f"{opened.card.name} {opened.card.version}: mean score over the {len(images)} best photographs "
+        f"(split {split}, MOS {images[-1].mos:g} to {images[0].mos:g}), centre view, by severity"
+    )
+    console.print(severity_table(report))
+    if output is not None:
+        write_report(report, opened.card, output)
+        click.echo(f"report: {output / 'severity.json'}, {output / 'severity.png'}")

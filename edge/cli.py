@@ -18,6 +18,8 @@ COMMANDS = {
     "run": "fthnet_kit.edge.commands:run",
     "score": "fthnet_kit.edge.commands:score",
     "session": "fthnet_kit.bench.commands:session",
+    "severity": "fthnet_kit.bench.commands:severity",
+    "thresholds": "fthnet_kit.calibration.commands:thresholds",
     "export": "fthnet_kit.convert.commands:export",
     "train": "fthnet_kit.convert.commands:train",
 }
