@@ -16,7 +16,8 @@ from fthnet_kit.calibration.training import Progress, Recipe, Trainer, normalise
 from fthnet_kit.calibration.training_report import curves_and_scatter, report_page
 from fthnet_kit.convert.bundle_writer import Identity, write_bundle
 from fthnet_kit.convert.checkpoint import Checkpoint, load_checkpoint
-from fthnet_kit.convert.fthnet import FTHNet, FTHNetConfig
+from fthnet_kit.convert.fthnet import FTHNet
+from fthnet_kit.convert.fthnet_config import FTHNetConfig
 from fthnet_kit.edge.errors import MissingExtraError
 from fthnet_kit.edge.images import read_image
 from fthnet_kit.edge.preprocess import Preprocessing, prepare

@@ -30,8 +30,6 @@ COMPOSITION_ROOT = ROOT / "edge" / "cli.py"
 HEAVY = (
     "torch",
     "onnx",
-    "onnxslim",
-    "onnxscript",
     "safetensors",
     "tensorrt",
     "pycuda",
@@ -39,7 +37,10 @@ HEAVY = (
     "openpyxl",
     "PIL",
 )
-NEEDS_TORCH = {  # modules that are nothing without PyTorch: importing them names the extra
+NEEDS_TORCH = {  # modules that are nothing without PyTorch or ONNX: importing them names the extra
+    "fthnet_kit.convert.graph",
+    "fthnet_kit.convert.graph_writer",
+    "fthnet_kit.convert.fp16_twin",
     "fthnet_kit.convert.fthnet",
     "fthnet_kit.convert.checkpoint",
     "fthnet_kit.convert.to_onnx",

@@ -17,7 +17,8 @@ import torch
 from fthnet_kit.calibration.augment import FAULTS, LOSS_AT_WORST, SampleSource, remaining
 from fthnet_kit.calibration.image_set import of_split, read_image_set
 from fthnet_kit.calibration.training import Recipe, Trainer, ranking_loss
-from fthnet_kit.convert.fthnet import FTHNet, FTHNetConfig
+from fthnet_kit.convert.fthnet import FTHNet
+from fthnet_kit.convert.fthnet_config import FTHNetConfig
 from fthnet_kit.edge import Bundle, InputError, Preprocessing, QualityScorer
 from fthnet_kit.edge.degradations import DEGRADATIONS, degrade
 from fthnet_kit.edge.preprocess import canonical

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import save_file
 
 from fthnet_kit.convert.checkpoint import load_checkpoint, save_checkpoint
-from fthnet_kit.convert.fthnet import FTHNet, FTHNetConfig
+from fthnet_kit.convert.fthnet import FTHNet
+from fthnet_kit.convert.fthnet_config import FTHNetConfig
 from fthnet_kit.edge.errors import BundleError
 
 CONFIGS = [

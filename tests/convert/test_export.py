@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 
 from fthnet_kit.convert.checkpoint import load_checkpoint
-from fthnet_kit.convert.fthnet import FTHNet, FTHNetConfig
+from fthnet_kit.convert.fthnet import FTHNet
+from fthnet_kit.convert.fthnet_config import FTHNetConfig
 from fthnet_kit.convert.to_onnx import ScoringGraph
 from fthnet_kit.edge import Bundle, QualityScorer
 from fthnet_kit.edge.onnx_backend import OnnxBackend
@@ -30,6 +32,15 @@ def authors_file(path: Path, config: FTHNetConfig, key: str = "params_ema") -> P
     network.initialise()
     torch.save({key: {f"module.{name}": value for name, value in network.state_dict().items()}}, path)
     return path
+
+
+def loaded_operators(model: Path, folder: Path) -> set[str]:
+    """What is left to run once ONNX Runtime has folded constants and fused."""
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(folder / "loaded.onnx")
+    options.log_severity_level = 4
+    onnxruntime.InferenceSession(str(model), options)
+    return {node.op_type for node in onnx.load(folder / "loaded.onnx").graph.node}
 
 
 @pytest.mark.parametrize("pool", ["soft", "avg"])
@@ -51,8 +62,8 @@ def test_authors_checkpoint_to_bundle(pool: str, size: str, tmp_path: Path, fthn
     graph = onnx.load(bundle.model_path()).graph
     kinds = {node.op_type for node in graph.node}
     assert "LayerNormalization" in kinds
-    assert not kinds & {"Gather", "Shape", "Range", "ConstantOfShape", "Where", "Equal"}
-    assert not any(node.metadata_props or node.doc_string for node in graph.node)
+    assert not kinds & {"Shape", "Range", "ConstantOfShape"}
+    assert not loaded_operators(bundle.model_path(), tmp_path) & {"Equal", "Where", "Erf", "Div"}
 
 
 def test_parity_on_a_folder_of_photographs(data: Path, tmp_path: Path, fthnet) -> None:

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from fthnet_kit.convert.fthnet import FTHNet, FTHNetConfig, SoftPool2d
+from fthnet_kit.convert.fthnet import FTHNet, SoftPool2d
+from fthnet_kit.convert.fthnet_config import FTHNetConfig
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CASES = json.loads((GOLDEN / "fthnet.json").read_text())
