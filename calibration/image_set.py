@@ -23,6 +23,7 @@ from fthnet_kit.edge.errors import InputError, MissingExtraError
 
 Split = Literal["train", "val"]
 SPLITS = ("train", "val")
+TABLES = (".csv", ".xlsx")
 NAME_COLUMN = "file_name"
 SCORE_COLUMN = "meanOpinionScore"
 HELD_OUT_SHARE = 0.1
@@ -97,7 +98,7 @@ def find_table(folder: Path) -> Path:
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: expected a folder in FQS form (images and a score table), found none")
-    tables = sorted(path for path in folder.iterdir() if path.suffix.lower() in (".csv", ".xlsx"))
+    tables = sorted(path for path in folder.iterdir() if path.suffix.lower() in TABLES)
     preferred = [path for path in tables if path.stem == "scores"] or tables
     if len(preferred) != 1:
         found = ", ".join(path.name for path in tables) or "none"

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fthnet_kit.convert.bundle_folder import REPORTS, hashes, install, refuse_existing
 from fthnet_kit.convert.checkpoint import Checkpoint, round_to_half, save_checkpoint
 from fthnet_kit.convert.parity import Parity, measure_parity, parity_images, require
 from fthnet_kit.convert.to_onnx import export_onnx
-from fthnet_kit.edge.bundle import CHECKPOINT_NAME, FP32_NAME, sha256_of
-from fthnet_kit.edge.errors import InputError
+from fthnet_kit.edge.bundle import CHECKPOINT_NAME, FP32_NAME
 from fthnet_kit.edge.model_card import CARD_NAME, ModelCard, Thresholds
 from fthnet_kit.edge.preprocess import Preprocessing
-
-REPORTS = "reports"
 
 
 @dataclass(frozen=True)
@@ -86,33 +84,5 @@ def write_bundle(
             files=hashes(work, (FP32_NAME, CHECKPOINT_NAME)),
         )
         (work / CARD_NAME).write_text(ModelCard.from_json(card.to_json()).to_json(), encoding="utf-8")
-        _install(work, folder, Path(temporary))
+        install(work, folder, Path(temporary))
     return parity
-
-
-def refuse_existing(folder: Path, *, replace: bool) -> None:
-    """Raises InputError where a folder is there and must not be replaced, or is no bundle."""
-    if not folder.exists():
-        return
-    if not replace:
-        raise InputError(f"{folder}: expected no such folder, found one; choose another name or pass --replace")
-    if not (folder / CARD_NAME).is_file():
-        raise InputError(f"{folder}: expected a bundle to replace, found something else; choose another name")
-
-
-def hashes(folder: Path, names: Iterable[str]) -> dict[str, str]:
-    """SHA-256 of files of a folder."""
-    return {name: sha256_of(folder / name) for name in names}
-
-
-def _install(work: Path, folder: Path, temporary: Path) -> None:
-    """Put the finished folder in place; an old bundle is only removed once the new one stands."""
-    old = temporary / "old"
-    if folder.exists():
-        folder.rename(old)
-    try:
-        work.rename(folder)
-    except OSError:
-        if old.exists():
-            old.rename(folder)
-        raise

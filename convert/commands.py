@@ -78,7 +78,8 @@ def export(
     Exports to ONNX with normalisation, layout and the factor 100 inside, compares ONNX Runtime with
     PyTorch on real photographs, and writes nothing where they differ by more than 0.01 points.
     """
-    from fthnet_kit.convert.bundle_writer import Identity, refuse_existing, write_bundle
+    from fthnet_kit.convert.bundle_folder import refuse_existing
+    from fthnet_kit.convert.bundle_writer import Identity, write_bundle
     from fthnet_kit.convert.checkpoint import load_checkpoint
     from fthnet_kit.edge.cameras import find_images
     from fthnet_kit.edge.errors import InputError
@@ -165,7 +166,8 @@ def train(
     from rich.progress import Progress as Bar
 
     from fthnet_kit.calibration.training import Progress, Recipe
-    from fthnet_kit.convert.bundle_writer import Identity, refuse_existing
+    from fthnet_kit.convert.bundle_folder import refuse_existing
+    from fthnet_kit.convert.bundle_writer import Identity
     from fthnet_kit.convert.training_run import TrainingRun, train_to_bundle
 
     refuse_existing(bundle, replace=replace)

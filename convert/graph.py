@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 from onnx import ModelProto, TensorProto
 
+from fthnet_kit.calibration.int8 import Int8Layer
 from fthnet_kit.convert.fthnet_config import MASKED, PATCH_SIZE, TARGET_LAYERS, FTHNetConfig
 from fthnet_kit.convert.graph_writer import CONTRIB, Arithmetic, GraphWriter
 from fthnet_kit.edge.onnx_backend import INPUT_NAME, OUTPUT_NAME
@@ -29,44 +30,6 @@ from fthnet_kit.edge.preprocess import IMAGENET_MEAN, IMAGENET_STD, INPUT, Prepr
 Weights = Mapping[str, npt.NDArray[np.float32]]  # by the names of the authors' state_dict
 Order = npt.NDArray[np.int64]  # raster index of each token
 EPSILON = 1e-5  # of every LayerNorm
-
-
-@dataclass(frozen=True)
-class Int8Layer:
-    """A weighted layer in INT8: ``y = (x_q - zero_point) * scale @ (weight * weight_scale) + bias``.
-
-    Attributes:
-        weight: int8 (in, out).
-        weight_scale: float32 (out,), exact in float16.
-        bias: float32 (out,), never quantised.
-        low, high: range of the input that quantisation covers; low <= 0 <= high.
-    """
-
-    weight: npt.NDArray[np.int8]
-    weight_scale: npt.NDArray[np.float32]
-    bias: npt.NDArray[np.float32]
-    low: float
-    high: float
-
-    def symmetric(self) -> np.float32:
-        """Scale of the input as int8 with zero point 0."""
-        return half_scale(max(-self.low, self.high) / 127)
-
-    def columns(self, chosen: slice) -> Int8Layer:
-        """The layer with some of its outputs."""
-        return replace(
-            self, weight=self.weight[:, chosen], weight_scale=self.weight_scale[chosen], bias=self.bias[chosen]
-        )
-
-    def affine(self) -> tuple[np.float32, np.uint8]:
-        """Scale and zero point of the input as uint8."""
-        scale = half_scale((self.high - self.low) / 255)
-        return scale, np.uint8(np.clip(round(-self.low / scale), 0, 255))
-
-
-def half_scale(scale: float) -> np.float32:
-    """A scale that float16 holds exactly and as a normal number, so that every file quantises alike."""
-    return np.float32(np.float16(max(scale, 2.0**-14)))
 
 
 @dataclass(frozen=True)

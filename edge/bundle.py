@@ -11,10 +11,11 @@ from typing import Literal
 from fthnet_kit.edge.errors import BundleError
 from fthnet_kit.edge.model_card import CARD_NAME, ModelCard
 
-Precision = Literal["auto", "fp32"]
-PRECISIONS: tuple[Precision, ...] = ("auto", "fp32")
+Precision = Literal["auto", "fp32", "fp16", "int8"]
+PRECISIONS: tuple[Precision, ...] = ("auto", "fp32", "fp16", "int8")
 CHECKPOINT_NAME = "checkpoint.safetensors"
 FP32_NAME = "fthnet.fp32.onnx"
+CONVERTED_NAMES = {form: f"fthnet.{form}.onnx" for form in ("fp16", "int8", "int8-cpu")}
 
 
 @dataclass(frozen=True)
@@ -44,15 +45,28 @@ class Bundle:
             check_file(folder / name, expected)
         return cls(folder, card)
 
-    def model_path(self, precision: Precision = "auto") -> Path:
-        """ONNX file of a precision; ``auto`` takes the best one whose gate passed, so far FP32.
+    def model_path(self, precision: Precision = "auto", provider: str = "cpu") -> Path:
+        """ONNX file of a precision for an execution provider.
+
+        ``auto`` takes FP32: what is best on a device is for its own measurement to say. ``int8`` takes the
+        form that the provider runs fast: ``int8-cpu`` on a CPU.
 
         Raises:
-            BundleError: the bundle has no such file.
+            BundleError: the bundle has no such file, or its gate did not hold.
         """
-        if FP32_NAME not in self.card.files:
-            raise BundleError(f"{self.folder}: expected {FP32_NAME} for precision {precision}, found none in the card")
-        return self.folder / FP32_NAME
+        if precision in ("auto", "fp32"):
+            name = FP32_NAME
+        else:
+            form = "int8-cpu" if precision == "int8" and provider == "cpu" else precision
+            name = CONVERTED_NAMES[form]
+            if not self.card.precisions.get(form, {}).get("holds"):
+                raise BundleError(
+                    f"{self.folder}: expected {name} whose gate holds for precision {precision}, found none in the "
+                    "card; `fthnet quantize` makes it"
+                )
+        if name not in self.card.files:
+            raise BundleError(f"{self.folder}: expected {name} for precision {precision}, found none in the card")
+        return self.folder / name
 
 
 def shipped_bundle() -> Path:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from fthnet_kit.edge.bundle import PRECISIONS
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -31,7 +33,7 @@ def model_options(function: Function) -> Function:
             show_default=True,
             help="ONNX Runtime's execution provider; never replaced in silence.",
         ),
-        click.option("--precision", type=click.Choice(["auto", "fp32"]), default="auto", show_default=True),
+        click.option("--precision", type=click.Choice(PRECISIONS), default="auto", show_default=True),
         click.option("--views", type=click.Choice(["1", "5", "20"]), help="Views averaged. Default: the model card's."),
         click.option(
             "--bundle",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ class ModelCard:
         intended_use, training_data: plain words.
         accuracy: what was measured, on which images, with confidence intervals where they were computed.
         files: SHA-256 of every file of the bundle.
+        precisions: what each conversion costs against FP32, in points, and whether its gate holds.
     """
 
     name: str
@@ -59,6 +60,7 @@ class ModelCard:
     training_data: str
     accuracy: tuple[Mapping[str, Any], ...]
     files: Mapping[str, str]
+    precisions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, text: str, where: str = CARD_NAME) -> ModelCard:
@@ -112,6 +114,7 @@ class ModelCard:
             "intended_use": self.intended_use,
             "training_data": self.training_data,
             "accuracy": list(self.accuracy),
+            "precisions": dict(sorted(self.precisions.items())),
             "files": dict(sorted(self.files.items())),
         }
         return json.dumps(content, indent=2, ensure_ascii=False) + "\n"

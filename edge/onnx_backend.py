@@ -32,7 +32,7 @@ class OnnxBackend:
     """Runs `fthnet.*.onnx` in ONNX Runtime.
 
     Args:
-        model: the ONNX file.
+        model: the ONNX file, or its content.
         provider: ``cpu``, ``cuda`` or ``tensorrt``; never replaced by another in silence.
         threads: for one inference on the CPU; default: all cores that the process may use.
 
@@ -40,12 +40,13 @@ class OnnxBackend:
         EngineError: the provider is not there, or ONNX Runtime refuses the model.
     """
 
-    def __init__(self, model: Path, provider: Provider = "cpu", threads: int | None = None) -> None:
+    def __init__(self, model: Path | bytes, provider: Provider = "cpu", threads: int | None = None) -> None:
         import onnxruntime as ort
 
         if provider not in PROVIDERS:
             raise EngineError(f"provider: expected one of {', '.join(PROVIDERS)}, found {provider!r}")
         wanted = PROVIDERS[provider]
+        name = "model" if isinstance(model, bytes) else str(model)
         if wanted not in ort.get_available_providers():
             raise EngineError(
                 f"provider {provider}: expected {wanted} in this ONNX Runtime, found "
@@ -60,20 +61,22 @@ class OnnxBackend:
         options.add_session_config_entry("session.set_denormal_as_zero", "1")
         options.log_severity_level = 3
         try:
-            self._session: ort.InferenceSession | None = ort.InferenceSession(str(model), options, providers=[wanted])
+            self._session: ort.InferenceSession | None = ort.InferenceSession(
+                model if isinstance(model, bytes) else name, options, providers=[wanted]
+            )
         except Exception as error:  # ONNX Runtime raises types of its own, without a common base
-            raise EngineError(f"{model}: ONNX Runtime refused the model: {_one_line(error)}") from error
+            raise EngineError(f"{name}: ONNX Runtime refused the model: {_one_line(error)}") from error
         if self._session.get_providers()[0] != wanted:
             found = self._session.get_providers()[0]
             raise EngineError(f"provider {provider}: expected {wanted}, ONNX Runtime fell back to {found}; see its log")
-        self._batch = self._check_contract(model)
+        self.batch = self._check_contract(name)
         self._facts = {
             "library": f"onnxruntime {ort.__version__}",
             "provider": wanted,
             "threads": str(options.intra_op_num_threads),
         }
 
-    def _check_contract(self, model: Path) -> int:
+    def _check_contract(self, model: str) -> int:
         """The graph's batch size; refuses graphs that are not ours."""
         assert self._session is not None
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
@@ -105,16 +108,16 @@ class OnnxBackend:
                 f"expected uint8 (N, {INPUT}, {INPUT}, 3) with N >= 1, found {images.dtype} {images.shape}"
             )
         scores = []
-        for start in range(0, len(images), self._batch):
-            chunk = images[start : start + self._batch]
-            short = self._batch - len(chunk)
+        for start in range(0, len(images), self.batch):
+            chunk = images[start : start + self.batch]
+            short = self.batch - len(chunk)
             if short:
                 chunk = np.concatenate([chunk, np.repeat(chunk[-1:], short, axis=0)])
             try:
                 (result,) = self._session.run([OUTPUT_NAME], {INPUT_NAME: np.ascontiguousarray(chunk)})
             except Exception as error:  # as above
                 raise EngineError(f"ONNX Runtime failed while scoring: {_one_line(error)}") from error
-            scores.append(result[: self._batch - short])
+            scores.append(result[: self.batch - short])
         return np.concatenate(scores)
 
     def describe(self) -> dict[str, str]:

@@ -64,7 +64,7 @@ class QualityScorer:
 
         Args:
             path: bundle folder; default: the demonstration bundle that the kit ships.
-            precision: ``auto`` or ``fp32``.
+            precision: ``auto``, ``fp32``, ``fp16`` or ``int8``; the last two where `fthnet quantize` made them.
             views: 1 (real time), 5 or 20 (the released protocol); default: the card's.
             provider: ONNX Runtime's execution provider: ``cpu``, ``cuda``, ``tensorrt``.
             threads: of one inference on the CPU; default: all cores.
@@ -74,7 +74,7 @@ class QualityScorer:
             EngineError: the provider is not there or refuses the model.
         """
         bundle = Bundle.open(path)
-        return cls(bundle.card, OnnxBackend(bundle.model_path(precision), provider, threads), views)
+        return cls(bundle.card, OnnxBackend(bundle.model_path(precision, provider), provider, threads), views)
 
     def score(self, image_bgr: npt.NDArray[np.generic]) -> Score:
         """Score of one picture.
