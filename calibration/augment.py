@@ -48,6 +48,7 @@ STEEPNESS = 0.8  # below 1: the first bit of blur costs more than the last
 
 FAULT_FREE_MOS = 55.0  # a photograph this good counts as free of faults: severities are known to be zero
 DEGRADABLE_MOS = 40.0  # below this a photograph has too little left to lose
+CAST_SHARE = 0.35  # photographs in the colours of another camera
 CONTRAST_SHARE = 0.5  # pairs that show one crop twice
 NOT_RETINA_SHARE = 0.2  # of the other samples: outer eyes and rooms, which score nothing
 SINGLE_FAULT_SHARE = 0.3  # of the other photographs: those that get a fault
@@ -96,8 +97,14 @@ def random_crop(canonical: Image, rng: Rng) -> Image:
 
 
 def jitter_colour(image: Image, rng: Rng) -> Image:
-    """Cameras differ: gain of each channel by up to 8 %, common gain by up to 8 %."""
+    """Cameras differ: gain of each channel by up to 8 %, common gain by up to 8 %, and in some a strong cast.
+
+    A cast is no fault: some cameras hardly show blue. Without casts, a network that has seen outer eyes in
+    odd colours takes a yellow retina for one.
+    """
     gain = rng.uniform(0.92, 1.08) * rng.uniform(0.92, 1.08, size=3)
+    if rng.random() < CAST_SHARE:
+        gain = gain * rng.uniform((0.05, 0.75, 0.8), (1.15, 1.15, 1.15))
     tables = np.clip(np.arange(256)[:, None] * gain, 0, 255).astype(np.uint8)
     return cv2.LUT(image, tables.reshape(1, 256, 3))
 

@@ -22,11 +22,13 @@ class Budget:
 
     def tightened(self, share: float) -> Budget:
         """A share of the budget, for choices made on photographs other than those that judge."""
-        return Budget(self.mean * share, self.p99 * share, self.worst * share, self.srcc)
+        srcc = 1 - share * (1 - self.srcc) if self.srcc > 0 else self.srcc
+        return Budget(self.mean * share, self.p99 * share, self.worst * share, srcc)
 
 
 FP16_BUDGET = Budget(mean=0.1, worst=0.5)
 INT8_BUDGET = Budget(mean=0.5, p99=2.0, srcc=0.998)
+LEAST_INT8 = 0.8  # share of the weighted layers' MACs; with less, the name would promise too much
 BUDGETS = {"fp16": FP16_BUDGET, "int8": INT8_BUDGET, "int8-cpu": INT8_BUDGET}
 
 
@@ -53,6 +55,20 @@ class Cost:
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         return asdict(self)
+
+
+def shortfalls(precision: str, found: Cost, int8_macs: float) -> list[str]:
+    """What of a precision's gate does not hold, in words; empty where all holds.
+
+    Args:
+        precision: a key of `BUDGETS`.
+        found: what the conversion costs.
+        int8_macs: share of the weighted layers' MACs in INT8; of no matter for ``fp16``.
+    """
+    words = found.shortfalls(BUDGETS[precision])
+    if precision != "fp16" and not int8_macs >= LEAST_INT8:
+        words.append(f"INT8 share of MACs {int8_macs:.2f} < {LEAST_INT8:g}")
+    return words
 
 
 def cost(reference: Scores, found: Scores, thresholds: Thresholds) -> Cost:

@@ -20,6 +20,7 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float32]
 
 ALPHAS = (0.35, 0.5, 0.65, 0.8)  # of SmoothQuant, besides none
+FINEST_WEIGHT = np.float16(2.0**-20)  # smallest scale of a weight; finer ones have too few bits in float16
 CLIPS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.7)  # shares of a weight channel's maximum that are tried
 PERCENTILES = (99.9, 99.99, 99.999)
 BINS = 2048  # of the entropy method's histogram
@@ -157,7 +158,7 @@ def quantise_weight(weight: Floats, importance: Floats) -> tuple[npt.NDArray[np.
     best = np.full(weight.shape[1], np.inf)
     quantised, scales = np.zeros(weight.shape, np.int8), np.zeros(weight.shape[1], np.float32)
     for clip in CLIPS:
-        scale = np.maximum(np.float16(peak * (clip / 127)), np.float16(2.0**-14)).astype(np.float32)
+        scale = np.maximum(np.float16(peak * (clip / 127)), FINEST_WEIGHT).astype(np.float32)
         tried = np.clip(np.rint(weight / scale), -127, 127)
         error = importance @ np.square(weight - tried * scale)
         better = error < best
@@ -185,7 +186,7 @@ def ranges(rows: Floats, low: float, high: float) -> Iterator[tuple[str, float, 
     for percentile in PERCENTILES:
         below, above = np.percentile(flat, (100 - percentile, percentile))
         yield f"percentile {percentile}", min(0.0, float(below)), max(0.0, float(above))
-    for name, threshold in (("entropy", entropy_threshold(flat)), ("mse", mse_threshold(flat))):
+    for name, threshold in (("entropy", entropy_threshold(flat)), ("mse", mse_threshold(rows))):
         yield name, max(low, -threshold), min(high, threshold)
 
 
@@ -218,10 +219,10 @@ def _divergence(p: npt.NDArray[np.float64], q: npt.NDArray[np.float64]) -> float
     return float(np.sum(p[seen] * np.log(p[seen] / np.maximum(q[seen], 1e-9))))
 
 
-def mse_threshold(values: Floats) -> float:
-    """Magnitude at which clipping and rounding together leave the smallest squared error."""
-    peak = float(np.abs(values).max()) or 1.0
-    sample = values[:: max(1, len(values) // 200_000)]
+def mse_threshold(rows: Floats) -> float:
+    """Magnitude at which clipping and rounding together leave the smallest squared error, from (M, in) rows."""
+    peak = float(np.abs(rows).max()) or 1.0
+    sample = rows[:: max(1, rows.size // 200_000)]
 
     def error(threshold: float) -> float:
         scale = threshold / 127
@@ -259,19 +260,18 @@ def fit_layer(sample: LayerSample, weight: Floats, *, smoothable: bool) -> Fit:
 
 
 def _smoothed_extremes(sample: LayerSample, rows: Floats, s: Floats) -> tuple[float, float]:
-    """Extremes after smoothing: no more than the channels' peaks allow, on the sides that were seen."""
+    """Extremes after smoothing: what the channels' peaks allow, on the sides that the sample shows."""
     peak = float((sample.peaks / s).max())
-    low, high = float(min(0, rows.min())), float(max(0, rows.max()))
-    return (-peak if -low >= high else low), (peak if high >= -low else high)
+    return (-peak if rows.min() < 0 else 0.0), (peak if rows.max() > 0 else 0.0)
 
 
-def finish_layer(fit: Fit, sample: LayerSample, weight: Floats, bias: Floats | None) -> LayerCalibration:
+def finish_layer(fit: Fit, sample: LayerSample, weight: Floats) -> LayerCalibration:
     """Weight scales and bias corrections of a layer whose smoothing and range are chosen.
 
     Args:
         fit: what was chosen.
         sample: of the layer's input, not smoothed.
-        weight, bias: float32 (in, out) and (out,), with every smoothing folded in.
+        weight: float32 (in, out), with every smoothing folded in.
     """
     rows = sample.rows / fit.smoothing
     quantised, scales = quantise_weight(weight, np.mean(np.square(rows), axis=0))

@@ -28,6 +28,7 @@ def calibration_key(card: ModelCard, photographs: Sequence[Photograph]) -> dict[
     return {
         "format": FORMAT,
         "weights_sha256": card.weights_sha256,
+        "architecture": dict(card.architecture),
         "preprocessing": vars(card.preprocessing),
         "images_sha256": hashlib.sha256("".join(p.sha256 for p in photographs).encode()).hexdigest(),
     }

@@ -19,13 +19,18 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from onnx import ModelProto, TensorProto
 
 from fthnet_kit.calibration.int8 import Int8Layer
 from fthnet_kit.convert.fthnet_config import MASKED, PATCH_SIZE, TARGET_LAYERS, FTHNetConfig
 from fthnet_kit.convert.graph_writer import CONTRIB, Arithmetic, GraphWriter
+from fthnet_kit.edge.errors import MissingExtraError
 from fthnet_kit.edge.onnx_backend import INPUT_NAME, OUTPUT_NAME
 from fthnet_kit.edge.preprocess import IMAGENET_MEAN, IMAGENET_STD, INPUT, Preprocessing
+
+try:
+    from onnx import ModelProto, TensorProto
+except ImportError as error:
+    raise MissingExtraError("onnx", "convert", purpose="writing ONNX") from error
 
 Weights = Mapping[str, npt.NDArray[np.float32]]  # by the names of the authors' state_dict
 Order = npt.NDArray[np.int64]  # raster index of each token
@@ -369,10 +374,9 @@ class _FTHNetGraph:
     def wide_gemm(self, x: str, layer: str) -> str:
         """A small weighted layer in FP32."""
         g = self.g
-        weight, bias = (self.weights[f"{layer}.{part}"] for part in ("weight", "bias"))
-        return g.op(
-            "Gemm", x, g.literal(np.ascontiguousarray(weight.T), f"{layer}.weight"), g.literal(bias, f"{layer}.bias")
-        )
+        weight, bias = self.weights[f"{layer}.weight"].T, self.weights[f"{layer}.bias"]
+        self.other_macs += weight.size
+        return g.op("Gemm", x, g.literal(weight, f"{layer}.weight"), g.literal(bias, f"{layer}.bias"))
 
     def hypernetwork(self, x: str) -> list[tuple[str, str]]:
         """Weight (N, out, in) and bias (N, out, 1) of each target layer, float32, from (N * 144, 8C) tokens."""

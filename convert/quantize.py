@@ -33,7 +33,7 @@ from fthnet_kit.calibration.calibration_set import (
     split,
     without_repeats,
 )
-from fthnet_kit.calibration.gate import BUDGETS, INT8_BUDGET, Cost, cost
+from fthnet_kit.calibration.gate import INT8_BUDGET, LEAST_INT8, Cost, cost, shortfalls
 from fthnet_kit.calibration.image_set import LabelledImage
 from fthnet_kit.calibration.int8 import LayerCalibration, LayerSample, finish_layer, fit_layer
 from fthnet_kit.calibration.observe import observe
@@ -47,7 +47,7 @@ from fthnet_kit.edge.bundle import CHECKPOINT_NAME, Bundle
 from fthnet_kit.edge.errors import BundleError, MissingExtraError
 from fthnet_kit.edge.images import read_image
 from fthnet_kit.edge.onnx_backend import OnnxBackend
-from fthnet_kit.edge.preprocess import prepare
+from fthnet_kit.edge.preprocess import Image, prepare
 
 try:
     import onnx
@@ -59,7 +59,6 @@ except ImportError as error:
 PROBES = 32  # photographs on which each layer alone is measured
 TRIALS = 128  # photographs on which the layers together are measured
 MARGIN = 0.8  # of the budget, for choices made on other photographs than those that judge
-LEAST_INT8 = 0.8  # share of the weighted layers' MACs
 WORTHWHILE = 0.002  # of those MACs; a smaller layer gains nothing from INT8 and is left alone
 
 
@@ -99,10 +98,7 @@ class Outcome:
 
     def shortfalls(self, precision: str) -> list[str]:
         """What of the gate does not hold."""
-        found = self.costs[precision].shortfalls(BUDGETS[precision])
-        if precision != "fp16" and self.int8_macs < LEAST_INT8:
-            found.append(f"INT8 share of MACs {self.int8_macs:.2f} < {LEAST_INT8:g}")
-        return found
+        return shortfalls(precision, self.costs[precision], self.int8_macs)
 
 
 class Quantizer:
@@ -110,8 +106,10 @@ class Quantizer:
 
     Args:
         bundle: with checkpoint and FP32 graph.
-        folder: work folder; what is found is kept there, and a killed run goes on from it.
+        folder: work folder; what is found is kept there, and a killed run uses it again.
         report: called as work goes on.
+
+    Ranges and the cost of each layer are kept; the trials of all layers together are made again.
     """
 
     def __init__(self, bundle: Bundle, folder: Path, report: Report) -> None:
@@ -128,7 +126,7 @@ class Quantizer:
         """Choose photographs, calibrate, convert, judge.
 
         Raises:
-            InputError: the photographs cannot calibrate anything; said before work starts.
+            InputError: the photographs cannot calibrate anything.
         """
         calibration, judging = self.choose(folders, images, held_out)
         key = calibration_key(self.bundle.card, calibration)
@@ -145,7 +143,7 @@ class Quantizer:
             "int8-cpu": self.graph(smoothed, self.plan(smoothed, layers, chosen, affine=True)),
         }
         views = [photograph.view for photograph in judging]
-        reference = self.scores(self.graph(self.weights, Plan()).model, views, "scoring in fp32")
+        reference = self.scores(onnx.load(self.bundle.model_path("fp32")), views, "scoring in fp32")
         scores = {form: self.scores(graph.model, views, f"scoring in {form}") for form, graph in graphs.items()}
         return Outcome(
             models={form: graph.model for form, graph in graphs.items()},
@@ -169,8 +167,10 @@ class Quantizer:
         for number, index in enumerate([*calibrating, *judging]):
             chosen.append(load(entries[index], self.bundle.card.preprocessing))
             self.report("reading photographs", number + 1, len(calibrating) + len(judging))
-        refuse_unfit(chosen[: len(calibrating)])
-        return chosen[: len(calibrating)], chosen[len(calibrating) :]
+        refuse_unfit(chosen)
+        calibration = chosen[: len(calibrating)]
+        seen = {photograph.sha256 for photograph in calibration}  # the same picture may lie in two files
+        return calibration, [photograph for photograph in chosen[len(calibrating) :] if photograph.sha256 not in seen]
 
     def values(self, entries: Sequence[Entry]) -> npt.NDArray[np.float64]:
         """What photographs are spread over: labels, or FP32 scores where one has no label."""
@@ -209,7 +209,7 @@ class Quantizer:
             self.report("choosing smoothing and ranges", number + 1, len(sites))
         smoothed = smooth(self.weights, {layer: fit.smoothing for layer, fit in fits.items() if fit.alpha is not None})
         return {
-            layer: finish_layer(fit, samples[layer], *layer_parameters(smoothed, self.config, layer))
+            layer: finish_layer(fit, samples[layer], layer_parameters(smoothed, self.config, layer)[0])
             for layer, fit in fits.items()
         }
 
@@ -256,9 +256,7 @@ class Quantizer:
         share = sum(entry.macs for entry in sensitivities)
         candidates = list(sensitivities)
         while True:
-            plan = self.plan(smoothed, layers, chosen, affine=False)
-            found = self.scores(self.graph(smoothed, plan).model, views, f"trying {len(chosen)} layers in INT8")
-            if not cost(reference, found, self.bundle.card.thresholds).shortfalls(INT8_BUDGET.tightened(MARGIN)):
+            if self.holds(smoothed, layers, chosen, views, reference):
                 return chosen, returned
             worst = next((entry for entry in candidates if share - entry.macs >= LEAST_INT8), None)
             if worst is None:
@@ -267,6 +265,22 @@ class Quantizer:
             share -= worst.macs
             chosen.remove(worst.layer)
             returned.append(worst.layer)
+
+    def holds(
+        self,
+        smoothed: Weights,
+        layers: Mapping[str, LayerCalibration],
+        chosen: Sequence[str],
+        views: Sequence[Image],
+        reference: Points,
+    ) -> bool:
+        """Whether both forms of INT8 stay within a share of the budget."""
+        for affine, form in ((True, "int8-cpu"), (False, "int8")):
+            graph = self.graph(smoothed, self.plan(smoothed, layers, chosen, affine=affine))
+            found = self.scores(graph.model, views, f"trying {len(chosen)} layers in {form}")
+            if cost(reference, found, self.bundle.card.thresholds).shortfalls(INT8_BUDGET.tightened(MARGIN)):
+                return False
+        return True
 
     def plan(
         self, smoothed: Weights, layers: Mapping[str, LayerCalibration], chosen: Iterable[str], *, affine: bool
@@ -281,7 +295,7 @@ class Quantizer:
         """The graph of a plan."""
         return write_graph(weights, self.config, self.bundle.card.preprocessing, batch or self.batch, plan)
 
-    def scores(self, model: onnx.ModelProto, views: Sequence[npt.NDArray[np.uint8]], what: str | None = None) -> Points:
+    def scores(self, model: onnx.ModelProto, views: Sequence[Image], what: str | None = None) -> Points:
         """Points of photographs, FP16 rounded as on a GPU."""
         return score_model(model, views, lambda done: self.report(what, done, len(views)) if what else None)
 
@@ -297,7 +311,7 @@ class _Journal:
         if lines[:1] != [first]:
             path.write_text(first + "\n", encoding="utf-8")
             return
-        whole = lines[1:-1]  # what follows the last newline was cut off by a kill
+        whole = [line for line in lines[1:-1] if line.endswith("}")]  # what a kill cut off has no end
         self.known = {entry["layer"]: entry for entry in map(json.loads, whole)}
         path.write_text("".join(f"{line}\n" for line in [first, *whole]), encoding="utf-8")
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +15,11 @@ from fthnet_kit.calibration.calibration_set import (
     Photograph,
     find_photographs,
     load,
+    path_of,
     stratify,
     without_repeats,
 )
-from fthnet_kit.calibration.gate import BUDGETS, Cost, cost
+from fthnet_kit.calibration.gate import Cost, cost, shortfalls
 from fthnet_kit.calibration.image_set import LabelledImage
 from fthnet_kit.convert.bundle_folder import RANGES_NAME, REPORTS
 from fthnet_kit.convert.fp16_twin import rounded_twin
@@ -51,6 +52,7 @@ class Verification:
         costs: differences from `reference`.
         noise_floor: standard deviation between 20 random crops of one photograph, in points, mean over photographs:
             what the score varies by when nothing is converted.
+        int8_macs: share of the weighted layers' MACs that an INT8 precision runs in INT8, from the card.
     """
 
     images: list[str]
@@ -58,10 +60,11 @@ class Verification:
     scores: dict[str, Points]
     costs: dict[str, Cost]
     noise_floor: float
+    int8_macs: Mapping[str, float] = field(default_factory=dict)
 
     def shortfalls(self, precision: str) -> list[str]:
         """What of the precision's gate does not hold."""
-        return self.costs[precision].shortfalls(BUDGETS[precision])
+        return shortfalls(precision, self.costs[precision], self.int8_macs.get(precision, 1.0))
 
 
 def verify(bundle: Bundle, folders: Sequence[Path], images: int, report: Report) -> Verification:
@@ -89,36 +92,37 @@ def verify(bundle: Bundle, folders: Sequence[Path], images: int, report: Report)
         scores=scores,
         costs={form: cost(reference, found, bundle.card.thresholds) for form, found in scores.items()},
         noise_floor=noise_floor(bundle, [photograph.path for photograph in photographs], report),
+        int8_macs={form: bundle.card.precisions.get(form, {}).get("int8_macs", 1.0) for form in present},
     )
 
 
 def held_out(bundle: Bundle, folders: Sequence[Path], images: int, report: Report) -> list[Photograph]:
     """Photographs that did not calibrate the bundle, spread over their labels where all have one."""
     used = calibrated_on(bundle)
-    entries = without_repeats(find_photographs(folders))
-    labels = [entry.mos for entry in entries if isinstance(entry, LabelledImage)]
-    order = np.array(labels) if len(labels) == len(entries) else np.arange(len(entries), dtype=float)
-    found: list[Photograph] = []
-    for number, index in enumerate(stratify(order, min(len(entries), images + len(used)))):
-        photograph = load(entries[index], bundle.card.preprocessing)
-        if photograph.sha256 not in used:
-            found.append(photograph)
-        report("reading photographs", number + 1, min(len(entries), images + len(used)))
-    if len(found) < FEWEST:
+    entries = [entry for entry in without_repeats(find_photographs(folders)) if path_of(entry).name not in used]
+    if len(entries) < FEWEST:
         raise InputError(
-            f"verify: expected at least {FEWEST} photographs that did not calibrate the bundle, found {len(found)}; "
+            f"verify: expected at least {FEWEST} photographs that did not calibrate the bundle, found {len(entries)}; "
             "add photographs"
         )
-    return [found[i] for i in sorted({round(i) for i in np.linspace(0, len(found) - 1, min(images, len(found)))})]
+    labels = [entry.mos for entry in entries if isinstance(entry, LabelledImage)]
+    order = np.array(labels) if len(labels) == len(entries) else np.arange(len(entries), dtype=float)
+    chosen = stratify(order, images)
+    found = []
+    for number, index in enumerate(chosen):
+        found.append(load(entries[index], bundle.card.preprocessing))
+        report("reading photographs", number + 1, len(chosen))
+    hashes = set(used.values())
+    return [photograph for photograph in found if photograph.sha256 not in hashes]
 
 
-def calibrated_on(bundle: Bundle) -> set[str]:
-    """SHA-256 of the views that calibrated a bundle."""
+def calibrated_on(bundle: Bundle) -> dict[str, str]:
+    """Names of the photographs that calibrated a bundle, and SHA-256 of their views."""
     name = f"{REPORTS}/{RANGES_NAME}"
     if name not in bundle.card.files:
-        return set()
+        return {}
     content = json.loads((bundle.folder / name).read_text(encoding="utf-8"))
-    return {entry["sha256"] for entry in content["images"]}
+    return {entry["name"]: entry["sha256"] for entry in content["images"]}
 
 
 def score_all(model: Path, views: Sequence[Image], what: str, report: Report) -> Points:

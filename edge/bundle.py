@@ -6,13 +6,11 @@ import hashlib
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal
 
 from fthnet_kit.edge.errors import BundleError
 from fthnet_kit.edge.model_card import CARD_NAME, ModelCard
+from fthnet_kit.edge.precision import Precision
 
-Precision = Literal["auto", "fp32", "fp16", "int8"]
-PRECISIONS: tuple[Precision, ...] = ("auto", "fp32", "fp16", "int8")
 CHECKPOINT_NAME = "checkpoint.safetensors"
 FP32_NAME = "fthnet.fp32.onnx"
 CONVERTED_NAMES = {form: f"fthnet.{form}.onnx" for form in ("fp16", "int8", "int8-cpu")}

@@ -22,6 +22,8 @@ COMMANDS = {
     "thresholds": "fthnet_kit.calibration.commands:thresholds",
     "export": "fthnet_kit.convert.commands:export",
     "train": "fthnet_kit.convert.commands:train",
+    "quantize": "fthnet_kit.convert.commands:quantize",
+    "verify": "fthnet_kit.convert.commands:verify",
 }
 
 EXIT_CODES = """\b

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from fthnet_kit.edge.bundle import PRECISIONS
+from fthnet_kit.edge.precision import PRECISIONS
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -11,11 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from fthnet_kit.edge.backend import Backend
-from fthnet_kit.edge.bundle import Bundle, Precision
+from fthnet_kit.edge.bundle import Bundle
 from fthnet_kit.edge.errors import EngineError
 from fthnet_kit.edge.frame import Frame
 from fthnet_kit.edge.model_card import ModelCard
 from fthnet_kit.edge.onnx_backend import OnnxBackend, Provider
+from fthnet_kit.edge.precision import Precision
 from fthnet_kit.edge.preprocess import Views, prepare
 from fthnet_kit.edge.retina import shows_retina
 from fthnet_kit.edge.score import Algorithm, Reason, Score
