@@ -114,7 +114,7 @@ class ModelCard:
             "intended_use": self.intended_use,
             "training_data": self.training_data,
             "accuracy": list(self.accuracy),
-            "precisions": dict(sorted(self.precisions.items())),
+            **({"precisions": dict(sorted(self.precisions.items()))} if self.precisions else {}),
             "files": dict(sorted(self.files.items())),
         }
         return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
