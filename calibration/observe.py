@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fthnet_kit.calibration.int8 import LayerSample
-from fthnet_kit.edge.onnx_backend import INPUT_NAME, OUTPUT_NAME, available_cores
+from fthnet_kit.edge.onnx_backend import INPUT_NAME, OUTPUT_NAME, session_options
 from fthnet_kit.edge.preprocess import Image
 
 ROWS = 4096  # tokens kept of each layer, over all photographs
@@ -27,11 +27,7 @@ def observe(
     """
     import onnxruntime as ort
 
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = available_cores()
-    options.add_session_config_entry("session.set_denormal_as_zero", "1")
-    options.log_severity_level = 3
-    session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(model, session_options(), providers=["CPUExecutionProvider"])
     tensors = sorted(set(inputs.values()))
     gathered = {tensor: _Gatherer(-(-ROWS // len(views))) for tensor in tensors}
     scores = []

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from fthnet_kit.edge.errors import EngineError
 from fthnet_kit.edge.preprocess import INPUT, Image
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
 
 Provider = Literal["cpu", "cuda", "tensorrt"]
 PROVIDERS: dict[Provider, str] = {
@@ -26,6 +29,20 @@ OUTPUT_NAME = "score"
 def available_cores() -> int:
     """Cores that this process may use, which in a container are fewer than the machine's."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def session_options(threads: int | None = None) -> ort.SessionOptions:
+    """How the kit runs a graph on a CPU; default threads: all cores that the process may use."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads or available_cores()
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # leave the cores to the camera
+    # Masked attention weights are denormals, on which a CPU is many times slower: half of all time, measured.
+    options.add_session_config_entry("session.set_denormal_as_zero", "1")
+    options.log_severity_level = 3
+    return options
 
 
 class OnnxBackend:
@@ -53,13 +70,7 @@ class OnnxBackend:
                 f"{', '.join(ort.get_available_providers())}; install an ONNX Runtime built with it, "
                 "or use provider cpu"
             )
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads or available_cores()
-        options.inter_op_num_threads = 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # leave the cores to the camera
-        # Masked attention weights are denormals, on which a CPU is many times slower: half of all time, measured.
-        options.add_session_config_entry("session.set_denormal_as_zero", "1")
-        options.log_severity_level = 3
+        options = session_options(threads)
         try:
             self._session: ort.InferenceSession | None = ort.InferenceSession(
                 model if isinstance(model, bytes) else name, options, providers=[wanted]
