@@ -239,9 +239,11 @@ def quantize(bundle: Path, folders: tuple[Path, ...], images: int, held_out: int
     Writes fthnet.fp16.onnx, fthnet.int8.onnx (Q/DQ and FP16, for TensorRT) and fthnet.int8-cpu.onnx, each only
     where its gate holds on photographs that did not calibrate it: FP16 mean 0.1 and max 0.5 points from FP32;
     INT8 mean 0.5, p99 2.0, SRCC 0.998, 80 % of the weighted layers' MACs in INT8. The reports are kept in any
-    case. A killed run goes on where it was; its state lies in BUNDLE.quantize. Nothing is run on a GPU: FP16 is
+    case. A killed run goes on where it was; its state lies in BUNDLE.quantize, with a contact sheet of the
+    calibration photographs, which the bundle itself names but does not show. Nothing is run on a GPU: FP16 is
     judged on a twin of the graph that rounds where a GPU would.
     """
+    from fthnet_kit.calibration.calibration_set import contact_sheet
     from fthnet_kit.convert.bundle_folder import RANGES_NAME
     from fthnet_kit.convert.quantization_report import quantization_reports
     from fthnet_kit.convert.quantize import Quantizer
@@ -256,6 +258,7 @@ def quantize(bundle: Path, folders: tuple[Path, ...], images: int, held_out: int
             outcome = Quantizer(opened, work, report).run(folders, images, held_out)
     except OSError as error:
         raise InputError(f"{work}: expected a folder that can be written, found {error}") from error
+    (work / "calibration-images.jpg").write_bytes(contact_sheet(outcome.calibration))
     install_outcome(opened, outcome, work / RANGES_NAME, quantization_reports(outcome, opened.card))
     click.echo(
         f"calibrated on {len(outcome.calibration)}, judged on {len(outcome.held_out)} photographs; "
@@ -269,6 +272,7 @@ def quantize(bundle: Path, folders: tuple[Path, ...], images: int, held_out: int
             f"{form:<8} mean {cost.mean:.3f}, p99 {cost.p99:.3f}, max {cost.worst:.3f} points, SRCC {cost.srcc:.4f}, "
             f"{cost.flips} verdicts changed: {'; '.join(shortfalls) or 'gate holds'}"
         )
+    click.echo(f"calibration photographs: {work / 'calibration-images.jpg'}")
     click.echo(f"reports: {bundle / 'reports' / 'quantization.html'}")
     if failed:
         raise ParityError(f"the gate does not hold for {', '.join(failed)}; not installed, see the report")

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fthnet_kit.calibration.calibration_set import Photograph, contact_sheet
+from fthnet_kit.calibration.calibration_set import Photograph
 from fthnet_kit.calibration.gate import LEAST_INT8
 from fthnet_kit.calibration.int8 import LayerCalibration
 from fthnet_kit.calibration.thresholds_report import load_pyplot, png_of
@@ -127,17 +127,17 @@ class LayerRow:
 
 
 def quantization_reports(outcome: Outcome, card: ModelCard) -> dict[str, bytes]:
-    """Files for a bundle's reports, by name: JSON, a page, the calibration photographs.
+    """Files for a bundle's reports, by name: JSON and a page.
+
+    They name the calibration photographs but do not show them: a bundle travels further than patients' pictures may.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
     rows = layer_rows(outcome, FTHNetConfig(**card.architecture))
-    sheet = contact_sheet(outcome.calibration)
     return {
         "quantization.json": json_file(quantization_facts(outcome, card, rows)),
-        "quantization.html": quantization_page(outcome, card, rows, sheet),
-        "calibration-images.jpg": sheet,
+        "quantization.html": quantization_page(outcome, card, rows),
     }
 
 
@@ -201,8 +201,8 @@ def _photograph_facts(photograph: Photograph) -> dict[str, Any]:
     return {"file": photograph.path.name, "label": photograph.label, "sha256": photograph.sha256}
 
 
-def quantization_page(outcome: Outcome, card: ModelCard, rows: Sequence[LayerRow], sheet: bytes) -> bytes:
-    """The page: the gate, every layer as a picture and as a table, the photographs."""
+def quantization_page(outcome: Outcome, card: ModelCard, rows: Sequence[LayerRow]) -> bytes:
+    """The page: the gate, every layer as a picture and as a table, the photographs' names."""
     names = "".join(f"<li>{html.escape(photograph.path.name)}</li>" for photograph in outcome.calibration)
     return html_file(
         f"Quantisation of {card.name} {card.version}",
@@ -216,8 +216,7 @@ def quantization_page(outcome: Outcome, card: ModelCard, rows: Sequence[LayerRow
         html_table(LAYER_COLUMNS, [row.cells() for row in rows], "layers"),
         meanings(LAYER_MEANING),
         heading(f"The {len(outcome.calibration)} photographs that calibrated it"),
-        inline_image("all calibration photographs", sheet, "jpeg"),
-        f"<details><summary>Their files, in the order of the picture</summary><ol>{names}</ol></details>",
+        f"<details><summary>Their files</summary><ol>{names}</ol></details>",
     )
 
 
