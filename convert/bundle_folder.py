@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 
 from fthnet_kit.edge.bundle import sha256_of
@@ -23,9 +22,10 @@ def refuse_existing(folder: Path, *, replace: bool) -> None:
         raise InputError(f"{folder}: expected a bundle to replace, found something else; choose another name")
 
 
-def hashes(folder: Path, names: Iterable[str]) -> dict[str, str]:
-    """SHA-256 of files of a folder."""
-    return {name: sha256_of(folder / name) for name in names}
+def hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file of a bundle's folder but the card, by its path in the folder."""
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return {name: sha256_of(folder / name) for name in names if name != CARD_NAME}
 
 
 def install(work: Path, folder: Path, temporary: Path) -> None:

@@ -81,7 +81,7 @@ def write_bundle(
             weights_sha256=checkpoint.weights_sha256,
             architecture=checkpoint.network.config.to_dict(),
             preprocessing=preprocessing,
-            files=hashes(work, (FP32_NAME, CHECKPOINT_NAME)),
+            files=hashes(work),
         )
         (work / CARD_NAME).write_text(ModelCard.from_json(card.to_json()).to_json(), encoding="utf-8")
         install(work, folder, Path(temporary))

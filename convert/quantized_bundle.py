@@ -15,7 +15,7 @@ from fthnet_kit.convert.bundle_folder import RANGES_NAME, REPORTS, hashes, insta
 from fthnet_kit.convert.quantize import Outcome
 from fthnet_kit.edge.bundle import CONVERTED_NAMES, Bundle
 from fthnet_kit.edge.errors import InputError
-from fthnet_kit.edge.model_card import CARD_NAME
+from fthnet_kit.edge.model_card import CARD_NAME, ModelCard
 
 
 def install_outcome(bundle: Bundle, outcome: Outcome, ranges: Path, reports: Mapping[str, bytes]) -> None:
@@ -42,12 +42,8 @@ def install_outcome(bundle: Bundle, outcome: Outcome, ranges: Path, reports: Map
             shutil.copyfile(ranges, work / REPORTS / RANGES_NAME)
             for name, content in reports.items():
                 (work / REPORTS / name).write_bytes(content)
-            files = sorted(str(path.relative_to(work)) for path in work.rglob("*") if path.is_file())
-            card = replace(
-                bundle.card.with_files(hashes(work, (name for name in files if name != CARD_NAME))),
-                precisions=precisions(outcome),
-            )
-            (work / CARD_NAME).write_text(card.to_json(), encoding="utf-8")
+            card = replace(bundle.card.with_files(hashes(work)), precisions=precisions(outcome))
+            (work / CARD_NAME).write_text(ModelCard.from_json(card.to_json()).to_json(), encoding="utf-8")
             install(work, bundle.folder, Path(temporary))
     except OSError as error:
         raise InputError(f"{bundle.folder}: expected a folder that can be written, found {error}") from error
