@@ -117,14 +117,19 @@ def split(values: npt.NDArray[np.floating], count: int, held_out: int) -> tuple[
     Raises:
         InputError: fewer than 64 photographs.
     """
-    if len(values) < 2 * FEWEST:
-        raise InputError(
-            f"calibration: expected at least {2 * FEWEST} different photographs ({FEWEST} to calibrate on, {FEWEST} to "
-            f"judge on), found {len(values)}; add photographs of all qualities"
-        )
+    refuse_too_few(len(values), len(values) // 2)
     judging = stratify(values, min(held_out, max(FEWEST, len(values) // 3)))
     rest = np.setdiff1d(np.arange(len(values)), judging)
     return [int(rest[index]) for index in stratify(values[rest], count)], judging
+
+
+def refuse_too_few(found: int, part: int) -> None:
+    """Raises InputError where the smaller part, of those that calibrate and those that judge, is below 32."""
+    if part < FEWEST:
+        raise InputError(
+            f"calibration: expected at least {2 * FEWEST} different photographs ({FEWEST} to calibrate on, {FEWEST} to "
+            f"judge on), found {found}; add photographs of all qualities"
+        )
 
 
 def refuse_unfit(photographs: Sequence[Photograph]) -> None:

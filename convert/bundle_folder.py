@@ -23,9 +23,10 @@ def refuse_existing(folder: Path, *, replace: bool) -> None:
 
 
 def hashes(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file of a bundle's folder but the card, by its path in the folder."""
-    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    return {name: sha256_of(folder / name) for name in names if name != CARD_NAME}
+    """SHA-256 of what a card vouches for: models, checkpoint and ranges file; other reports may be made again."""
+    names = sorted(path.name for path in folder.iterdir() if path.suffix in (".onnx", ".safetensors"))
+    ranges = f"{REPORTS}/{RANGES_NAME}"
+    return {name: sha256_of(folder / name) for name in [*names, ranges] if (folder / name).is_file()}
 
 
 def install(work: Path, folder: Path, temporary: Path) -> None:

@@ -251,6 +251,7 @@ def quantize(bundle: Path, folders: tuple[Path, ...], images: int, held_out: int
     from fthnet_kit.edge.bundle import Bundle
     from fthnet_kit.edge.errors import InputError, ParityError
 
+    bundle = bundle.resolve()
     opened = Bundle.open(bundle)
     work = bundle.with_name(f"{bundle.name}.quantize")
     try:

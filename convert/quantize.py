@@ -28,6 +28,7 @@ from fthnet_kit.calibration.calibration_set import (
     find_photographs,
     load,
     path_of,
+    refuse_too_few,
     refuse_unfit,
     refuse_unfit_scores,
     split,
@@ -168,9 +169,10 @@ class Quantizer:
             chosen.append(load(entries[index], self.bundle.card.preprocessing))
             self.report("reading photographs", number + 1, len(calibrating) + len(judging))
         refuse_unfit(chosen)
-        calibration = chosen[: len(calibrating)]
-        seen = {photograph.sha256 for photograph in calibration}  # the same picture may lie in two files
-        return calibration, [photograph for photograph in chosen[len(calibrating) :] if photograph.sha256 not in seen]
+        calibration = _different(chosen[: len(calibrating)], set())  # the same picture may lie in several files
+        held_out_ones = _different(chosen[len(calibrating) :], {photograph.sha256 for photograph in calibration})
+        refuse_too_few(len(calibration) + len(held_out_ones), min(len(calibration), len(held_out_ones)))
+        return calibration, held_out_ones
 
     def values(self, entries: Sequence[Entry]) -> npt.NDArray[np.float64]:
         """What photographs are spread over: labels, or FP32 scores where one has no label."""
@@ -335,6 +337,11 @@ def read_weights(bundle: Bundle) -> Weights:
         )
     state = load_file(bundle.folder / CHECKPOINT_NAME)
     return {name: values.astype(np.float32) for name, values in state.items()}
+
+
+def _different(photographs: Sequence[Photograph], seen: set[str]) -> list[Photograph]:
+    """The first of each picture that was not seen before."""
+    return list({p.sha256: p for p in reversed(photographs) if p.sha256 not in seen}.values())[::-1]
 
 
 def _smoothings(layers: Mapping[str, LayerCalibration]) -> dict[str, npt.NDArray[np.float32]]:

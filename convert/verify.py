@@ -15,7 +15,6 @@ from fthnet_kit.calibration.calibration_set import (
     Photograph,
     find_photographs,
     load,
-    path_of,
     stratify,
     without_repeats,
 )
@@ -99,30 +98,32 @@ def verify(bundle: Bundle, folders: Sequence[Path], images: int, report: Report)
 def held_out(bundle: Bundle, folders: Sequence[Path], images: int, report: Report) -> list[Photograph]:
     """Photographs that did not calibrate the bundle, spread over their labels where all have one."""
     used = calibrated_on(bundle)
-    entries = [entry for entry in without_repeats(find_photographs(folders)) if path_of(entry).name not in used]
-    if len(entries) < FEWEST:
+    entries = without_repeats(find_photographs(folders))
+    labels = [entry.mos for entry in entries if isinstance(entry, LabelledImage)]
+    values = np.array(labels) if len(labels) == len(entries) else np.arange(len(entries), dtype=float)
+    candidates = stratify(values, images + len(used))
+    found: dict[int, Photograph] = {}
+    for number, index in enumerate(candidates):
+        photograph = load(entries[index], bundle.card.preprocessing)
+        if photograph.sha256 not in used:
+            found[index] = photograph
+        report("reading photographs", number + 1, len(candidates))
+    if len(found) < FEWEST:
         raise InputError(
-            f"verify: expected at least {FEWEST} photographs that did not calibrate the bundle, found {len(entries)}; "
+            f"verify: expected at least {FEWEST} photographs that did not calibrate the bundle, found {len(found)}; "
             "add photographs"
         )
-    labels = [entry.mos for entry in entries if isinstance(entry, LabelledImage)]
-    order = np.array(labels) if len(labels) == len(entries) else np.arange(len(entries), dtype=float)
-    chosen = stratify(order, images)
-    found = []
-    for number, index in enumerate(chosen):
-        found.append(load(entries[index], bundle.card.preprocessing))
-        report("reading photographs", number + 1, len(chosen))
-    hashes = set(used.values())
-    return [photograph for photograph in found if photograph.sha256 not in hashes]
+    rest = list(found)
+    return [found[rest[index]] for index in stratify(values[rest], images)]
 
 
-def calibrated_on(bundle: Bundle) -> dict[str, str]:
-    """Names of the photographs that calibrated a bundle, and SHA-256 of their views."""
+def calibrated_on(bundle: Bundle) -> set[str]:
+    """SHA-256 of the views that calibrated a bundle."""
     name = f"{REPORTS}/{RANGES_NAME}"
     if name not in bundle.card.files:
-        return {}
+        return set()
     content = json.loads((bundle.folder / name).read_text(encoding="utf-8"))
-    return {entry["name"]: entry["sha256"] for entry in content["images"]}
+    return {entry["sha256"] for entry in content["images"]}
 
 
 def score_all(model: Path, views: Sequence[Image], what: str, report: Report) -> Points:

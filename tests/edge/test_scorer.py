@@ -44,7 +44,7 @@ def test_views_are_averaged(photograph: np.ndarray, views: int) -> None:
     with QualityScorer.from_bundle(views=views) as scorer:
         score = scorer.score(photograph)
     assert f"views={views}" in score.algorithm.parameters
-    assert abs(score.value - QualityScorer.from_bundle().score(photograph).value) < 25  # corners show less of the retina
+    assert abs(score.value - QualityScorer.from_bundle().score(photograph).value) < 25  # corners show less
 
 
 @pytest.mark.parametrize("level", [0, 255])
