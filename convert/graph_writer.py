@@ -19,7 +19,7 @@ except ImportError as error:
 
 Arithmetic = Literal["fp32", "fp16"]
 
-OPSET = 19  # the first in which QuantizeLinear takes FP16; TensorRT 10.3 and ONNX Runtime 1.18 read it
+OPSET = 19  # the first in which QuantizeLinear takes FP16
 IR_VERSION = 9
 CONTRIB = "com.microsoft"
 
