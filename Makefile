@@ -30,6 +30,7 @@ $(TEST_VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(TEST_VENV)
 	$(TEST_VENV)/bin/pip install --quiet torch==2.13.0
 	$(TEST_VENV)/bin/pip install --quiet -e '.[dev]'
+	$(TEST_VENV)/bin/python -m tests.cuda_stand_in.install_pycuda
 	touch $@
 
 clean:

@@ -20,9 +20,10 @@ import numpy as np
 
 from fthnet_kit.convert.checkpoint import load_checkpoint
 from fthnet_kit.convert.to_onnx import ScoringGraph
+from fthnet_kit.edge.backend import INPUT_NAME, OUTPUT_NAME
 from fthnet_kit.edge.bundle import CHECKPOINT_NAME, Bundle
 from fthnet_kit.edge.images import read_image
-from fthnet_kit.edge.onnx_backend import INPUT_NAME, OUTPUT_NAME, OnnxBackend, session_options
+from fthnet_kit.edge.onnx_backend import OnnxBackend, session_options
 from fthnet_kit.edge.preprocess import Image, prepare
 
 WARM_UP = 5

@@ -27,9 +27,9 @@ FREQUENCY = {
     "over_exposure": 2.0,
     "uneven_illumination": 2.5,
     "haze": 1.5,
-    "flare": 1.5,
+    "flare": 4.0,
     "occlusion": 1.5,
-    "sensor_noise": 1.0,
+    "sensor_noise": 4.0,
     "jpeg": 1.0,
 }
 LOSS_AT_WORST = {
@@ -39,9 +39,9 @@ LOSS_AT_WORST = {
     "over_exposure": 0.90,
     "uneven_illumination": 0.85,
     "haze": 0.90,
-    "flare": 0.65,
+    "flare": 0.70,
     "occlusion": 0.85,
-    "sensor_noise": 0.60,
+    "sensor_noise": 0.80,
     "jpeg": 0.60,
 }
 STEEPNESS = 0.8  # below 1: the first bit of blur costs more than the last
@@ -50,6 +50,8 @@ FAULT_FREE_MOS = 55.0  # a photograph this good counts as free of faults: severi
 DEGRADABLE_MOS = 40.0  # below this a photograph has too little left to lose
 CAST_SHARE = 0.35  # photographs in the colours of another camera
 CONTRAST_SHARE = 0.5  # pairs that show one crop twice
+FAULTY_BOTH_SHARE = 0.4  # of these: pairs whose first picture has a fault too
+SAME_FAULT_SHARE = 0.5  # of those: pairs in which that fault only grows
 NOT_RETINA_SHARE = 0.2  # of the other samples: outer eyes and rooms, which score nothing
 SINGLE_FAULT_SHARE = 0.3  # of the other photographs: those that get a fault
 
@@ -132,10 +134,11 @@ class SampleSource:
         chosen = int(rng.choice(self.degradable))
         crop = self._crop(chosen, rng)
         faults: dict[str, float] = {}
-        if rng.random() < 0.25:
-            faults[draw_fault(rng)] = draw_severity(rng) * 0.6
-        worse = dict(faults)
         name = draw_fault(rng)
+        if rng.random() < FAULTY_BOTH_SHARE:
+            first = name if rng.random() < SAME_FAULT_SHARE else draw_fault(rng)
+            faults[first] = draw_severity(rng) * 0.6
+        worse = dict(faults)
         worse[name] = min(1.0, faults.get(name, 0.0) + draw_severity(rng))
         return self._sample(chosen, crop, faults, rng), self._sample(chosen, crop, worse, rng)
 

@@ -20,7 +20,19 @@ try:
 except ImportError as error:
     raise MissingExtraError("onnx", "convert", purpose="judging FP16") from error
 
-MOVES = {"Reshape", "Transpose", "Gather", "Concat", "Squeeze", "Unsqueeze", "Split", "Slice", "Expand", "Identity"}
+MOVES = {
+    "Reshape",
+    "Transpose",
+    "Gather",
+    "Concat",
+    "Squeeze",
+    "Unsqueeze",
+    "Split",
+    "Slice",
+    "Pad",
+    "Expand",
+    "Identity",
+}
 
 
 def rounded_twin(model: onnx.ModelProto) -> onnx.ModelProto:

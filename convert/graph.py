@@ -23,8 +23,8 @@ import numpy.typing as npt
 from fthnet_kit.calibration.int8 import Int8Layer
 from fthnet_kit.convert.fthnet_config import PATCH_SIZE, TARGET_LAYERS, FTHNetConfig
 from fthnet_kit.convert.graph_writer import CONTRIB, Arithmetic, GraphWriter
+from fthnet_kit.edge.backend import INPUT_NAME, OUTPUT_NAME
 from fthnet_kit.edge.errors import MissingExtraError
-from fthnet_kit.edge.onnx_backend import INPUT_NAME, OUTPUT_NAME
 from fthnet_kit.edge.preprocess import IMAGENET_MEAN, IMAGENET_STD, INPUT, Preprocessing
 
 try:
@@ -157,7 +157,7 @@ class _FTHNetGraph:
         vector = g.op("Concat", *taps, axis=1)
         x = self.layer_norm(self.gather(x, order, np.arange(config.grid(3) ** 2), config.stage_dim(3)), "bbone.norm")
         score = self.target_network(vector, self.hypernetwork(x))
-        g.op("Reshape", score, g.literal(np.array([self.batch], np.int64)), name=OUTPUT_NAME)
+        g.op("Reshape", score, g.literal(np.array([-1], np.int64)), name=OUTPUT_NAME)
         model = g.model(
             {INPUT_NAME: (TensorProto.UINT8, (self.batch, INPUT, INPUT, 3))},
             {OUTPUT_NAME: (TensorProto.FLOAT, (self.batch,))},
@@ -235,8 +235,8 @@ class _FTHNetGraph:
         index = places(order)[wanted.reshape(-1)]
         if np.array_equal(index, np.arange(len(order))):
             return x
-        x = g.op("Gather", g.reshape(x, self.batch, len(order), channels), g.literal(index), axis=1)
-        return g.reshape(x, self.batch * len(index), channels)
+        x = g.op("Gather", g.reshape(x, -1, len(order), channels), g.literal(index), axis=1)
+        return g.reshape(x, -1, channels)
 
     # From the pixels down
 
@@ -253,8 +253,8 @@ class _FTHNetGraph:
         weight = (weight / (255 * std)[:, None, None]).transpose(2, 3, 1, 0).reshape(-1, dim)
         count = config.grid(0) // window
         image = g.op("Cast", INPUT_NAME, to=TensorProto.FLOAT)
-        image = g.reshape(image, self.batch, count, window, PATCH_SIZE, count, window, PATCH_SIZE * 3)
-        patches = g.reshape(g.transpose(image, 0, 1, 4, 2, 5, 3, 6), self.batch * config.grid(0) ** 2, len(weight))
+        image = g.reshape(image, -1, count, window, PATCH_SIZE, count, window, PATCH_SIZE * 3)
+        patches = g.reshape(g.transpose(image, 0, 1, 4, 2, 5, 3, 6), -1, len(weight))
         self.other_macs += config.grid(0) ** 2 * weight.size
         x = g.op(
             "Gemm", patches, g.literal(weight.astype(np.float32)), g.literal(bias.astype(np.float32))
@@ -280,7 +280,7 @@ class _FTHNetGraph:
         size, dim = config.grid(stage - 1), config.stage_dim(stage - 1)
         half = np.arange(size * size).reshape(size // 2, 2, size // 2, 2).transpose(0, 2, 3, 1).reshape(-1, 4)
         wanted = window_order(size // 2, config.window_size)
-        x = self.g.reshape(self.gather(x, order, half[wanted], dim), self.batch * len(wanted), 4 * dim)
+        x = self.g.reshape(self.gather(x, order, half[wanted], dim), -1, 4 * dim)
         prefix = f"bbone.layers.{stage}.downsample."
         return self.linear(self.layer_norm(x, f"{prefix}norm"), f"{prefix}reduction", len(wanted)), wanted
 
@@ -327,11 +327,11 @@ class _FTHNetGraph:
         """Attention in ONNX operators."""
         g, length = self.g, self.config.window_size**2
         q, k, v = (
-            g.transpose(g.reshape(part, self.batch * windows, length, heads, dim // heads), *order)
+            g.transpose(g.reshape(part, -1, length, heads, dim // heads), *order)
             for part, order in zip(qkv, ((0, 2, 1, 3), (0, 2, 3, 1), (0, 2, 1, 3)), strict=True)
         )
-        logits = g.reshape(g.op("MatMul", q, k), self.batch, windows, heads, length, length)
-        logits = g.reshape(g.op("Add", logits, bias), self.batch * windows, heads, length, length)
+        logits = g.reshape(g.op("MatMul", q, k), -1, windows, heads, length, length)
+        logits = g.reshape(g.op("Add", logits, bias), -1, heads, length, length)
         weights = g.narrow(g.op("Softmax", g.widen(logits), axis=-1))
         return g.transpose(g.op("MatMul", weights, v), 0, 2, 1, 3)
 
@@ -341,15 +341,15 @@ class _FTHNetGraph:
         if self.batch > 1:  # the operator wants one bias for all windows, or one for each of the batch
             shape = g.literal(np.array([windows, heads, length, length], np.int64))
             bias = g.op("Concat", *[g.op("Expand", bias, shape)] * self.batch, axis=0)
-        parts = (g.reshape(part, self.batch * windows, length, dim) for part in qkv)
+        parts = (g.reshape(part, -1, length, dim) for part in qkv)
         return g.op("MultiHeadAttention", *parts, "", "", bias, num_heads=heads, scale=1.0, domain=CONTRIB)
 
     def pool(self, x: str, channels: int, grid: int) -> str:
         """(N, C, grid, grid) -> (N, C * (grid / window)**2), an FP32 island: SoftPool or the mean of each window."""
         g, window = self.g, self.config.window_size
         count = grid // window
-        x = g.reshape(g.widen(x), self.batch, channels, count, window, count, window)
-        x = g.reshape(g.transpose(x, 0, 1, 2, 4, 3, 5), self.batch, channels * count**2, window**2)
+        x = g.reshape(g.widen(x), -1, channels, count, window, count, window)
+        x = g.reshape(g.transpose(x, 0, 1, 2, 4, 3, 5), -1, channels * count**2, window**2)
         axis = g.literal(np.array([2], np.int64))
         if self.config.pool == "avg":
             return g.op("ReduceMean", x, axis, keepdims=0)
@@ -366,7 +366,7 @@ class _FTHNetGraph:
         dim, grid = config.stage_dim(stage), config.grid(stage)
         weight = self.weights[f"bbone.fcl_merge.{stage}.0.weight"][:, :, 0, 0]
         x = self.gather(x, order, np.arange(grid**2), dim)
-        merged = g.op("MatMul", g.constant(weight), g.reshape(x, self.batch, dim, grid**2))
+        merged = g.op("MatMul", g.constant(weight), g.reshape(x, -1, dim, grid**2))
         pooled = self.pool(merged, len(weight), grid)
         layer = f"bbone.fcl_fc.{stage}"
         self.other_macs += grid**2 * weight.size
@@ -384,20 +384,23 @@ class _FTHNetGraph:
         g, config, last = self.g, self.config, TARGET_LAYERS - 1
         area, generated = config.window_size**2, []
         for level in range(last):
+            width, layer = config.hyper_width(level), f"weight_conv.{level}"
             x = self.gelu(self.linear(x, f"conv1x1.{level}.0", area))
-            weight = self.by_channel(self.conv3x3(x, f"weight_conv.{level}", config.hyper_width(level)))
-            weight = g.reshape(weight, self.batch, config.target_width(level + 1), config.target_width(level))
-            pooled = self.pool(self.by_channel(x), config.hyper_width(level), config.window_size)
+            weight = self.by_channel(self.conv3x3(x, layer, width), len(self.weights[f"{layer}.weight"]))
+            weight = g.reshape(weight, -1, config.target_width(level + 1), config.target_width(level))
+            pooled = self.pool(self.by_channel(x, width), width, config.window_size)
             bias = self.wide_gemm(pooled, f"bias_conv.{level}")
-            generated.append((weight, g.reshape(bias, self.batch, -1, 1)))
-        x = g.reshape(self.by_channel(self.gelu(self.linear(x, f"conv1x1.{last}.0", area))), self.batch, -1)
-        weight = g.reshape(self.wide_gemm(x, f"weight_conv.{last}"), self.batch, 1, -1)
-        bias = g.reshape(self.wide_gemm(x, f"bias_conv.{last}"), self.batch, 1, 1)
+            generated.append((weight, g.reshape(bias, -1, config.target_width(level + 1), 1)))
+        width = config.hyper_width(last)
+        x = self.by_channel(self.gelu(self.linear(x, f"conv1x1.{last}.0", area)), width)
+        x = g.reshape(x, -1, width * area)
+        weight = g.reshape(self.wide_gemm(x, f"weight_conv.{last}"), -1, 1, config.target_width(last))
+        bias = g.reshape(self.wide_gemm(x, f"bias_conv.{last}"), -1, 1, 1)
         return [*generated, (weight, bias)]
 
-    def by_channel(self, x: str) -> str:
+    def by_channel(self, x: str, channels: int) -> str:
         """(N * 144, C) -> float32 (N, C, 144)."""
-        x = self.g.reshape(self.g.widen(x), self.batch, self.config.window_size**2, -1)
+        x = self.g.reshape(self.g.widen(x), -1, self.config.window_size**2, channels)
         return self.g.transpose(x, 0, 2, 1)
 
     def conv3x3(self, x: str, layer: str, channels: int) -> str:
@@ -406,15 +409,15 @@ class _FTHNetGraph:
         area = size * size
         padded = np.pad(np.arange(area).reshape(size, size), 1, constant_values=area)
         index = np.lib.stride_tricks.sliding_window_view(padded, (3, 3)).reshape(-1)
-        zero = g.constant(np.zeros((self.batch, 1, channels)))
-        x = g.op("Concat", g.reshape(x, self.batch, area, channels), zero, axis=1)
+        one_row_more = g.literal(np.array([0, 0, 0, 0, 1, 0], np.int64))
+        x = g.op("Pad", g.reshape(x, -1, area, channels), one_row_more, g.constant(0))
         x = g.op("Gather", x, g.literal(index), axis=1)
-        return self.linear(g.reshape(x, self.batch * area, 9 * channels), layer, area)
+        return self.linear(g.reshape(x, -1, 9 * channels), layer, area)
 
     def target_network(self, vector: str, layers: list[tuple[str, str]]) -> str:
         """The five-layer perceptron that the hypernetwork wrote, in FP32; points (N, 1, 1)."""
         g = self.g
-        x = g.reshape(vector, self.batch, -1, 1)
+        x = g.reshape(vector, -1, self.config.target_in, 1)
         for index, (weight, bias) in enumerate(layers):
             x = g.op("Add", g.op("MatMul", weight, g.op("Sigmoid", x) if index else x), bias)
         return g.op("Mul", x, g.literal(np.float32(100)))

@@ -24,6 +24,8 @@ COMMANDS = {
     "train": "fthnet_kit.convert.commands:train",
     "quantize": "fthnet_kit.convert.commands:quantize",
     "verify": "fthnet_kit.convert.commands:verify",
+    "build": "fthnet_kit.convert.engine_commands:build",
+    "doctor": "fthnet_kit.edge.doctor_command:doctor",
 }
 
 EXIT_CODES = """\b

@@ -27,11 +27,11 @@ def model_options(function: Function) -> Function:
     for option in (
         click.option("--threads", type=click.IntRange(1), help="Threads of one inference. Default: all cores."),
         click.option(
-            "--provider",
-            type=click.Choice(["cpu", "cuda", "tensorrt"]),
-            default="cpu",
+            "--backend",
+            type=click.Choice(["auto", "onnxruntime", "onnxruntime-cuda", "onnxruntime-tensorrt", "tensorrt"]),
+            default="auto",
             show_default=True,
-            help="ONNX Runtime's execution provider; never replaced in silence.",
+            help="auto: TensorRT where the bundle has an engine for this GPU, otherwise ONNX Runtime on the CPU.",
         ),
         click.option("--precision", type=click.Choice(PRECISIONS), default="auto", show_default=True),
         click.option("--views", type=click.Choice(["1", "5", "20"]), help="Views averaged. Default: the model card's."),
@@ -62,7 +62,7 @@ def run(
     bundle: Path | None,
     views: str | None,
     precision: str,
-    provider: str,
+    backend: str,
     threads: int | None,
     records: Path | None,
     save_best: Path | None,
@@ -83,7 +83,7 @@ def run(
 
     console = Console(highlight=False, soft_wrap=True)
     make_source(source)  # a wrong URI is told before a model is loaded
-    with QualityScorer.from_bundle(bundle, precision, views_of(views), provider, threads) as scorer:  # type: ignore[arg-type]
+    with QualityScorer.from_bundle(bundle, precision, views_of(views), backend, threads) as scorer:  # type: ignore[arg-type]
         facts = scorer.backend.describe()
         console.print(
             f"{scorer.card.name} {scorer.card.version} on {facts['library']}, {facts['provider']}, "
@@ -141,7 +141,7 @@ def score(
     bundle: Path | None,
     views: str | None,
     precision: str,
-    provider: str,
+    backend: str,
     threads: int | None,
     as_json: bool,
 ) -> None:
@@ -165,7 +165,7 @@ def score(
     for column in ("score", "verdict", "ms"):
         table.add_column(column, justify="right")
     unreadable = 0
-    with QualityScorer.from_bundle(bundle, precision, views_of(views), provider, threads) as scorer:  # type: ignore[arg-type]
+    with QualityScorer.from_bundle(bundle, precision, views_of(views), backend, threads) as scorer:  # type: ignore[arg-type]
         for path in track(
             paths, "scoring", console=errors, transient=True, disable=len(paths) < 5 or not errors.is_terminal
         ):

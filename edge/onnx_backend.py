@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
+from fthnet_kit.edge.backend import INPUT_NAME, OUTPUT_NAME, check_images, in_batches
 from fthnet_kit.edge.errors import EngineError
 from fthnet_kit.edge.preprocess import INPUT, Image
 
@@ -22,8 +24,6 @@ PROVIDERS: dict[Provider, str] = {
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
 }
-INPUT_NAME = "image"
-OUTPUT_NAME = "score"
 
 
 def available_cores() -> int:
@@ -43,6 +43,26 @@ def session_options(threads: int | None = None) -> ort.SessionOptions:
     return options
 
 
+def provider_options(provider: Provider, cache: Path | None = None) -> dict[str, str]:
+    """Options of an execution provider, by ONNX Runtime's documentation; not yet run on a GPU.
+
+    The TensorRT provider takes the graph's own types, Q/DQ included, as long as its FP16 and INT8 switches are off.
+    """
+    if provider == "cpu":
+        return {}
+    if provider == "cuda":
+        return {"use_tf32": "0"}  # ten bits of mantissa are not FP32
+    caching = {"trt_fp16_enable": "False", "trt_int8_enable": "False"}
+    if cache is not None:
+        caching |= {
+            "trt_engine_cache_enable": "True",
+            "trt_engine_cache_path": str(cache),
+            "trt_timing_cache_enable": "True",
+            "trt_timing_cache_path": str(cache),
+        }
+    return caching
+
+
 class OnnxBackend:
     """Runs `fthnet.*.onnx` in ONNX Runtime.
 
@@ -50,12 +70,19 @@ class OnnxBackend:
         model: the ONNX file, or its content.
         provider: ``cpu``, ``cuda`` or ``tensorrt``; never replaced by another in silence.
         threads: for one inference on the CPU; default: all cores that the process may use.
+        cache: folder in which the TensorRT provider keeps its engines; without one it builds at every start.
 
     Raises:
         EngineError: the provider is not there, or ONNX Runtime refuses the model.
     """
 
-    def __init__(self, model: Path | bytes, provider: Provider = "cpu", threads: int | None = None) -> None:
+    def __init__(
+        self,
+        model: Path | bytes,
+        provider: Provider = "cpu",
+        threads: int | None = None,
+        cache: Path | None = None,
+    ) -> None:
         import onnxruntime as ort
 
         if provider not in PROVIDERS:
@@ -66,12 +93,14 @@ class OnnxBackend:
             raise EngineError(
                 f"provider {provider}: expected {wanted} in this ONNX Runtime, found "
                 f"{', '.join(ort.get_available_providers())}; install an ONNX Runtime built with it, "
-                "or use provider cpu"
+                "or use the onnxruntime backend"
             )
         options = session_options(threads)
         try:
             self._session: ort.InferenceSession | None = ort.InferenceSession(
-                model if isinstance(model, bytes) else name, options, providers=[wanted]
+                model if isinstance(model, bytes) else name,
+                options,
+                providers=[(wanted, provider_options(provider, cache))],
             )
         except Exception as error:  # ONNX Runtime raises types of its own, without a common base
             raise EngineError(f"{name}: ONNX Runtime refused the model: {_one_line(error)}") from error
@@ -112,22 +141,20 @@ class OnnxBackend:
         """
         if self._session is None:
             raise EngineError("this backend is closed; make a new one")
-        if images.ndim != 4 or images.dtype != np.uint8 or images.shape[1:] != (INPUT, INPUT, 3) or not len(images):
-            raise EngineError(
-                f"expected uint8 (N, {INPUT}, {INPUT}, 3) with N >= 1, found {images.dtype} {images.shape}"
-            )
-        scores = []
-        for start in range(0, len(images), self.batch):
-            chunk = images[start : start + self.batch]
-            short = self.batch - len(chunk)
-            if short:
-                chunk = np.concatenate([chunk, np.repeat(chunk[-1:], short, axis=0)])
-            try:
-                (result,) = self._session.run([OUTPUT_NAME], {INPUT_NAME: np.ascontiguousarray(chunk)})
-            except Exception as error:  # as above
-                raise EngineError(f"ONNX Runtime failed while scoring: {_one_line(error)}") from error
-            scores.append(result[: self.batch - short])
-        return np.concatenate(scores)
+        check_images(images)
+        return in_batches(images, self.batch, self._run)
+
+    def _run(self, chunk: Image) -> npt.NDArray[np.float32]:
+        assert self._session is not None
+        try:
+            (scores,) = self._session.run([OUTPUT_NAME], {INPUT_NAME: chunk})
+        except Exception as error:  # as above
+            raise EngineError(f"ONNX Runtime failed while scoring: {_one_line(error)}") from error
+        return scores
+
+    def stage_ms(self) -> Mapping[str, float]:
+        """Nothing: ONNX Runtime runs as a whole."""
+        return {}
 
     def describe(self) -> dict[str, str]:
         """Library, provider and threads."""

@@ -40,7 +40,8 @@ class Score:
         reason: why there is no value; None with a value.
         frame_index: index of the picture in its source; None for a single image or without a picture.
         captured_ns: monotonic capture time of the picture; None where it is not known.
-        stage_ms: duration of each stage in milliseconds (`preprocess`, `infer`).
+        stage_ms: duration of each stage in milliseconds (`preprocess`, `infer`; on TensorRT also
+            its parts `h2d`, `gpu_compute`, `d2h`, and `enqueue`).
         algorithm: who computed it.
     """
 

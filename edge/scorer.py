@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from fthnet_kit.edge.backend import Backend
+from fthnet_kit.edge.backends import BackendName, open_backend
 from fthnet_kit.edge.bundle import Bundle
 from fthnet_kit.edge.errors import EngineError
 from fthnet_kit.edge.frame import Frame
 from fthnet_kit.edge.model_card import ModelCard
-from fthnet_kit.edge.onnx_backend import OnnxBackend, Provider
 from fthnet_kit.edge.precision import Precision
 from fthnet_kit.edge.preprocess import Views, prepare
 from fthnet_kit.edge.retina import shows_retina
@@ -58,24 +58,27 @@ class QualityScorer:
         path: Path | str | None = None,
         precision: Precision = "auto",
         views: Views | None = None,
-        provider: Provider = "cpu",
+        backend: BackendName = "auto",
         threads: int | None = None,
     ) -> QualityScorer:
         """A scorer for a bundle, checked and ready.
 
         Args:
             path: bundle folder; default: the demonstration bundle that the kit ships.
-            precision: ``auto``, ``fp32``, ``fp16`` or ``int8``; the last two where `fthnet quantize` made them.
+            precision: ``auto`` (FP16 in TensorRT, FP32 in ONNX Runtime), ``fp32``, ``fp16`` or ``int8``; the last two
+                where `fthnet quantize` made them.
             views: 1 (real time), 5 or 20 (the released protocol); default: the card's.
-            provider: ONNX Runtime's execution provider: ``cpu``, ``cuda``, ``tensorrt``.
+            backend: ``onnxruntime``, ``onnxruntime-cuda``, ``onnxruntime-tensorrt``, ``tensorrt``, or ``auto``:
+                TensorRT where the bundle has an engine for this GPU, otherwise ONNX Runtime on the CPU.
             threads: of one inference on the CPU; default: all cores.
 
         Raises:
             BundleError: the bundle is missing, incomplete or altered.
-            EngineError: the provider is not there or refuses the model.
+            EngineError: the backend is not there or refuses the model or the engine.
+            MissingExtraError: TensorRT is asked for and not installed.
         """
         bundle = Bundle.open(path)
-        return cls(bundle.card, OnnxBackend(bundle.model_path(precision, provider), provider, threads), views)
+        return cls(bundle.card, open_backend(bundle, precision, backend, threads), views)
 
     def score(self, image_bgr: npt.NDArray[np.generic]) -> Score:
         """Score of one picture.
@@ -118,6 +121,7 @@ class QualityScorer:
         except EngineError:
             return without_value("engine_fault")
         stage_ms["infer"] = 1e3 * (time.perf_counter() - prepared)
+        stage_ms.update(self.backend.stage_ms())
         if not np.isfinite(raw):
             return without_value("engine_fault")
         value = min(100.0, max(0.0, raw))

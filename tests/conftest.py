@@ -39,6 +39,9 @@ class FakeBackend:
     def describe(self) -> dict[str, str]:
         return {"library": "fake 1", "provider": "none", "threads": "1"}
 
+    def stage_ms(self) -> dict[str, float]:
+        return {}
+
     def close(self) -> None:
         self.closed = True
 

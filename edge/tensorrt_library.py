@@ -1,0 +1,145 @@
+"""The one door to TensorRT: which library is there, whether its version will do, and all that the kit uses of it.
+
+`tensorrt` (JetPack, servers) and `tensorrt_rtx` (TensorRT for RTX) have the same interface. The kit keeps to the
+part that is the same from 10.3 to 11.x: strongly typed networks, no precision flags, no calibrators.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Literal
+
+from packaging.version import Version
+
+from fthnet_kit.edge.errors import EngineError, MissingExtraError
+
+LibraryName = Literal["tensorrt", "tensorrt_rtx"]
+LIBRARIES: tuple[LibraryName, ...] = ("tensorrt", "tensorrt_rtx")
+OLDEST = Version("10.3")  # JetPack 6.1; TensorRT for RTX counts its versions from 1.0
+
+# Every attribute that the kit uses, by class; a test looks for each in TensorRT 10.3 to 11.x.
+USED = {
+    "": ("__version__",),
+    "Builder": ("build_serialized_network", "create_builder_config", "create_network"),
+    "BuilderFlag": ("TF32",),
+    "IBuilderConfig": (
+        "clear_flag",
+        "create_timing_cache",
+        "get_timing_cache",
+        "profiling_verbosity",
+        "progress_monitor",
+        "set_memory_pool_limit",
+        "set_timing_cache",
+    ),
+    "ICudaEngine": (
+        "create_engine_inspector",
+        "create_execution_context",
+        "get_tensor_dtype",
+        "get_tensor_mode",
+        "get_tensor_name",
+        "get_tensor_shape",
+        "num_io_tensors",
+    ),
+    "DataType": ("FLOAT", "HALF", "UINT8"),
+    "EngineInspector": ("get_engine_information",),
+    "IExecutionContext": ("execute_async_v3", "set_tensor_address"),
+    "IHostMemory": ("nbytes",),
+    "ILayer": ("get_input", "get_output", "name", "type"),
+    "ILogger": ("ERROR", "INTERNAL_ERROR", "Severity", "WARNING"),
+    "INetworkDefinition": ("get_input", "get_layer", "num_layers"),
+    "IProgressMonitor": ("phase_finish", "phase_start", "step_complete"),
+    "ITensor": ("dtype", "name", "shape"),
+    "ITimingCache": ("serialize",),
+    "LayerInformationFormat": ("JSON",),
+    "LayerType": ("DEQUANTIZE", "MATRIX_MULTIPLY"),
+    "MemoryPoolType": ("WORKSPACE",),
+    "NetworkDefinitionCreationFlag": ("STRONGLY_TYPED",),
+    "OnnxParser": ("get_error", "num_errors", "parse_from_file"),
+    "ParserError": ("desc", "node", "node_name", "node_operator"),
+    "ProfilingVerbosity": ("DETAILED",),
+    "Runtime": ("deserialize_cuda_engine",),
+    "TensorIOMode": ("INPUT", "OUTPUT"),
+}
+USED_OF_RTX = {  # TensorRT for RTX alone: it builds for GPUs that are not there
+    "ComputeCapability": ("SM75", "SM80", "SM86", "SM89", "SM120"),
+    "IBuilderConfig": ("num_compute_capabilities", "set_compute_capability"),
+}
+
+
+@dataclass(frozen=True)
+class TensorRT:
+    """An imported TensorRT.
+
+    Attributes:
+        module: `tensorrt` or `tensorrt_rtx`.
+        name: which of them.
+        version: as the library states it.
+    """
+
+    module: Any
+    name: LibraryName
+    version: Version
+
+    @property
+    def rtx(self) -> bool:
+        """Whether this is TensorRT for RTX."""
+        return self.name == "tensorrt_rtx"
+
+    def compute_capabilities(self) -> dict[str, Any]:
+        """What TensorRT for RTX builds for without a GPU, by name (`sm86`); nothing for `tensorrt`."""
+        if not self.rtx:
+            return {}
+        members = self.module.ComputeCapability.__members__
+        return {name.lower(): value for name, value in members.items() if name.startswith("SM")}
+
+    def logger(self) -> Any:
+        """A logger that keeps warnings and errors instead of printing them; `messages(logger)` reads it."""
+
+        class KeepingLogger(self.module.ILogger):  # type: ignore[name-defined,misc]
+            def __init__(self) -> None:
+                super().__init__()
+                self.kept: list[tuple[int, str]] = []
+
+            def log(self, severity: Any, message: str) -> None:
+                if int(severity) <= int(self.WARNING):
+                    self.kept.append((int(severity), message))
+
+        return KeepingLogger()
+
+
+def errors_of(logger: Any) -> list[str]:
+    """Error messages that a logger kept, in one line each."""
+    return [" ".join(message.split()) for severity, message in logger.kept if severity <= int(logger.ERROR)]
+
+
+def load_tensorrt(wanted: LibraryName | None = None) -> TensorRT:
+    """Import TensorRT.
+
+    Args:
+        wanted: which library; default: `tensorrt`, otherwise `tensorrt_rtx`.
+
+    Raises:
+        MissingExtraError: neither is installed, or not the wanted one.
+        EngineError: it cannot be loaded, or is older than 10.3.
+    """
+    for name in LIBRARIES if wanted is None else (wanted,):
+        try:
+            module = import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name != name:
+                raise EngineError(f"{name}: expected a complete installation, found none of {error.name}") from error
+            continue
+        except (ImportError, OSError, RuntimeError) as error:  # a library that it needs, or its driver
+            raise EngineError(
+                f"{name}: expected a TensorRT that loads, found {' '.join(str(error).split())}"
+            ) from error
+        version = Version(module.__version__)
+        if name == "tensorrt" and version < OLDEST:
+            raise EngineError(
+                f"tensorrt: expected {OLDEST} or newer, found {version}; JetPack 6.1 is the first that brings it"
+            )
+        return TensorRT(module, name, version)
+    raise MissingExtraError(
+        wanted or "tensorrt", "tensorrt", purpose="TensorRT (on a Jetson it comes with JetPack, see docs/jetson.md)"
+    )
