@@ -1,10 +1,23 @@
-"""The commands that measure: `fthnet session` and `fthnet severity`."""
+"""The commands that measure: `fthnet bench`, `fthnet session` and `fthnet severity`."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import click
+
+from fthnet_kit.edge.lazy_group import LazyGroup
+
+BENCHES = {
+    "latency": "fthnet_kit.bench.latency_command:latency",
+    "accuracy": "fthnet_kit.bench.accuracy_command:accuracy",
+    "report": "fthnet_kit.bench.report_command:report",
+}
+
+
+@click.command(cls=LazyGroup, commands_by_name=BENCHES)
+def bench() -> None:
+    """Measure latency and accuracy on this machine, and report them."""
 
 
 @click.command()

@@ -109,7 +109,7 @@ def thresholds(
     if not console.is_terminal:
         console.width = LOG_WIDTH
     backend = OnnxBackend(opened.model_path(), threads=threads)
-    with QualityScorer(opened.card, backend, used_views) as scorer:  # type: ignore[arg-type]
+    with QualityScorer(opened.card, backend, used_views) as scorer:
         shown = track(images, "scoring", console=errors, transient=True, disable=not errors.is_terminal)
         scores = score_images(scorer, shown)
     fit = fit_thresholds(scores, mos, target)

@@ -83,6 +83,7 @@ def go_on_in_child() -> None:
     if child == 0:
         return
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the child, which ends the build
+    signal.signal(signal.SIGTERM, lambda *_: os.kill(child, signal.SIGTERM))  # which reaches this process alone
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if code == -signal.SIGKILL:
         raise EngineError(
@@ -150,7 +151,7 @@ def check_bundle(bundle: Bundle, device: str | None) -> None:
             column, justify="left" if column in ("precision", "GPU", "asked for (share of MACs)") else "right"
         )
     built: dict[str, bool] = {}
-    seconds = 0.0
+    engines, seconds = 0, 0.0
     with errors.status("building") as status:
         for found in check_builds(bundle, tensorrt, [device] if device else None, status.update):
             size = "not supported" if found.unsupported else f"{found.engine_bytes / 1e6:.1f}"
@@ -158,12 +159,15 @@ def check_bundle(bundle: Bundle, device: str | None) -> None:
                 *(found.precision, found.device, str(found.layers), shares(found.asked), size, f"{found.seconds:.1f}")
             )
             seconds += found.seconds
+            engines += not found.unsupported
             built[found.precision] = built.get(found.precision, False) or not found.unsupported
             if found.unsupported:
                 table.caption = f"{found.device}: {found.unsupported}"
     output = Console(highlight=False, width=None if sys.stdout.isatty() else LOG_WIDTH)
     output.print(table)
-    output.print(f"{len(table.rows)} builds in {seconds:.0f} s; nothing was run, and nothing was built for a Jetson")
+    output.print(
+        f"{engines} of {len(table.rows)} built in {seconds:.0f} s; nothing was run, and nothing was built for a Jetson"
+    )
     none = [precision for precision, any_built in built.items() if not any_built]
     if none:
         raise EngineError(f"expected {', '.join(none)} to build for one GPU at least, found none that it does")

@@ -101,20 +101,31 @@ class EngineLayers:
 
 
 def products(tensorrt: TensorRT, network: Any) -> list[Product]:
-    """The matrix products of a parsed network."""
-    layer_types, data_types = tensorrt.module.LayerType, tensorrt.module.DataType
+    """The matrix products of a parsed network.
+
+    Raises:
+        EngineError: a product in another type than FP32, FP16 or INT8; its node is named.
+    """
+    layer_types = tensorrt.module.LayerType
     layers = [network.get_layer(index) for index in range(network.num_layers)]
     dequantised = {layer.get_output(0).name for layer in layers if layer.type == layer_types.DEQUANTIZE}
-    asked = {data_types.HALF: "fp16", data_types.FLOAT: "fp32"}
     return [
         Product(
             layer.name,
             prod(layer.get_output(0).shape) * layer.get_input(0).shape[-1],
-            "int8" if layer.get_input(0).name in dequantised else asked[layer.get_input(0).dtype],
+            "int8" if layer.get_input(0).name in dequantised else _asked(tensorrt, layer),
         )
         for layer in layers
         if layer.type == layer_types.MATRIX_MULTIPLY
     ]
+
+
+def _asked(tensorrt: TensorRT, layer: Any) -> str:
+    types = {tensorrt.module.DataType.HALF: "fp16", tensorrt.module.DataType.FLOAT: "fp32"}
+    dtype = layer.get_input(0).dtype
+    if dtype not in types:
+        raise EngineError(f"node {layer.name}: expected a matrix product of FP32, FP16 or INT8, found {dtype}")
+    return types[dtype]
 
 
 def inspect(information: str, wanted: Sequence[Product]) -> EngineLayers:
@@ -130,8 +141,10 @@ def inspect(information: str, wanted: Sequence[Product]) -> EngineLayers:
     """
     try:
         layers = json.loads(information)["Layers"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise EngineError(f"engine inspector: expected JSON with Layers, found something else ({error})") from error
+    if not isinstance(layers, list):
+        raise EngineError(f"engine inspector: expected a list of Layers, found {type(layers).__name__}")
     counts = Counter(precision_of(layer) for layer in layers)
     found = _computing_layers(layers)
     total = sum(product.macs for product in wanted) or 1
@@ -151,7 +164,7 @@ def inspect(information: str, wanted: Sequence[Product]) -> EngineLayers:
 UNSEEN = ("unknown", False)
 
 
-def _computing_layers(layers: Sequence[str | Mapping[str, Any]]) -> dict[str, tuple[str, bool]]:
+def _computing_layers(layers: Sequence[Any]) -> dict[str, tuple[str, bool]]:
     """Precision, and whether sums are FP16, of what computes each ONNX node.
 
     Layers that only move or convert a product's data name it too, so a layer with a product's kernel goes first.
@@ -163,44 +176,47 @@ def _computing_layers(layers: Sequence[str | Mapping[str, Any]]) -> dict[str, tu
     return found
 
 
-def _is_product(layer: str | Mapping[str, Any]) -> bool:
-    if isinstance(layer, str):
-        return False
-    return bool(PRODUCTS.search(f"{layer.get('LayerType', '')} {HASH.sub('', _kernel(layer))}"))
+def _is_product(layer: Any) -> bool:
+    return bool(PRODUCTS.search(f"{_text(layer, 'LayerType')} {_kernel(layer)}"))
 
 
-def onnx_names(layer: str | Mapping[str, Any]) -> list[str]:
+def onnx_names(layer: Any) -> list[str]:
     """ONNX nodes that an engine layer computes, by its metadata."""
-    return [] if isinstance(layer, str) else ONNX_NAME.findall(str(layer.get("Metadata", "")))
+    return ONNX_NAME.findall(_text(layer, "Metadata"))
 
 
-def precision_of(layer: str | Mapping[str, Any]) -> str:
+def precision_of(layer: Any) -> str:
     """``int8``, ``fp16``, ``fp32`` or ``unknown``: of the kernel where its name says it, otherwise of the inputs."""
-    if isinstance(layer, str):
-        return "unknown"
     operands = OPERANDS.search(_kernel(layer))
     if operands:
         return OPERAND_PRECISION.get(operands[1], "fp32")
-    inputs = " ".join(_types(layer.get("Inputs", ())))
+    inputs = " ".join(_input_types(layer))
     return next((precision for precision, pattern in DATA_TYPES if pattern.search(inputs)), "unknown")
 
 
-def sums_in_half(layer: str | Mapping[str, Any]) -> bool:
+def sums_in_half(layer: Any) -> bool:
     """Whether a layer's kernel accumulates in FP16."""
-    operands = None if isinstance(layer, str) else OPERANDS.search(_kernel(layer))
+    operands = OPERANDS.search(_kernel(layer))
     return bool(operands and operands[2] == "f16")
 
 
-def _kernel(layer: Mapping[str, Any]) -> str:
-    return HASH.sub("", str(layer.get("TacticName", "")))
+def _kernel(layer: Any) -> str:
+    return HASH.sub("", _text(layer, "TacticName"))
 
 
-def _types(tensors: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Data types of a layer's tensors; TensorRT 11 split `Format/Datatype` in two."""
-    for tensor in tensors:
-        for key, value in tensor.items():
+def _text(layer: Any, key: str) -> str:
+    """A layer's entry; empty where it has none, as a layer that is only a name, or another type."""
+    value = layer.get(key) if isinstance(layer, dict) else None
+    return value if isinstance(value, str) else ""
+
+
+def _input_types(layer: Any) -> Iterator[str]:
+    """Data types of a layer's inputs; TensorRT 11 split `Format/Datatype` in two."""
+    tensors = layer.get("Inputs") if isinstance(layer, dict) else None
+    for tensor in tensors if isinstance(tensors, list) else ():
+        for key in tensor if isinstance(tensor, dict) else ():
             if "datatype" in key.lower().replace(" ", ""):
-                yield str(value)
+                yield _text(tensor, key)
 
 
 def _shares(parts: Iterator[tuple[str, int]], total: int) -> dict[str, float]:

@@ -8,17 +8,27 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fthnet_kit.edge.errors import MissingExtraError
+from fthnet_kit.edge.errors import EngineError, MissingExtraError
 
 try:
     import onnx
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 except ImportError as error:
     raise MissingExtraError("onnx", "tensorrt", purpose="another batch size") from error
 
 
 def with_batch(path: Path, batch: int) -> onnx.ModelProto:
-    """An ONNX file's model with input ``image: uint8 (batch, 384, 384, 3)`` and output ``score: float32 (batch,)``."""
-    model = onnx.load(path)
+    """An ONNX file's model with input ``image: uint8 (batch, 384, 384, 3)`` and output ``score: float32 (batch,)``.
+
+    Raises:
+        EngineError: no ONNX file, or its input or output has no shape.
+    """
+    try:
+        model = onnx.load(path)
+    except (OSError, DecodeError) as error:
+        raise EngineError(f"{path.name}: expected an ONNX file, found none that can be read ({error})") from error
     for tensor in (*model.graph.input, *model.graph.output):
+        if not tensor.type.tensor_type.shape.dim:
+            raise EngineError(f"{path.name}: expected N as first axis of {tensor.name}, found no axis")
         tensor.type.tensor_type.shape.dim[0].dim_value = batch
     return model

@@ -7,7 +7,10 @@ that are not there (`fthnet build --device sm86`).
 
 from __future__ import annotations
 
+import os
+import signal
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -96,6 +99,7 @@ def build_engine(
     """
     onnx = bundle.model_path(options.precision, "tensorrt")  # type: ignore[arg-type]
     path = engine_path(bundle, options.precision, target)
+    refuse_read_only(path.parent)
     workspace = options.workspace or workspace_for(free_memory())
     cache = TimingCache(path.parent, tensorrt, machine.get("cuda"))
     with graph_of_batch(onnx, options.batch) as graph:
@@ -132,6 +136,15 @@ def build_engine(
     return path, manifest
 
 
+def refuse_read_only(folder: Path) -> None:
+    """Raises InputError where a folder is not there and cannot be made: before a build that takes minutes."""
+    standing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    if not standing.is_dir() or not os.access(standing, os.W_OK):
+        raise InputError(
+            f"{folder}: expected a bundle that can be written, found that {standing} cannot; copy it elsewhere"
+        )
+
+
 def build_plan(
     tensorrt: TensorRT,
     onnx: Path,
@@ -156,19 +169,20 @@ def build_plan(
     trt = tensorrt.module
     began = time.monotonic()
     logger = tensorrt.logger()
-    builder = trt.Builder(logger)
-    network, parser = parse(tensorrt, builder, onnx, logger)
-    wanted = tuple(products(tensorrt, network))
-    configuration = builder.create_builder_config()
-    configuration.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace * MIB)
-    configuration.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # the engine inspector shows types only then
-    configuration.clear_flag(trt.BuilderFlag.TF32)  # ten bits of mantissa are not FP32
-    if tensorrt.rtx:
-        _aim_at(tensorrt, configuration, target)
-    timings = cache.use(configuration) if cache else None
     monitor = _monitor(tensorrt, report)
-    configuration.progress_monitor = monitor
-    content = builder.build_serialized_network(network, configuration)
+    with _interruptible(monitor):
+        builder = trt.Builder(logger)
+        network, parser = parse(tensorrt, builder, onnx, logger)
+        wanted = tuple(products(tensorrt, network))
+        configuration = builder.create_builder_config()
+        configuration.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace * MIB)
+        configuration.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # the inspector shows types only then
+        configuration.clear_flag(trt.BuilderFlag.TF32)  # ten bits of mantissa are not FP32
+        if tensorrt.rtx:
+            _aim_at(tensorrt, configuration, target)
+        timings = cache.use(configuration) if cache else None
+        configuration.progress_monitor = monitor
+        content = builder.build_serialized_network(network, configuration)
     if monitor.failure is not None:
         raise monitor.failure
     if content is None:
@@ -224,7 +238,7 @@ def _aim_at(tensorrt: TensorRT, configuration: Any, target: Target) -> None:
 def _monitor(tensorrt: TensorRT, report: Report) -> Any:
     """An IProgressMonitor that hands on the steps of every phase, and ends the build where `report` raises.
 
-    TensorRT swallows an exception in a callback, Ctrl-C too, and may call from threads of its own.
+    TensorRT swallows an exception in a callback, and may call from threads of its own.
     """
 
     class Monitor(tensorrt.module.IProgressMonitor):  # type: ignore[name-defined,misc]
@@ -237,16 +251,42 @@ def _monitor(tensorrt: TensorRT, report: Report) -> Any:
             self.steps[phase_name] = num_steps
 
         def step_complete(self, phase_name: str, step: int) -> bool:
-            try:
-                report(phase_name, step + 1, self.steps.get(phase_name, 0))
-            except BaseException as error:  # raised again on the building thread
-                self.failure = error
+            self.tell(phase_name, step + 1, self.steps.get(phase_name, 0))
             return self.failure is None
 
-        def phase_finish(self, phase_name: str) -> None:
-            self.steps.pop(phase_name, None)
+        def phase_finish(self, phase_name: str) -> None:  # may come before the last step
+            steps = self.steps.pop(phase_name, 0)
+            self.tell(phase_name, steps, steps)
+
+        def tell(self, phase: str, step: int, steps: int) -> None:
+            if self.failure is None:
+                try:
+                    report(phase, step, steps)
+                except BaseException as error:  # raised again on the building thread
+                    self.failure = error
 
     return Monitor()
+
+
+@contextmanager
+def _interruptible(monitor: Any) -> Iterator[None]:
+    """Ctrl-C ends the build at its next step.
+
+    Python would raise KeyboardInterrupt in whatever callback comes next, the logger's mostly, where it is swallowed.
+    """
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+
+    def interrupt(*_: object) -> None:
+        monitor.failure = KeyboardInterrupt()
+
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class TimingCache:

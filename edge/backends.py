@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from typing import Literal
 
 from fthnet_kit.edge.backend import Backend
+from fthnet_kit.edge.backend_names import BACKENDS, BackendName
 from fthnet_kit.edge.bundle import Bundle
 from fthnet_kit.edge.cuda_memory import Gpu
 from fthnet_kit.edge.engine_manifest import ENGINES, Target, load_engine
@@ -14,18 +14,21 @@ from fthnet_kit.edge.onnx_backend import OnnxBackend, Provider
 from fthnet_kit.edge.precision import Precision
 from fthnet_kit.edge.tensorrt_library import LIBRARIES, LibraryName, TensorRT, load_tensorrt
 
-BackendName = Literal["auto", "onnxruntime", "onnxruntime-cuda", "onnxruntime-tensorrt", "tensorrt"]
 PROVIDER_OF: dict[BackendName, Provider] = {
     "onnxruntime": "cpu",
     "onnxruntime-cuda": "cuda",
     "onnxruntime-tensorrt": "tensorrt",
 }
-BACKENDS: tuple[BackendName, ...] = ("auto", *PROVIDER_OF, "tensorrt")
 logger = logging.getLogger(__name__)
 
 
 def open_backend(
-    bundle: Bundle, precision: Precision = "auto", backend: BackendName = "auto", threads: int | None = None
+    bundle: Bundle,
+    precision: Precision = "auto",
+    backend: BackendName = "auto",
+    threads: int | None = None,
+    *,
+    cuda_graph: bool = False,
 ) -> Backend:
     """What runs a bundle on this machine.
 
@@ -35,6 +38,7 @@ def open_backend(
         backend: ``auto`` takes TensorRT where the bundle has an engine of the precision, and otherwise ONNX Runtime
             on the CPU; an engine that must not run here is said in a warning. No other choice is ever replaced.
         threads: of ONNX Runtime on the CPU; default: all cores.
+        cuda_graph: on TensorRT, launch the network as one CUDA graph; nothing to ONNX Runtime.
 
     Raises:
         BundleError: the bundle has no graph of that precision.
@@ -44,11 +48,11 @@ def open_backend(
     if backend not in BACKENDS:
         raise EngineError(f"backend: expected one of {', '.join(BACKENDS)}, found {backend!r}")
     if backend == "tensorrt":
-        return open_tensorrt(bundle, precision)
+        return open_tensorrt(bundle, precision, cuda_graph=cuda_graph)
     if backend == "auto":
         if any((bundle.folder / ENGINES).glob(f"*/fthnet.{engine_precision(precision)}.engine")):
             try:
-                return open_tensorrt(bundle, precision)
+                return open_tensorrt(bundle, precision, cuda_graph=cuda_graph)
             except KitError as error:
                 logger.warning("TensorRT is not used: %s", error)
         backend = "onnxruntime"
@@ -62,13 +66,20 @@ def engine_precision(precision: Precision) -> str:
     return "fp16" if precision == "auto" else precision
 
 
-def open_tensorrt(bundle: Bundle, precision: Precision) -> Backend:
+def open_tensorrt(bundle: Bundle, precision: Precision, *, cuda_graph: bool = False) -> Backend:
     """TensorRT with the bundle's engine for this GPU, or the reason why not."""
     from fthnet_kit.edge.trt_backend import TrtBackend
 
-    tensorrt = load_tensorrt(_library_with_engine(bundle, engine_precision(precision)))
-    content, _ = load_engine(bundle, engine_precision(precision), this_target(tensorrt))
-    return TrtBackend(content, tensorrt)
+    content, tensorrt, _ = checked_engine(bundle, engine_precision(precision))
+    return TrtBackend(content, tensorrt, cuda_graph=cuda_graph)
+
+
+def checked_engine(bundle: Bundle, precision: str) -> tuple[bytes, TensorRT, Target]:
+    """The bundle's engine for this GPU, the library that reads it, and this machine; raises as `open_backend` does."""
+    tensorrt = load_tensorrt(_library_with_engine(bundle, precision))
+    target = this_target(tensorrt)
+    content, _ = load_engine(bundle, precision, target)
+    return content, tensorrt, target
 
 
 def _library_with_engine(bundle: Bundle, precision: str) -> LibraryName | None:

@@ -1,13 +1,15 @@
 """Sources of frames, by URI.
 
-=======================================  ==================================================
-``0``, ``/dev/video2``                   camera (V4L2/UVC), with options:
-                                         ``0?width=1920&height=1080&fps=30&fourcc=MJPG``
-``rtsp://…``, ``http://…``               network camera (RTSP, MJPEG over HTTP)
-``recording.mp4``                        video file
-``photos/``, ``photos/*.png``, ``a.jpg`` folder, glob or single image
-``sim:?seconds=20&fps=15&seed=3``        the simulated handheld camera
-=======================================  ==================================================
+=========================================  ==================================================
+``0``, ``/dev/video2``                     camera (V4L2/UVC), with options:
+                                           ``0?width=1920&height=1080&fps=30&fourcc=MJPG``
+``csi://0?width=1920&height=1080&fps=30``  a Jetson's CSI camera, through GStreamer
+``gst:videotestsrc ! videoconvert``        any GStreamer pipeline that gives BGR pictures
+``rtsp://…``, ``http://…``                 network camera (RTSP, MJPEG over HTTP)
+``recording.mp4``                          video file
+``photos/``, ``photos/*.png``, ``a.jpg``   folder, glob or single image
+``sim:?seconds=20&fps=15&seed=3``          the simulated handheld camera
+=========================================  ==================================================
 
 Files are read in full; cameras are live: whoever reads late misses frames.
 """
@@ -15,6 +17,7 @@ Files are read in full; cameras are live: whoever reads late misses frames.
 from __future__ import annotations
 
 import glob
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -110,11 +113,19 @@ class VideoCapture:
         if not capture.isOpened():
             capture.release()
             if self.live:
-                raise CameraError(f"{self.target}: expected a camera or stream, found none; is it plugged in and free?")
+                raise CameraError(
+                    f"{self.target}: expected a camera or stream, found none; is it plugged in and free?{self._hint()}"
+                )
             raise InputError(f"{self.target}: expected a video, found something that OpenCV cannot open")
         fps = capture.get(cv2.CAP_PROP_FPS)
         self.fps = fps if 0 < fps < 1000 else None
         self._capture = capture
+
+    def _hint(self) -> str:
+        """OpenCV fails without a word where it was built without what a source needs."""
+        if self._backend == cv2.CAP_GSTREAMER and not re.search(r"GStreamer:\s*YES", cv2.getBuildInformation()):
+            return " This OpenCV has no GStreamer, as pip's have none: use the system's (docs/jetson.md)"
+        return ""
 
     def _parameters(self) -> list[int]:
         """OpenCV's open-time parameters: formats for cameras, timeouts for streams."""
@@ -198,7 +209,11 @@ def make_source(uri: str) -> Source:
         return SimulatedCamera(_session(uri[len("sim:") :].lstrip("?")))
     if uri.startswith(("rtsp://", "http://", "https://")):
         return VideoCapture(uri, live=True, backend=cv2.CAP_FFMPEG)
+    if uri.startswith("gst:"):
+        return VideoCapture(_ending_in_appsink(uri.removeprefix("gst:").strip()), live=True, backend=cv2.CAP_GSTREAMER)
     device, _, query = uri.partition("?")
+    if device.startswith("csi://"):
+        return VideoCapture(_csi_pipeline(device, query), live=True, backend=cv2.CAP_GSTREAMER)
     if device.isdigit() or device.startswith("/dev/video"):
         return _camera(device, query)
     return _files(uri)
@@ -212,6 +227,25 @@ def _camera(device: str, query: str) -> VideoCapture:
     numbers = {name: _number(device, name, text) for name, text in options.items()}
     target = int(device) if device.isdigit() else device
     return VideoCapture(target, live=True, backend=cv2.CAP_V4L2, options=numbers, fourcc=fourcc)
+
+
+def _csi_pipeline(device: str, query: str) -> str:
+    """GStreamer's pipeline for a Jetson's CSI camera, by NVIDIA's "Accelerated GStreamer" guide."""
+    sensor = device.removeprefix("csi://")
+    options = _options(device, query, {"width", "height", "fps"})
+    numbers = {name: round(_number(device, name, text)) for name, text in options.items()}
+    if not sensor.isdigit() or any(value < 1 for value in numbers.values()):
+        raise InputError(f"{device}?{query}: expected csi://0?width=1920&height=1080&fps=30, each a positive number")
+    width, height, fps = numbers.get("width", 1920), numbers.get("height", 1080), numbers.get("fps", 30)
+    return _ending_in_appsink(
+        f"nvarguscamerasrc sensor-id={sensor} ! video/x-raw(memory:NVMM),width={width},height={height},"
+        f"framerate={fps}/1 ! nvvidconv ! video/x-raw,format=BGRx ! videoconvert ! video/x-raw,format=BGR"
+    )
+
+
+def _ending_in_appsink(pipeline: str) -> str:
+    """The same pipeline, giving the newest frame to OpenCV."""
+    return pipeline if "appsink" in pipeline else f"{pipeline} ! appsink drop=true max-buffers=1 sync=false"
 
 
 def _session(query: str) -> Session:

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import logging
 import sys
-from importlib import import_module
 
 import click
 
 from fthnet_kit.edge.errors import KitError
+from fthnet_kit.edge.lazy_group import LazyGroup
 
 COMMANDS = {
     "run": "fthnet_kit.edge.commands:run",
     "score": "fthnet_kit.edge.commands:score",
+    "doctor": "fthnet_kit.edge.doctor_command:doctor",
+    "bench": "fthnet_kit.bench.commands:bench",
     "session": "fthnet_kit.bench.commands:session",
     "severity": "fthnet_kit.bench.commands:severity",
     "thresholds": "fthnet_kit.calibration.commands:thresholds",
@@ -25,7 +27,6 @@ COMMANDS = {
     "quantize": "fthnet_kit.convert.commands:quantize",
     "verify": "fthnet_kit.convert.commands:verify",
     "build": "fthnet_kit.convert.engine_commands:build",
-    "doctor": "fthnet_kit.edge.doctor_command:doctor",
 }
 
 EXIT_CODES = """\b
@@ -42,22 +43,12 @@ Exit codes:
 """
 
 
-class LazyGroup(click.Group):
-    """A group whose commands are imported on demand."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        module, _, name = COMMANDS[cmd_name].partition(":")
-        command = getattr(import_module(module), name)
-        assert isinstance(command, click.Command)
-        return command
-
-
-@click.group(cls=LazyGroup, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=LazyGroup,
+    commands_by_name=COMMANDS,
+    epilog=EXIT_CODES,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(package_name="fthnet-edge-kit", prog_name="fthnet")
 def group() -> None:
     """Fundus image quality, 0 to 100, by FTHNet: score frames live, score stills, convert and train models.

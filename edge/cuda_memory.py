@@ -9,6 +9,7 @@ reference to them: drop yours before.
 from __future__ import annotations
 
 import threading
+import traceback
 from contextlib import suppress
 from types import TracebackType
 from typing import Any
@@ -43,6 +44,18 @@ def load_pycuda() -> Any:
     except driver.Error as error:
         raise EngineError(f"CUDA: expected a driver that starts, found {error}; see `fthnet doctor`") from error
     return driver
+
+
+def let_go(error: BaseException | None, outer: BaseException | None) -> None:
+    """Clear the variables of the functions that an error came through: they hold streams, events or engines.
+
+    Args:
+        error: with all that led to it.
+        outer: what was being handled already when the work began; left as it is.
+    """
+    while error is not None and error is not outer:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__context__
 
 
 class Pair:

@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any, Literal
 
 from fthnet_kit.edge.device import MB, ROOT, Device, Run, entries, free_disk_mb, line, read_device, run_command, text
-from fthnet_kit.edge.errors import BundleError
+from fthnet_kit.edge.errors import BundleError, KitError
 
 State = Literal["ok", "note", "problem"]
 STATES: tuple[State, ...] = ("ok", "note", "problem")
@@ -28,7 +28,12 @@ TENSORRT_WITHOUT_ORIN = (10, 13)
 HOT_C = 85.0  # well before the kernel slows a Jetson down
 SCARCE_MB = 1000
 MESSAGE_LIMIT = 200  # characters of an error that is not ours
-EXTRAS = {"convert": ("torch", "onnx", "safetensors"), "train": ("openpyxl",), "report": ("matplotlib",)}
+EXTRAS = {
+    "tensorrt": ("pycuda", "onnx"),
+    "convert": ("torch", "onnx", "safetensors"),
+    "train": ("openpyxl",),
+    "report": ("matplotlib",),
+}
 SYSTEM_PACKAGES = "a virtual environment sees it only if it was made with --system-site-packages"
 
 
@@ -78,17 +83,12 @@ class Report:
         }
 
 
-def no_engine_problem(_: Path) -> str | None:
-    """Stands in for a check of engines: finds nothing."""
-    return None
-
-
 def examine(
     bundle: Path | None = None,
     *,
     root: Path = ROOT,
     run: Run = run_command,
-    engine_problem: EngineProblem = no_engine_problem,
+    engine_problem: EngineProblem | None = None,
 ) -> Report:
     """Look at everything that the kit needs or can use.
 
@@ -96,7 +96,7 @@ def examine(
         bundle: folder of the bundle; default: the demonstration bundle that the kit ships.
         root: where the machine's file system is mounted.
         run: runs a command and returns its output, None where it cannot.
-        engine_problem: says what is wrong with a TensorRT engine file; None: nothing.
+        engine_problem: says what is wrong with a TensorRT engine file; default: `why_engine_does_not_run`.
     """
     device = read_device(root, run)
     findings = (
@@ -111,7 +111,7 @@ def examine(
         *check_speed(device),
         *check_heat(device),
         check_memory(device),
-        *check_bundle(device, bundle, engine_problem),
+        *check_bundle(device, bundle, engine_problem or why_engine_does_not_run),
         *map(check_extra, EXTRAS),
     )
     return Report(device, findings)
@@ -292,7 +292,10 @@ def check_camera(node: Path, name: str, can_list: bool, run: Run) -> Finding:
         return Finding(topic, "problem", f"{name}: this user may not read it", remedy)
     if name.startswith("vi-output"):
         return Finding(
-            topic, "note", f"{name}: a CSI camera, raw data only", "read it through GStreamer: nvarguscamerasrc"
+            topic,
+            "note",
+            f"{name}: a CSI camera, raw data only",
+            "read it as csi://0, with an OpenCV that has GStreamer",
         )
     if not can_list:
         return Finding(topic, "ok", name)
@@ -456,6 +459,24 @@ def check_engines(device: Device, folder: Path, engine_problem: EngineProblem) -
                 Finding("Engine", "problem", f"{name}: {problem}", "build the engine again on this machine")
             )
     return findings
+
+
+def why_engine_does_not_run(path: Path) -> str | None:
+    """What is wrong with an engine file of a bundle, found by loading it; None where it runs here."""
+    from fthnet_kit.edge.backends import checked_engine
+    from fthnet_kit.edge.bundle import Bundle
+    from fthnet_kit.edge.engine_manifest import engine_path
+    from fthnet_kit.edge.trt_backend import TrtBackend
+
+    try:
+        bundle, precision = Bundle.open(path.parents[2]), path.stem.partition(".")[2]
+        content, tensorrt, target = checked_engine(bundle, precision)
+        if engine_path(bundle, precision, target) != path:
+            return f"for another GPU or library than this machine's {target.key}"
+        TrtBackend(content, tensorrt).close()
+    except KitError as error:
+        return str(error)
+    return None
 
 
 def check_extra(extra: str) -> Finding:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.resources import files
@@ -97,7 +98,7 @@ class EngineManifest:
 
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise EngineError(
                 f"{path}: expected an engine's manifest, found none that can be read ({error})"
             ) from error
@@ -105,7 +106,7 @@ class EngineManifest:
         problem = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(schema).iter_errors(content))
         if problem is not None:
             place = ".".join(str(part) for part in problem.absolute_path) or "the manifest"
-            raise EngineError(f"{path}: {place}: {problem.message.splitlines()[0]}")
+            raise EngineError(f"{path}: {_one_line(place)}: {_one_line(problem.message)}")
         del content["schema"]
         return cls(**{**content, "target": Target(**content["target"])})
 
@@ -128,8 +129,12 @@ def _value(manifest: EngineManifest, name: str) -> Any:
 
 
 def _short(value: object) -> str:
-    text = str(value)
+    text = _one_line(str(value))
     return f"{text[:12]}…" if len(text) == 64 else text
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def sources(bundle: Bundle, precision: str) -> dict[str, str | None]:
@@ -148,9 +153,23 @@ def engine_path(bundle: Bundle, precision: str, target: Target) -> Path:
     return bundle.folder / ENGINES / target.key / f"fthnet.{precision}.engine"
 
 
+def build_arguments(bundle: Bundle, precision: str, batch: int = 1) -> list[str]:
+    """Arguments of `fthnet` that build an engine anew."""
+    arguments = ["build", str(bundle.folder), "--precision", precision]
+    return [*arguments, "--batch", str(batch)] if batch > 1 else arguments
+
+
 def build_command(bundle: Bundle, precision: str, batch: int = 1) -> str:
-    """The command that builds an engine anew."""
-    return f"fthnet build {bundle.folder} --precision {precision}" + (f" --batch {batch}" if batch > 1 else "")
+    """The same as a user types it."""
+    return shlex.join(["fthnet", *build_arguments(bundle, precision, batch)])
+
+
+class EngineRefusedError(EngineError):
+    """An engine that is not there or must not run here; `rebuild` holds the arguments of `fthnet` that mend it."""
+
+    def __init__(self, problem: str, bundle: Bundle, precision: str, batch: int = 1) -> None:
+        super().__init__(f"{problem}; rebuild: {build_command(bundle, precision, batch)}")
+        self.rebuild = build_arguments(bundle, precision, batch)
 
 
 def load_engine(bundle: Bundle, precision: str, target: Target) -> tuple[bytes, EngineManifest]:
@@ -165,31 +184,30 @@ def load_engine(bundle: Bundle, precision: str, target: Target) -> tuple[bytes, 
         The engine's bytes, and its manifest.
 
     Raises:
-        EngineError: no such engine, or it must not run here; says what differs and how to rebuild it.
+        EngineRefusedError: no such engine, or it must not run here; says what differs and how to rebuild it.
         BundleError: the bundle has no graph of that precision.
     """
     path = engine_path(bundle, precision, target)
     if not path.is_file():
         others = sorted(str(found.relative_to(bundle.folder)) for found in (bundle.folder / ENGINES).glob("*/*.engine"))
-        raise EngineError(
-            f"{path}: expected an engine for {target.key}, found {', '.join(others) or 'none'}; "
-            f"build it: {build_command(bundle, precision)}"
-        )
+        found = ", ".join(others) or "none"
+        raise EngineRefusedError(f"{path}: expected an engine for {target.key}, found {found}", bundle, precision)
     try:
         manifest = EngineManifest.read(path.with_suffix(".json"))
     except EngineError as error:
-        raise EngineError(f"{error}; rebuild: {build_command(bundle, precision)}") from error
-    rebuild = f"rebuild: {build_command(bundle, precision, manifest.batch)}"
+        raise EngineRefusedError(str(error), bundle, precision) from error
     differences = manifest.differences(bundle, precision, target)
     if differences:
-        raise EngineError(f"{path}: built for {', '.join(differences)}; {rebuild}")
+        raise EngineRefusedError(f"{path}: built for {', '.join(differences)}", bundle, precision, manifest.batch)
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise EngineError(f"{path}: expected an engine, found none that can be read ({error}); {rebuild}") from error
+        problem = f"{path}: expected an engine, found none that can be read ({error.strerror})"
+        raise EngineRefusedError(problem, bundle, precision, manifest.batch) from error
     if len(content) != manifest.engine_bytes or hashlib.sha256(content).hexdigest() != manifest.engine_sha256:
-        raise EngineError(
+        problem = (
             f"{path}: expected {manifest.engine_bytes} bytes with SHA-256 {manifest.engine_sha256[:12]}…, found "
-            f"{len(content)} bytes with another: the engine was altered, damaged or not finished; {rebuild}"
+            f"{len(content)} bytes with another: the engine was altered, damaged or not finished"
         )
+        raise EngineRefusedError(problem, bundle, precision, manifest.batch)
     return content, manifest

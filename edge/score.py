@@ -10,6 +10,9 @@ Verdict = Literal["good", "usable", "reject"]
 Reason = Literal["no_frame", "stalled", "frozen", "no_retina", "corrupt_frame", "engine_fault"]
 
 
+STAGES = ("preprocess", "gate", "infer", "post")  # one after the other; what else is timed is a part of these
+
+
 @dataclass(frozen=True)
 class Algorithm:
     """Who computed a score, in the terms of DICOM TID 2102 "Quality Rating Identification"."""
@@ -40,8 +43,8 @@ class Score:
         reason: why there is no value; None with a value.
         frame_index: index of the picture in its source; None for a single image or without a picture.
         captured_ns: monotonic capture time of the picture; None where it is not known.
-        stage_ms: duration of each stage in milliseconds (`preprocess`, `infer`; on TensorRT also
-            its parts `h2d`, `gpu_compute`, `d2h`, and `enqueue`).
+        stage_ms: duration of each stage in milliseconds (`preprocess`, `gate`, `infer`, `post`; on
+            TensorRT also the parts of `infer`: `h2d`, `gpu_compute`, `d2h`, and `enqueue`).
         algorithm: who computed it.
     """
 
@@ -53,6 +56,11 @@ class Score:
     captured_ns: int | None = None
     stage_ms: Mapping[str, float] = field(default_factory=dict)
     algorithm: Algorithm | None = None
+
+    @property
+    def total_ms(self) -> float:
+        """Duration of the whole scoring in milliseconds."""
+        return sum(self.stage_ms.get(stage, 0.0) for stage in STAGES)
 
     def __post_init__(self) -> None:
         if (self.value is None) == (self.reason is None):

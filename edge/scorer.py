@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fthnet_kit.edge.backend import Backend
-from fthnet_kit.edge.backends import BackendName, open_backend
+from fthnet_kit.edge.backend_names import BackendName
+from fthnet_kit.edge.backends import open_backend
 from fthnet_kit.edge.bundle import Bundle
 from fthnet_kit.edge.errors import EngineError
 from fthnet_kit.edge.frame import Frame
@@ -60,6 +61,8 @@ class QualityScorer:
         views: Views | None = None,
         backend: BackendName = "auto",
         threads: int | None = None,
+        *,
+        cuda_graph: bool = False,
     ) -> QualityScorer:
         """A scorer for a bundle, checked and ready.
 
@@ -71,6 +74,7 @@ class QualityScorer:
             backend: ``onnxruntime``, ``onnxruntime-cuda``, ``onnxruntime-tensorrt``, ``tensorrt``, or ``auto``:
                 TensorRT where the bundle has an engine for this GPU, otherwise ONNX Runtime on the CPU.
             threads: of one inference on the CPU; default: all cores.
+            cuda_graph: on TensorRT, launch the network as one CUDA graph.
 
         Raises:
             BundleError: the bundle is missing, incomplete or altered.
@@ -78,7 +82,7 @@ class QualityScorer:
             MissingExtraError: TensorRT is asked for and not installed.
         """
         bundle = Bundle.open(path)
-        return cls(bundle.card, open_backend(bundle, precision, backend, threads), views)
+        return cls(bundle.card, open_backend(bundle, precision, backend, threads, cuda_graph=cuda_graph), views)
 
     def score(self, image_bgr: npt.NDArray[np.generic]) -> Score:
         """Score of one picture.
@@ -114,21 +118,28 @@ class QualityScorer:
                 algorithm=self.algorithm,
             )
 
-        if not shows_retina(views[0]):
+        retina = shows_retina(views[0])
+        gated = time.perf_counter()
+        stage_ms["gate"] = 1e3 * (gated - prepared)
+        if not retina:
             return without_value("no_retina")
         try:
-            raw = float(np.mean(self.backend.infer(views)))
+            scores = self.backend.infer(views)
         except EngineError:
             return without_value("engine_fault")
-        stage_ms["infer"] = 1e3 * (time.perf_counter() - prepared)
+        inferred = time.perf_counter()
+        stage_ms["infer"] = 1e3 * (inferred - gated)
         stage_ms.update(self.backend.stage_ms())
+        raw = float(np.mean(scores))
         if not np.isfinite(raw):
             return without_value("engine_fault")
         value = min(100.0, max(0.0, raw))
+        verdict = self.card.thresholds.verdict(value)
+        stage_ms["post"] = 1e3 * (time.perf_counter() - inferred)
         return Score(
             value,
             raw=raw,
-            verdict=self.card.thresholds.verdict(value),
+            verdict=verdict,
             frame_index=index,
             captured_ns=captured_ns,
             stage_ms=stage_ms,

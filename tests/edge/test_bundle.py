@@ -94,9 +94,9 @@ def test_thresholds() -> None:
     ]  # fmt: skip
 
 
-def test_provider_is_never_replaced_in_silence() -> None:
+def test_a_backend_is_never_replaced_in_silence() -> None:
     with pytest.raises(EngineError, match=r"provider tensorrt: expected TensorrtExecutionProvider"):
-        QualityScorer.from_bundle(provider="tensorrt")
+        QualityScorer.from_bundle(backend="onnxruntime-tensorrt")
 
 
 def test_a_file_that_is_no_graph_of_ours_is_refused(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def test_run_writes_one_record_a_frame_with_the_truth(fthnet, tmp_path: Path) ->
     assert len(scored) >= 10
     for record in scored:
         assert record["verdict"] in ("good", "usable", "reject")
-        assert {"preprocess", "infer"} == set(record["stage_ms"])
+        assert {"preprocess", "gate", "infer", "post"} == set(record["stage_ms"])
         assert {"defocus", "exposure", "occlusion", "severity"} <= set(record["truth"])
     best = json.loads((tmp_path / "best" / "best.json").read_text())
     assert best["score"] == max(record["score"] for record in scored)

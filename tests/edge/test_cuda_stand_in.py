@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,8 +44,9 @@ def test_the_driver_compiles_without_a_warning(tmp_path: Path) -> None:
 @pytest.mark.skipif(compiler() is None, reason="no C compiler")
 def test_a_call_that_the_driver_does_not_have_says_so(tmp_path: Path) -> None:
     build_driver(tmp_path)
-    driver = ctypes.CDLL(str(tmp_path / "libcuda.so.1"))
-    assert driver.cuModuleLoadData(None, None) == 801
+    script = f"import ctypes; print(ctypes.CDLL({str(tmp_path / 'libcuda.so.1')!r}).cuModuleLoadData(None, None))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)  # its driver stays its own
+    assert done.stdout == "801\n", done.stderr
 
 
 def test_the_device_reads_as_an_orin_and_names_itself() -> None:
@@ -285,3 +287,158 @@ print(json.dumps(stand_in.calls()))
     )
     release = ["cuCtxPopCurrent", "cuCtxPushCurrent", "cuDevicePrimaryCtxRelease"]  # PyCUDA pushes to release
     assert answer == ["cuMemAlloc", "cuMemFree", *release]
+
+
+GRAPH = """
+import ctypes
+driver = ctypes.CDLL("libcuda.so.1")
+stream, source, target = cuda.Stream(), cuda.mem_alloc(6), cuda.mem_alloc(8)
+host = cuda.pagelocked_empty(2, np.float32)
+graph, executable, handle = ctypes.c_void_p(), ctypes.c_void_p(), ctypes.c_void_p(stream.handle)
+
+def launch_mean():
+    return stand_in.launch_mean(stream.handle, int(target), int(source), 2, 3)
+
+def begin(mode=1):
+    return driver.cuStreamBeginCapture_v2(handle, mode)
+
+def end():
+    return driver.cuStreamEndCapture(handle, ctypes.byref(graph))
+
+def instantiate():
+    return driver.cuGraphInstantiateWithFlags(ctypes.byref(executable), graph, ctypes.c_ulonglong(0))
+
+def result():
+    cuda.memcpy_dtoh_async(host, target, stream)
+    stream.synchronize()
+    return host.tolist()
+
+def fill(values):
+    cuda.memcpy_htod(source, np.array(values, np.uint8))
+
+def finish():
+    global stream, host
+    host = stream = None
+    source.free()
+    target.free()
+    close()
+    return [stand_in.live(), stand_in.abandoned()]
+"""
+
+
+def test_a_kernel_runs_when_somebody_waits_and_needs_device_memory() -> None:
+    answer = on_stand_in(
+        OPEN
+        + GRAPH
+        + """
+fill([1, 2, 3, 10, 20, 30])
+launched, waiting = launch_mean(), stand_in.kernels_waiting()
+means = result()
+beyond = stand_in.launch_mean(stream.handle, int(target), int(source), 2, 4)
+holds = [stand_in.holds(int(source)), stand_in.holds(int(source) + 6)]
+answer = [launched, waiting, stand_in.kernels_waiting(), means, beyond, holds]
+print(json.dumps([*answer, finish(), stand_in.launch_mean(0, 0, 0, 1, 1)]))
+"""
+    )
+    assert answer == [0, 1, 0, [2, 20], 1, [True, False], [{}, {}], 201]
+
+
+def test_a_captured_stream_records_its_work_and_a_graph_repeats_it() -> None:
+    answer = on_stand_in(
+        OPEN
+        + GRAPH
+        + """
+cuda.memset_d8(target, 0, 8)
+codes = [begin(), launch_mean(), end()]
+untouched = result()
+codes.append(instantiate())
+held, means = stand_in.live(), []
+for values in ([1, 2, 3, 4, 5, 6], [7, 7, 7, 9, 9, 9]):
+    fill(values)
+    codes.append(driver.cuGraphLaunch(executable, handle))
+    means.append(result())
+codes += [driver.cuGraphExecDestroy(executable), driver.cuGraphDestroy(graph), driver.cuGraphDestroy(graph)]
+print(json.dumps([codes, untouched, means, held["graph"], held["executable_graph"], finish()]))
+"""
+    )
+    assert answer == [[0] * 8 + [1], [0, 0], [[2, 5], [7, 9]], 1, 1, [{}, {}]]
+
+
+def test_what_must_not_happen_during_a_capture_spoils_it() -> None:
+    answer = on_stand_in(
+        OPEN
+        + GRAPH
+        + """
+event = cuda.Event()
+spoilers = [stream.synchronize, stream.is_done, cuda.Context.synchronize, lambda: cuda.mem_alloc(8),
+            lambda: event.record(stream), lambda: cuda.memset_d8(target, 0, 8)]
+answers = []
+for spoil in spoilers:
+    begin()
+    answers.append([refused(spoil)[1].partition(": ")[2], end(), graph.value])
+del event, spoil, spoilers
+print(json.dumps([answers, end(), finish()]))
+"""
+    )
+    answers, without_capture, left = answer
+    forbidden = "operation not permitted when stream is capturing"
+    implicit = "operation would make the legacy stream depend on a capturing blocking stream"
+    assert answers == [[forbidden, 901, None]] * 5 + [[implicit, 901, None]]
+    assert without_capture == 401
+    assert left == [{}, {}]
+
+
+def test_the_mode_of_a_capture_says_which_threads_may_disturb_it() -> None:
+    answer = on_stand_in(
+        OPEN
+        + GRAPH
+        + """
+def allocate():
+    context.push()
+    try:
+        cuda.mem_alloc(8).free()
+    except cuda.Error:
+        pass
+    cuda.Context.pop()
+
+def end_elsewhere():
+    context.push()
+    codes.append(end())
+    cuda.Context.pop()
+
+codes = []
+for mode in (0, 1, 2):  # global, thread local, relaxed
+    begin(mode)
+    in_thread(allocate)
+    codes.append(end())
+    driver.cuGraphDestroy(graph)
+begin(1)
+in_thread(end_elsewhere)
+codes.append(end())
+driver.cuGraphDestroy(graph)
+begin(2)
+in_thread(end_elsewhere)
+driver.cuGraphDestroy(graph)
+print(json.dumps([codes, finish()]))
+"""
+    )
+    assert answer == [[901, 0, 0, 908, 0, 0], [{}, {}]]
+
+
+def test_a_graph_whose_memory_is_gone_breaks_the_context() -> None:
+    answer = on_stand_in(
+        OPEN
+        + GRAPH
+        + """
+begin()
+launch_mean()
+end()
+instantiate()
+source.free()
+print(json.dumps([driver.cuGraphLaunch(executable, handle), refused(stream.synchronize)]), flush=True)
+import os
+os._exit(0)  # everything else fails from here on
+"""
+    )
+    text = "cuStreamSynchronize failed: an illegal memory access was encountered"
+    assert answer == [0, ["LogicError", text]]

@@ -238,7 +238,7 @@ def test_records_say_what_happened() -> None:
     assert record["verdict"] == "good"
     assert record["reason"] is None
     assert record["frame"] == 0
-    assert set(record["stage_ms"]) == {"preprocess", "infer"}
+    assert set(record["stage_ms"]) == {"preprocess", "gate", "infer", "post"}
     assert set(record["algorithm"]) == {"name", "version", "manufacturer", "parameters"}
     assert record["age_ms"] >= 0
     assert record["latency_ms"] >= record["age_ms"]

@@ -1,0 +1,195 @@
+"""The latency bench: what it measures, and that it sees what is wrong."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from fthnet_kit.bench.comparison import compare_in_turn, comparison, other_of
+from fthnet_kit.bench.latency import Pictures, Plan, ReplayCamera, encode, measure, simulated_frames
+from fthnet_kit.bench.monitor import Monitor
+from fthnet_kit.bench.timing import Limit
+from fthnet_kit.edge import Bundle, QualityScorer
+from fthnet_kit.edge.errors import EngineError, InputError
+from fthnet_kit.edge.preprocess import Image
+from tests.conftest import fake_scorer
+
+SHORT = Plan(Limit(runs=30), capture_s=0.0, idle_s=(), cold_starts=0, period_s=0.05)
+STAGES = {"decode", "preprocess", "gate", "infer", "post", "total"}
+
+
+@pytest.fixture(scope="module")
+def pictures() -> Pictures:
+    return Pictures(None, width=320, height=240)
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    return Bundle.open()
+
+
+def run(scorer: QualityScorer, bundle: Bundle, pictures: Pictures, plan: Plan = SHORT, **kwargs: object) -> dict:
+    return measure(lambda: scorer, bundle, "auto", pictures, plan, **kwargs)  # type: ignore[arg-type]
+
+
+def test_every_stage_is_timed_and_their_medians_add_up(bundle: Bundle, pictures: Pictures) -> None:
+    found = run(fake_scorer(seconds=0.01), bundle, pictures, Plan(Limit(runs=60), 0.0, 30, (), 0))
+    stages = found["steady"]["stages_ms"]
+    assert set(stages) == STAGES
+    assert {len(values) for values in stages.values()} == {60}
+    figures = found["steady"]["summary"]
+    parts = sum(figures[stage]["p50"] for stage in STAGES - {"total"})
+    assert parts == pytest.approx(figures["total"]["p50"], rel=0.05)
+    assert figures["infer"]["p50"] >= 10
+    settled = stages["total"][found["warm_up"]["samples"] or 0 :]
+    assert figures["total"]["p99"] == pytest.approx(np.percentile(settled, 99), abs=1e-5)
+    assert found["steady"]["throughput_fps"] == pytest.approx(1000 / figures["total"]["mean"], rel=0.2)
+
+
+def test_the_shipped_model_is_measured_for_real(bundle: Bundle, pictures: Pictures) -> None:
+    plan = Plan(Limit(runs=3), capture_s=1.0, fps=5, idle_s=(0.05,), cold_starts=0)
+    found = measure(QualityScorer.from_bundle, bundle, "auto", pictures, plan)
+    assert found["model"]["weights_sha256"] == bundle.card.weights_sha256
+    assert found["model"]["backend"]["library"].startswith("onnxruntime")
+    assert found["first_ms"] > 0
+    assert found["load_ms"] > 0
+    assert found["idle"][0]["pause_s"] == 0.05
+    assert found["capture"]["scored"] > 0
+    assert found["capture"]["scored"] + found["capture"]["dropped"] <= found["capture"]["captured"]
+    assert found["capture"]["summary"]["frame age"]["p50"] >= 0
+    assert found["unstable"]
+
+
+def burn(seconds: float) -> None:
+    ends = time.monotonic() + seconds
+    while time.monotonic() < ends:
+        pass
+
+
+def test_a_busy_core_is_seen() -> None:
+    other = multiprocessing.get_context("spawn").Process(target=burn, args=(60.0,))
+    other.start()
+    try:
+        time.sleep(1.0)
+        with Monitor(0.1) as monitor:
+            time.sleep(1.5)
+    finally:
+        other.kill()
+        other.join()
+    assert monitor.others_cores is not None
+    assert monitor.others_cores > 0.3
+
+
+def test_own_work_is_not_others() -> None:
+    with Monitor(0.1) as monitor:
+        burn(0.5)
+    assert monitor.others_cores is not None
+    assert len(monitor.timeline.seconds) >= 2
+    assert monitor.peak_mb is not None
+    assert monitor.peak_mb >= monitor.timeline.rss_mb[0]
+
+
+def test_a_leaking_scorer_is_flagged_by_the_soak(bundle: Bundle, pictures: Pictures) -> None:
+    kept = []
+
+    def leak(images: Image) -> float:
+        kept.append(np.ones(100_000, np.uint8))  # 10 MB in 100 frames: the real thing, ten times as fast
+        return 50.0
+
+    soak = Plan(Limit(seconds=4), 0.0, 30, (), 0, soak=True, period_s=0.1)
+    assert run(fake_scorer(leak), bundle, pictures, soak)["soak"]["leak"]["mb"] > 3
+    assert run(fake_scorer(), bundle, pictures, soak)["soak"]["leak"] is None
+
+
+def test_a_planted_step_is_flagged_as_drift(bundle: Bundle, pictures: Pictures) -> None:
+    calls = []
+
+    def slower(images: Image) -> float:
+        calls.append(0)
+        if len(calls) > 150:
+            time.sleep(0.005)
+        return 50.0
+
+    found = run(fake_scorer(slower, 0.01), bundle, pictures, Plan(Limit(runs=300), 0.0, 30, (), 0, soak=True))
+    assert found["soak"]["drift"] is not None
+    assert found["soak"]["drift"]["after"] > found["soak"]["drift"]["before"] + 3
+    assert any("drifted" in reason or "settle" in reason for reason in found["unstable"])
+
+
+def test_a_throttled_machine_is_noted(bundle: Bundle, pictures: Pictures, tmp_path: Path) -> None:
+    zone = tmp_path / "sys/class/thermal/thermal_zone0"
+    zone.mkdir(parents=True)
+    (zone / "type").write_text("cpu-thermal\n")
+    (zone / "temp").write_text("97500\n")
+    cooling = tmp_path / "sys/class/thermal/cooling_device0"
+    cooling.mkdir()
+    (cooling / "type").write_text("cpu-throttle-alert\n")
+    (cooling / "cur_state").write_text("1\n")
+    found = run(fake_scorer(), bundle, pictures, root=tmp_path)
+    assert any("98 °C hot" in reason or "97 °C hot" in reason for reason in found["unstable"])
+    assert any("slowed by" in reason for reason in found["unstable"])
+    assert set(found["timeline"]["hottest_c"]) == {97.5}
+
+
+def test_a_failing_engine_ends_the_measurement(bundle: Bundle, pictures: Pictures) -> None:
+    with pytest.raises(EngineError, match="expected a score, found engine_fault"):
+        run(fake_scorer(lambda images: float("nan")), bundle, pictures)
+
+
+def test_pictures_come_from_a_folder_again_and_again(tmp_path: Path, photograph: Image) -> None:
+    for index in range(2):
+        cv2.imwrite(str(tmp_path / f"{index}.png"), cv2.resize(photograph, (300 + index, 300)))
+    pictures = Pictures(str(tmp_path))
+    widths = [pictures.next().shape[1] for _ in range(5)]
+    assert set(widths) == {300, 301}
+    assert pictures.stage == "grab"
+    pictures.close()
+
+
+def test_a_source_without_pictures_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"none")
+    with pytest.raises(InputError, match="expected pictures, found none"):
+        Pictures(str(tmp_path))
+
+
+def test_the_replayed_camera_keeps_its_pace_and_loses_what_nobody_reads() -> None:
+    camera = ReplayCamera([encode(frame) for frame in simulated_frames(2, 160, 120)], fps=50)
+    camera.open()
+    first = camera.read()
+    began = time.monotonic()
+    second = camera.read()
+    assert first is not None
+    assert second is not None
+    assert second.index == first.index + 1
+    assert time.monotonic() - began < 0.5
+    time.sleep(0.2)
+    late = camera.read()
+    assert late is not None
+    assert late.index >= second.index + 8
+
+
+def test_a_comparison_with_itself_contains_one() -> None:
+    values = 50 + np.random.default_rng(0).gamma(2.0, 0.5, 500)
+    found = comparison(["a", "b"], values, values[::-1].copy(), paired=False)
+    assert found["ratio"]["low"] <= 1.0 <= found["ratio"]["high"]
+    assert found["ratio"]["high"] - found["ratio"]["low"] < 0.05
+
+
+def test_two_scorers_in_turn(pictures: Pictures) -> None:
+    found = compare_in_turn(
+        lambda: fake_scorer(seconds=0.02), lambda: fake_scorer(seconds=0.01), "fast", pictures, Limit(runs=30)
+    )
+    assert found["ratio"]["low"] > 1.2
+    assert found["names"] == ["this", "fast"]
+
+
+def test_what_compare_may_name() -> None:
+    assert other_of("int8") == {"other_precision": "int8"}
+    assert other_of("onnxruntime") == {"other_backend": "onnxruntime"}
+    with pytest.raises(InputError, match="expected a JSON file"):
+        other_of("nonsense.json")

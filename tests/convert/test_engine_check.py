@@ -1,0 +1,184 @@
+"""`fthnet build --check`: NVIDIA's parser and builder on every graph of a bundle, for every GPU that they know."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+import pytest
+
+from fthnet_kit.convert.engine_check import NOT_ON_THIS_GPU, Checked, check_builds, precisions_of
+from fthnet_kit.convert.engine_layers import Product
+from fthnet_kit.edge import Bundle, EngineError
+from fthnet_kit.edge.bundle import CONVERTED_NAMES, FP32_NAME, sha256_of, shipped_bundle
+from fthnet_kit.edge.model_card import CARD_NAME
+from fthnet_kit.edge.tensorrt_library import load_tensorrt
+
+pytest.importorskip("tensorrt_rtx")
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+RTX = load_tensorrt("tensorrt_rtx")
+DEVICES = list(RTX.compute_capabilities())
+PRECISIONS = ("fp32", "fp16", "int8")
+
+
+def error_of(done: subprocess.CompletedProcess[str], code: int) -> str:
+    assert done.returncode == code, (done.stdout, done.stderr)
+    assert "Traceback" not in done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("fthnet: ")]
+    return line
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    return shutil.copytree(shipped_bundle(), tmp_path / "bundle")
+
+
+def break_graph(bundle: Path, name: str, kind: str) -> str:
+    """Makes the first node of a kind one that TensorRT does not know; the card vouches for it. Its name."""
+    model = onnx.load(bundle / name)
+    node = next(node for node in model.graph.node if node.op_type == kind)
+    node.op_type = "Unheard"
+    onnx.save(model, bundle / name)
+    card = Bundle.open().card
+    (bundle / CARD_NAME).write_text(card.with_files({**card.files, name: sha256_of(bundle / name)}).to_json())
+    return str(node.name)
+
+
+# What is built
+
+
+@pytest.fixture(scope="module")
+def checked() -> tuple[list[Checked], list[str]]:
+    """Every precision of the shipped bundle for two GPUs, and what was told meanwhile."""
+    told: list[str] = []
+    return list(check_builds(Bundle.open(), RTX, ["sm86", "sm89"], told.append)), told
+
+
+@pytest.mark.slow
+def test_every_precision_is_built_for_every_gpu_asked_for(checked: tuple[list[Checked], list[str]]) -> None:
+    found, told = checked
+    pairs = [(precision, device) for precision in PRECISIONS for device in ("sm86", "sm89")]
+    assert [(one.precision, one.device) for one in found] == pairs
+    assert told == [f"{precision} for {device}" for precision, device in pairs]
+    for one in found:
+        assert one.unsupported == ""
+        assert one.engine_bytes > 1_000_000
+        assert one.seconds > 0
+        assert one.layers > len(one.products) > 100
+
+
+@pytest.mark.slow
+def test_the_shares_are_those_that_the_graphs_ask_for(checked: tuple[list[Checked], list[str]]) -> None:
+    shares = {one.precision: one.asked for one in checked[0]}
+    assert shares["fp32"] == {"fp32": 1.0}
+    assert set(shares["fp16"]) == {"fp16", "fp32"}
+    assert shares["fp16"]["fp16"] > 0.9
+    assert set(shares["int8"]) == set(PRECISIONS)
+    assert shares["int8"]["int8"] > 0.3
+    for share in shares.values():
+        assert sum(share.values()) == pytest.approx(1)
+    macs = {sum(product.macs for product in one.products) for one in checked[0]}
+    assert len(macs) == 1  # the same network in every precision
+
+
+@pytest.mark.slow
+def test_a_check_leaves_nothing_behind(checked: tuple[list[Checked], list[str]]) -> None:
+    assert not (shipped_bundle() / "engines").exists()
+    assert Bundle.open().card.files
+
+
+def test_what_was_not_built_asks_for_nothing() -> None:
+    assert Checked("fp32", "sm75", 0, (), 0, 0.0, "for Turing").asked == {}
+    products = (Product("a", 3, "fp16"), Product("b", 1, "int8"))
+    assert Checked("int8", "sm86", 9, products, 1, 0.1).asked == {"fp16": 0.75, "int8": 0.25}
+
+
+def test_what_turing_lacks_is_told_and_not_held_against_the_graph() -> None:
+    """This TensorRT for RTX has no FP32 products on it, of which every precision has some."""
+    found = list(check_builds(Bundle.open(), RTX, ["sm75"]))
+    assert [one.precision for one in found] == list(PRECISIONS)
+    for one in found:
+        assert one.engine_bytes == 0
+        assert "SM75" in one.unsupported
+        assert "is not supported" in one.unsupported
+
+
+@pytest.mark.parametrize(
+    ("message", "limit"),
+    [
+        ("a.onnx: Cannot compile operation MatMul for Turing (SM75): float32 is not supported. In x", True),
+        ("a.onnx: Cannot compile operation MatMul: no reason", False),
+        ("a.onnx: TensorRT's parser refused node 3 a (Unheard): it is not supported", False),
+    ],
+)
+def test_limits_of_a_gpu_are_told_from_faults_of_a_graph(message: str, limit: bool) -> None:
+    assert bool(NOT_ON_THIS_GPU.search(message)) == limit
+
+
+def test_precisions_are_those_that_the_bundle_has(copy: Path) -> None:
+    assert precisions_of(Bundle.open(copy)) == list(PRECISIONS)
+    card = Bundle.open(copy).card
+    without = {name: sha for name, sha in card.files.items() if name != CONVERTED_NAMES["fp16"]}
+    (copy / CARD_NAME).write_text(card.with_files(without).to_json())
+    assert precisions_of(Bundle.open(copy)) == ["fp32", "int8"]
+
+
+# What is refused
+
+
+@pytest.mark.parametrize("devices", [["sm87"], ["sm86", "sm99", "orin"]])
+def test_unknown_devices_are_refused_before_anything_is_built(devices: list[str]) -> None:
+    told: list[str] = []
+    with pytest.raises(EngineError) as caught:
+        list(check_builds(Bundle.open(), RTX, devices, told.append))
+    assert told == []
+    assert all(known in str(caught.value) for known in DEVICES)
+    assert devices[-1] in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "kind"), [(FP32_NAME, "Erf"), (CONVERTED_NAMES["fp16"], "LayerNormalization")])
+def test_a_broken_graph_is_refused_with_its_node(copy: Path, fthnet: Command, name: str, kind: str) -> None:
+    node = break_graph(copy, name, kind)
+    line = error_of(fthnet("build", copy, "--check", "--device", "sm86"), 6)
+    assert name in line
+    assert f" {node} (Unheard)" in line
+    assert not (copy / "engines").exists()
+
+
+def test_the_command_refuses_unknown_devices(fthnet: Command) -> None:
+    line = error_of(fthnet("build", "--check", "--device", "sm87"), 6)
+    assert all(known in line for known in DEVICES)
+
+
+def test_the_command_refuses_an_altered_bundle(copy: Path, fthnet: Command) -> None:
+    with (copy / FP32_NAME).open("ab") as file:
+        file.write(b"\0")
+    assert FP32_NAME in error_of(fthnet("build", copy, "--check"), 4)
+
+
+# All of it
+
+
+def test_one_gpu(fthnet: Command) -> None:
+    done = fthnet("build", "--check", "--device", "sm86")
+    assert done.returncode == 0, done.stderr
+    for word in (*PRECISIONS, "sm86", "3 of 3 built in ", "nothing was run", "nothing was built for a Jetson"):
+        assert word in done.stdout
+    assert "sm89" not in done.stdout
+    assert done.stderr == ""
+
+
+@pytest.mark.slow
+def test_all_gpus(fthnet: Command) -> None:
+    done = fthnet("build", "--check", timeout=900)
+    assert done.returncode == 0, done.stderr
+    rows = [set(line.replace("│", " ").split()) for line in done.stdout.splitlines()]
+    cells = {(precision, device) for precision in PRECISIONS for device in DEVICES}
+    built = {cell for cell in cells for row in rows if set(cell) <= row and "supported" not in row}
+    assert {device for _, device in cells - built} <= {"sm75"}
+    assert f"{len(built)} of {len(cells)} built in " in done.stdout
+    assert "sm75: for Turing (SM75)" in done.stdout
