@@ -53,7 +53,7 @@ font-size:.85rem;font-variant-numeric:tabular-nums}.bars i{display:block;height:
 background:var(--data)}nav ol{margin:.3rem 0;padding-left:1.4rem}nav a{text-decoration:none}
 @media (max-width:40rem){dl{grid-template-columns:minmax(4rem,34%) 1fr}.plot{margin-left:2.7rem}}
 @media print{body{font-size:10.5pt}main{max-width:none;padding:0}section>div,main>div{overflow:visible}
-table{font-size:8.5pt}td,th{padding:.1rem .35rem}figure,.box,.cards,tr{break-inside:avoid}h2,h3{break-after:avoid}
+table{font-size:8.5pt}td,th{padding:.1rem .35rem}.numbers td,.numbers th{white-space:normal}figure,.box,.cards,tr{break-inside:avoid}h2,h3{break-after:avoid}
 .result{break-before:page}}
 """
 
@@ -78,9 +78,9 @@ def page(title: str, *parts: str) -> bytes:
 
 def section(title: str, *parts: str, level: int = 2, name: str = "", style: str = "") -> str:
     """A part of the page under a heading; `name` is what a link to it says, `style` a class."""
-    heading = f"<h{level}>{html.escape(title)}</h{level}>"
-    marks = f' id="{html.escape(name)}"' * bool(name) + f' class="{style}"' * bool(style)
-    return f"<section{marks}>{heading}\n" + "\n".join(parts) + "\n</section>"
+    head = f"<h{level}>{html.escape(title)}</h{level}>"
+    marks = (f' id="{html.escape(name)}"' if name else "") + (f' class="{style}"' if style else "")
+    return f"<section{marks}>{head}\n" + "\n".join(parts) + "\n</section>"
 
 
 def soft(text: str) -> str:
@@ -90,11 +90,8 @@ def soft(text: str) -> str:
 
 def cards(figures: Mapping[str, str]) -> str:
     """Large figures over their names."""
-    return (
-        '<div class="cards">'
-        + "".join(f"<p><b>{html.escape(value)}</b>{html.escape(name)}</p>" for name, value in figures.items())
-        + "</div>"
-    )
+    parts = (f"<p><b>{html.escape(value)}</b>{html.escape(name)}</p>" for name, value in figures.items())
+    return f'<div class="cards">{"".join(parts)}</div>'
 
 
 def box(title: str, reasons: Sequence[str]) -> str:

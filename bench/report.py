@@ -98,7 +98,7 @@ def summary_parts(found: Sequence[Found]) -> list[str]:
     }
     unstable = [name for name, each in ((each.path.name, each.content) for each in found) if each.get("unstable")]
     return [
-        html_table(COLUMNS, rows, "summary"),
+        html_table(COLUMNS, rows, "wide"),
         soft(SUMMARY_MEANING),
         *([soft("Median from compressed frame to score:"), bars(latencies, "ms")] if len(latencies) > 1 else []),
         *([paragraph(f"{UNSTABLE.removesuffix(', because…')}: {', '.join(unstable)}.")] if unstable else []),

@@ -8,5 +8,9 @@ from pathlib import Path
 def write_atomically(path: Path, content: bytes) -> None:
     """Write to a temporary file beside `path` and rename: the old content stays until the new one is whole."""
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(content)
-    temporary.replace(path)
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

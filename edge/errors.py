@@ -47,7 +47,8 @@ class MissingExtraError(KitError, ImportError):
 
     exit_code = 8
 
-    def __init__(self, module: str, extra: str, *, purpose: str) -> None:
-        super().__init__(f"{purpose} needs {module}, which is not installed: pip install 'fthnet-edge-kit[{extra}]'")
+    def __init__(self, module: str, extra: str, *, purpose: str, install: str | None = None) -> None:
+        how = install or f"pip install 'fthnet-edge-kit[{extra}]'"
+        super().__init__(f"{purpose} needs {module}, which is not installed: {how}")
         self.name = module
         self.extra = extra

@@ -17,7 +17,7 @@ from fthnet_kit.edge.errors import EngineError, MissingExtraError
 
 LibraryName = Literal["tensorrt", "tensorrt_rtx"]
 LIBRARIES: tuple[LibraryName, ...] = ("tensorrt", "tensorrt_rtx")
-KEPT_MESSAGES = 100  # the newest; TensorRT may warn at each inference
+KEPT_MESSAGES = 10_000  # the newest; TensorRT may warn at each inference
 OLDEST = Version("10.3")  # JetPack 6.1; TensorRT for RTX counts its versions from 1.0
 
 # Every attribute that the kit uses, by class; a test looks for each in TensorRT 10.3 to 11.x.
@@ -153,5 +153,9 @@ def load_tensorrt(wanted: LibraryName | None = None) -> TensorRT:
             )
         return TensorRT(module, name, version)
     raise MissingExtraError(
-        wanted or "tensorrt", "tensorrt", purpose="TensorRT (on a Jetson it comes with JetPack, see docs/jetson.md)"
+        wanted or "tensorrt",
+        "tensorrt",
+        purpose="building and running engines",
+        install="on a Jetson it comes with JetPack (docs/jetson.md), elsewhere pip install "
+        + ("tensorrt-rtx-cu13" if wanted == "tensorrt_rtx" else "tensorrt, or tensorrt-rtx-cu13"),
     )

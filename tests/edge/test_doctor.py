@@ -41,7 +41,6 @@ from fthnet_kit.edge.doctor import (
     examine,
     judge_opencv,
     load_module,
-    no_engine_problem,
     read_cuda_version,
     read_driver,
 )
@@ -303,19 +302,19 @@ def test_heat_memory_and_speed() -> None:
 
 def test_a_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fthnet_kit.edge.doctor.free_disk_mb", lambda _: 120)
-    disk, *_ = check_bundle(Device(), None, no_engine_problem)
+    disk, *_ = check_bundle(Device(), None, lambda _: None)
     assert (disk.topic, disk.state) == ("Disk", "problem")
     assert "0.1 GB free" in disk.found
 
 
 def test_bundles_that_are_missing_or_altered(tmp_path: Path) -> None:
-    _, missing = check_bundle(Device(), tmp_path / "none", no_engine_problem)
+    _, missing = check_bundle(Device(), tmp_path / "none", lambda _: None)
     assert missing.state == "problem"
     assert "expected a bundle folder" in missing.found
     folder = shutil.copytree(shipped_bundle(), tmp_path / "altered")
     with (folder / FP32_NAME).open("ab") as file:
         file.write(b"x")
-    _, altered = check_bundle(Device(), folder, no_engine_problem)
+    _, altered = check_bundle(Device(), folder, lambda _: None)
     assert altered.state == "problem"
     assert "SHA-256" in altered.found
 
@@ -439,3 +438,12 @@ def test_garbage_never_raises(files: dict[str, bytes], said: str) -> None:
 def test_odd_lists_of_cuda_parts(content: str, tmp_path: Path) -> None:
     root = machine(tmp_path, {"usr/local/cuda/version.json": content})
     assert read_cuda_version(root, says({})) is None
+
+
+def test_an_engine_that_does_not_run_here_is_a_problem_with_its_reason(tmp_path: Path) -> None:
+    folder = shutil.copytree(shipped_bundle(), tmp_path / "bundle")
+    machine(folder, {"engines/sm87/fthnet.fp16.engine": b"engine"})
+    findings = [finding for finding in examine(folder).findings if finding.topic == "Engine"]
+    assert [finding.state for finding in findings] == ["problem"]
+    assert "\n" not in findings[0].found
+    assert findings[0].remedy
