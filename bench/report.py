@@ -11,16 +11,16 @@ from fthnet_kit.bench.accuracy_report import HOW, MEANING
 from fthnet_kit.bench.charts import bars, milliseconds
 from fthnet_kit.bench.latency_report import UNSTABLE, latency_parts
 from fthnet_kit.bench.page import bullets, links, page, section, soft
-from fthnet_kit.bench.results import SCHEMAS, read_results
+from fthnet_kit.bench.results import SCHEMAS, printable, read_results
 from fthnet_kit.convert.report_parts import html_table, meanings, paragraph
 from fthnet_kit.edge.errors import InputError
 
 Content = Mapping[str, Any]
 
-COLUMNS = ("file", "device", "model", "precision", "views", "backend", "p50, ms", "p99, ms", "fps", "PLCC", "SRCC")
+COLUMNS = ("file", "precision", "p50, ms", "p99, ms", "fps", "SRCC", "PLCC", "views", "model", "backend", "device")
 SUMMARY_MEANING = (
-    "p50, p99 and fps: from a compressed frame to the score, steady state. PLCC and SRCC: agreement with opinion "
-    "scores, with 95 % bootstrap intervals."
+    "p50, p99 and fps: from a frame to its score, steady state. SRCC and PLCC: agreement with opinion scores, with "
+    "95 % bootstrap intervals."
 )
 AGREEMENT = ("precision", "views", "mean |Δ|", "p99 |Δ|", "max |Δ|", "SRCC between", "verdicts that flip")
 LABELS = {"mos": "opinion scores", "classes": "classes"}
@@ -40,11 +40,16 @@ class Found:
     content: Content
 
     @property
+    def name(self) -> str:
+        """Of the file."""
+        return printable(self.path.name)
+
+    @property
     def title(self) -> str:
         """For its section and the table of contents."""
         kind = "Latency" if self.content["schema"] == "fthnet-latency" else "Accuracy"
         model = self.content["model"]
-        return f"{kind} of {model['name']} {model['version']}, {self.path.name}"
+        return f"{kind} of {model['name']} {model['version']}, {self.name}"
 
 
 def read_folder(folder: Path) -> tuple[list[Found], list[str]]:
@@ -60,7 +65,7 @@ def read_folder(folder: Path) -> tuple[list[Found], list[str]]:
         try:
             found.append(Found(path, read_results(path, tuple(SCHEMAS))))
         except InputError as error:
-            left_out.append(str(error))
+            left_out.append(printable(str(error)))
     if not found:
         what = "; ".join(left_out[:3]) or "no JSON file"
         raise InputError(
@@ -92,32 +97,32 @@ def summary_parts(found: Sequence[Found]) -> list[str]:
     """All results side by side."""
     rows = [row for each in found for row in summary_rows(each)]
     latencies = {
-        each.path.name: each.content["steady"]["summary"]["total"]["p50"]
+        each.name: each.content["steady"]["summary"]["total"]["p50"]
         for each in found
         if each.content["schema"] == "fthnet-latency"
     }
-    unstable = [name for name, each in ((each.path.name, each.content) for each in found) if each.get("unstable")]
+    unstable = [name for name, each in ((each.name, each.content) for each in found) if each.get("unstable")]
     return [
         html_table(COLUMNS, rows, "wide"),
         soft(SUMMARY_MEANING),
-        *([soft("Median from compressed frame to score:"), bars(latencies, "ms")] if len(latencies) > 1 else []),
+        *([soft("Median from a frame to its score:"), bars(latencies, "ms")] if len(latencies) > 1 else []),
         *([paragraph(f"{UNSTABLE.removesuffix(', because…')}: {', '.join(unstable)}.")] if unstable else []),
     ]
 
 
 def summary_rows(found: Found) -> Iterator[tuple[str, ...]]:
     """Under `COLUMNS`: one row of a latency, one for each run of an accuracy."""
-    content = found.content
-    device, model = content["device"], content["model"]
-    head = found.path.name, str(device["model"] or device["cpu_model"] or "not known"), model["name"]
+    content, model, device = found.content, found.content["model"], found.content["device"]
+    machine = str(device["model"] or device["cpu_model"] or "not known")
     if content["schema"] == "fthnet-latency":
-        total, backend = content["steady"]["summary"]["total"], model["backend"]
+        total, library = content["steady"]["summary"]["total"], str(model["backend"].get("library", ""))
         times = milliseconds(total["p50"]), milliseconds(total["p99"]), f"{content['steady']['throughput_fps']:.1f}"
-        yield (*head, model["precision"], str(model["views"]), str(backend.get("library", "")), *times, "", "")
+        yield found.name, model["precision"], *times, "", "", str(model["views"]), model["name"], library, machine
         return
     for run in content["runs"]:
-        metrics = [_metric(name, run["metrics"].get(name)) for name in ("PLCC", "SRCC")]
-        yield (*head, form_of(run), str(run["views"]), str(run["backend"].get("library", "")), "", "", "", *metrics)
+        metrics = [_metric(name, run["metrics"].get(name)) for name in ("SRCC", "PLCC")]
+        library = str(run["backend"].get("library", ""))
+        yield found.name, form_of(run), "", "", "", *metrics, str(run["views"]), model["name"], library, machine
 
 
 def parts_of(content: Content) -> list[str]:

@@ -23,7 +23,7 @@ from fthnet_kit.edge.errors import InputError
 SCHEMAS = {"fthnet-latency": "latency.schema.json", "fthnet-accuracy": "accuracy.schema.json"}
 COMMANDS = {"fthnet-latency": "fthnet bench latency --json", "fthnet-accuracy": "fthnet bench accuracy -o FOLDER"}
 LONG = 64  # numbers; a longer list is checked by its least and largest
-SECRET = re.compile(r"(?<=://)[^/@\s]+@")  # user and password in an address
+SECRETS = re.compile(r"(?<=://)[^/\s]+(?=@)|(?<=user-pw=)\S+")  # in an address; in a GStreamer pipeline
 
 
 def write_results(path: Path, content: Mapping[str, Any]) -> None:
@@ -82,17 +82,17 @@ def read_results(path: Path, schemas: Sequence[str] = ("fthnet-latency",)) -> di
 def plain(value: Any) -> Any:
     """The same content in JSON's types: no infinities, no NumPy scalars, nothing unprintable, no passwords."""
     if isinstance(value, Mapping):
-        return {_printable(str(key)): plain(entry) for key, entry in value.items()}
+        return {printable(str(key)): plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
         return [plain(entry) for entry in value]
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    return _printable(SECRET.sub("…@", value)) if isinstance(value, str) else value
+    return printable(SECRETS.sub("…", value)) if isinstance(value, str) else value
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Without control characters, which could command a terminal or turn the direction of writing."""
     return text if text.isprintable() else "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 

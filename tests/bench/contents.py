@@ -231,17 +231,78 @@ def bare_content(**changes: object) -> dict[str, Any]:
 
 
 def accuracy_content(**changes: object) -> dict[str, Any]:
-    """Of `fthnet bench accuracy`, as small as its schema allows."""
-    known = device()
+    """Of `fthnet bench accuracy`: two precisions on one set."""
     names = (
         "model", "soc", "cpu_model", "architecture", "cores", "governor", "load_average", "memory_total_mb", "system",
         "kernel", "l4t", "jetpack", "power_mode",
     )  # fmt: skip
+    estimate = {"value": 0.934, "low": 0.912, "high": 0.951}
     return {
         "schema": "fthnet-accuracy",
         "version": 1,
         "kit_version": "0.1.0",
         "measured_at": "2026-02-11T11:00:00+00:00",
-        "device": {name: known[name] for name in names},
+        "model": {
+            "name": "FTHNet demo",
+            "version": "1.2",
+            "weights_sha256": "5" * 64,
+            "thresholds": {"usable": 40, "good": 60},
+            "preprocessing": {},
+            "precisions": ["fp16", "fp32"],
+        },
+        "device": {name: device()[name] for name in names},
+        "method": {
+            "bootstrap": {"draws": 1000, "seed": 0, "level": 0.95, "interval": "percentile"},
+            "logistic_fit": False,
+            "score_of_no_retina": {"mos": 0, "classes": -1},
+        },
+        "data": [
+            {
+                "folder": "/data/fqs",
+                "images": 2,
+                "labels": "mos",
+                "split": "val",
+                "photographs": [{"file": "a.png", "mos": 20.0}, {"file": "b.png", "mos": 80.0}],
+            }
+        ],
+        "left_out": {"int8": "the bundle has none"},
+        "runs": [
+            {
+                "data": 0,
+                "precision": form,
+                "form": form,
+                "emulated": form == "fp16",
+                "backend": {"library": "onnxruntime 1.22", "provider": "CPUExecutionProvider", "threads": "2"},
+                "views": 1,
+                "images": 2,
+                "without_score": 1,
+                "metrics": {"PLCC": estimate, "SRCC": estimate | {"low": None}, "RMSE": estimate},
+                "ms_per_picture": {"median": 30.5, "p95": None},
+                "scores": [None, 78.0],
+                "ms": [30.0, 31.0],
+            }
+            for form in ("fp32", "fp16")
+        ],
+        "agreement": [
+            {
+                "data": 0,
+                "views": 1,
+                "reference": "fp32",
+                "form": "fp16",
+                "cost": {
+                    "images": 2,
+                    "mean": 0.05,
+                    "p99": 0.2,
+                    "worst": 0.3,
+                    "shift": 0.0,
+                    "srcc": 0.9999,
+                    "flips": 1,
+                },
+                "verdicts": {
+                    row: dict.fromkeys(("good", "usable", "reject"), 0) for row in ("good", "usable", "reject")
+                },
+                "changes": {"SRCC": estimate},
+            }
+        ],
         **changes,
     }
