@@ -176,8 +176,8 @@ class ReplayCamera:
         """Nothing to release."""
 
 
-def score_once(scorer: QualityScorer, pictures: Pictures) -> dict[str, float]:
-    """One picture, from its compressed form to the score: the stages in ms.
+def score_once(scorer: QualityScorer, pictures: Pictures) -> dict[str, float] | None:
+    """One picture, from its compressed form to the score: the stages in ms; None where it shows no retina.
 
     Raises:
         EngineError: the backend failed.
@@ -188,6 +188,8 @@ def score_once(scorer: QualityScorer, pictures: Pictures) -> dict[str, float]:
     score = scorer.score(image)
     if score.reason == "engine_fault":
         raise EngineError("expected a score, found engine_fault; `fthnet doctor` looks for the reason")
+    if score.value is None:
+        return None
     return {pictures.stage: 1e3 * (decoded - started), **score.stage_ms}
 
 
@@ -221,7 +223,7 @@ def measure(
         first_ms = 1e3 * (time.perf_counter() - loaded)
         report("steady state")
         with Monitor(plan.period_s, root) as monitor:
-            samples = sample(lambda: full_stages(score_once(scorer, pictures)), plan.limit)
+            samples = sample(lambda: score_once(scorer, pictures), plan.limit)
         idle = [measure_idle(scorer, pictures, pause, report) for pause in plan.idle_s]
         capture = measure_capture(scorer, plan, report) if plan.capture_s else None
         facts = scorer.backend.describe()
@@ -235,14 +237,14 @@ def measure(
         "kit_version": version("fthnet-edge-kit"),
         "measured_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-        "model": model_facts(bundle, precision, facts, views),
+        "model": {**model_facts(bundle, precision, facts, views), "form": running(precision, facts)},
         "pictures": pictures.describe(),
         "device": before.to_dict(),
         "device_after": after.to_dict(),
         "clock": {"name": "time.perf_counter", "resolution_ms": clock_resolution_ms(), "garbage_collection": "off"},
         "load_ms": 1e3 * (loaded - began),
         "first_ms": first_ms,
-        "first_stages_ms": first,
+        "first_stages_ms": first or {},
         "warm_up": {
             "samples": discarded,
             "settled": discarded is not None,
@@ -261,11 +263,6 @@ def measure(
             steady.started_s, steady.total.tolist(), conditions(before, after, monitor, discarded is not None)
         ),
     }
-
-
-def full_stages(stages: dict[str, float]) -> dict[str, float]:
-    """Stages of a picture without a retina end at the gate: the others took no time."""
-    return {"infer": 0.0, "post": 0.0, **stages}
 
 
 def model_facts(bundle: Bundle, precision: str, facts: dict[str, str], views: int) -> dict[str, Any]:
@@ -321,6 +318,7 @@ def steady_facts(samples: Samples, steady: Samples) -> dict[str, Any]:
         "started_s": [round(at, 6) for at in samples.started_s],
         "summary": {stage: summary(values) for stage, values in steady.stages.items()},
         "throughput_fps": len(steady.started_s) / seconds,
+        "without_score": samples.skipped,
     }
 
 
@@ -351,6 +349,8 @@ def measure_capture(scorer: QualityScorer, plan: Plan, report: Report) -> dict[s
         if time.monotonic() >= ends:
             break
     found = loop.summary
+    if not latency:
+        raise EngineError(f"live loop: expected scores within {plan.capture_s:g} s, found {dict(found.reasons)}")
     overhead = [late - old - own for late, old, own in zip(latency, age, stages, strict=True)]
     return {
         "fps": plan.fps,

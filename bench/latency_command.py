@@ -72,8 +72,7 @@ def latency(
     from fthnet_kit.bench.comparison import compare_in_turn, compare_with_file, other_of
     from fthnet_kit.bench.latency import Pictures, encode, measure, measure_cold_start, simulated_frames
     from fthnet_kit.bench.latency_report import latency_page, latency_tables
-    from fthnet_kit.bench.results import read_results, write_results
-    from fthnet_kit.edge.atomic import write_atomically
+    from fthnet_kit.bench.results import read_results, write_file, write_results
     from fthnet_kit.edge.bundle import Bundle
     from fthnet_kit.edge.scorer import QualityScorer
 
@@ -110,7 +109,7 @@ def latency(
         write_results(json_file, content)
         click.echo(f"results: {json_file}")
     if html_file is not None:
-        write_atomically(html_file, latency_page(content))
+        write_file(html_file, latency_page(content))
         click.echo(f"page: {html_file}")
 
 

@@ -128,7 +128,7 @@ def facts(content: Content) -> dict[str, str]:
     machine = [device["model"], device.get("cpu_model"), device.get("power_mode")]
     return {
         "model": f"{model['name']} {model['version']}, {model['manufacturer']}; weights {model['weights_sha256'][:12]}",
-        "precision": f"{model['precision']}, {_count(model['views'], 'view')}",
+        "precision": f"{model.get('form', model['precision'])}, {_count(model['views'], 'view')}",
         "backend": backend_of(content),
         "device": ", ".join(dict.fromkeys(str(fact) for fact in machine if fact)) or "not known",
         "pictures": f"{pictures['width']} × {pictures['height']}, {pictures['source']}",

@@ -25,7 +25,8 @@ tr{border-bottom:1px solid var(--line)}.numbers td,.numbers th{white-space:nowra
 .numbers td:not(:first-child),.numbers th:not(:first-child){text-align:right}
 .numbers td:first-child,.numbers th:first-child{position:sticky;left:0;background:var(--ground);padding-left:0}
 .wide td{min-width:4.5rem;max-width:34rem;vertical-align:top}.wide td:first-child{min-width:8.5rem}
-.wide td:first-child,.wide th:first-child{padding-left:0}div+div{margin-top:1rem}.charts,.plot{margin-top:.6rem}
+.wide td:first-child,.wide th:first-child{padding-left:0}.summary td:last-child{min-width:14rem}
+div+div{margin-top:1rem}.charts,.plot{margin-top:.6rem}
 .cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(6.4rem,1fr));gap:.6rem;margin:1rem 0}
 .cards p{margin:0;background:var(--card);border-radius:.5rem;padding:.6rem .8rem;font-size:.85rem;color:var(--soft)}
 .cards b{display:block;font-size:1.5rem;line-height:1.2;color:var(--text);font-variant-numeric:tabular-nums}
@@ -55,7 +56,8 @@ background:var(--data)}nav ol{margin:.3rem 0;padding-left:1.4rem}nav a{text-deco
 @media (max-width:40rem){dl{grid-template-columns:minmax(4rem,34%) 1fr}.plot{margin-left:2.7rem}}
 @media print{body{font-size:10.5pt}main{max-width:none;padding:0}section>div,main>div{overflow:visible}
 table{font-size:8.5pt}td,th{padding:.1rem .35rem}
-.numbers td,.numbers th{white-space:normal}figure,.box,.cards,tr{break-inside:avoid}h2,h3{break-after:avoid}
+.numbers td,.numbers th{white-space:normal}.wide td{min-width:0!important}
+figure,.box,.cards,tr{break-inside:avoid}h2,h3{break-after:avoid}
 .result{break-before:page}}
 """
 

@@ -42,8 +42,8 @@ def latency_rows(content: Content) -> Iterator[str]:
     stages = ", ".join(f"{stage} {steady[stage]['p50']:.1f}" for stage in steady if stage != "total")
     total = steady["total"]
     yield (
-        f"| JPEG frame {size} to score, {name} | p50 {total['p50']:.0f}, p95 {total['p95']:.0f}, p99 {total['p99']:.0f} "
-        f"ms ({stages}); {content['steady']['throughput_fps']:.1f} a second | {command} |"
+        f"| JPEG frame {size} to score, {name} | "
+        f"p50 {total['p50']:.0f}, p95 {total['p95']:.0f}, p99 {total['p99']:.0f} ms ({stages}); {content['steady']['throughput_fps']:.1f} a second | {command} |"
     )
     if content["capture"]:
         capture = content["capture"]

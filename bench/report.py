@@ -103,7 +103,7 @@ def summary_parts(found: Sequence[Found]) -> list[str]:
     }
     unstable = [name for name, each in ((each.name, each.content) for each in found) if each.get("unstable")]
     return [
-        html_table(COLUMNS, rows, "wide"),
+        html_table(COLUMNS, rows, "wide summary"),
         soft(SUMMARY_MEANING),
         *([soft("Median from a frame to its score:"), bars(latencies, "ms")] if len(latencies) > 1 else []),
         *([paragraph(f"{UNSTABLE.removesuffix(', because…')}: {', '.join(unstable)}.")] if unstable else []),

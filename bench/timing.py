@@ -15,9 +15,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from fthnet_kit.edge.errors import InputError
+
 WINDOW = 20  # samples whose median is compared with the settled half
 MOST_WARM_UP = 0.5  # of the samples; what has not settled by then never did
 PERCENTILES = (50, 90, 95, 99)
+MOST_SKIPPED = 1000
 
 
 @dataclass(frozen=True)
@@ -39,10 +42,12 @@ class Samples:
     Attributes:
         stages: milliseconds, by stage; every stage has one value a run, `total` among them.
         started_s: when each run began, seconds after the first.
+        skipped: runs that did not count.
     """
 
     stages: dict[str, list[float]] = field(default_factory=dict)
     started_s: list[float] = field(default_factory=list)
+    skipped: int = 0
 
     def add(self, started_s: float, stages: Mapping[str, float]) -> None:
         """One run."""
@@ -57,23 +62,33 @@ class Samples:
 
     def after(self, first: int) -> Samples:
         """Without the first runs."""
-        return Samples({stage: ms[first:] for stage, ms in self.stages.items()}, self.started_s[first:])
+        return Samples({stage: ms[first:] for stage, ms in self.stages.items()}, self.started_s[first:], self.skipped)
 
 
-def sample(run: Callable[[], Mapping[str, float]], limit: Limit) -> Samples:
+def sample(run: Callable[[], Mapping[str, float] | None], limit: Limit) -> Samples:
     """Time a function that tells the stages of each call, until the limit is reached.
 
     Args:
-        run: does the thing once and returns its stages in ms, without `total`.
+        run: does the thing once and returns its stages in ms, without `total`; None: does not count.
         limit: how long.
+
+    Raises:
+        InputError: a thousand calls in a row did not count.
     """
-    samples = Samples()
+    samples, idle = Samples(), 0
     with no_garbage_collection():
         began = time.perf_counter()
         while not limit.reached(len(samples.started_s), time.perf_counter() - began):
             started = time.perf_counter()
             stages = run()
             ended = time.perf_counter()
+            if stages is None:
+                idle += 1
+                samples.skipped += 1
+                if idle == MOST_SKIPPED:
+                    raise InputError(f"expected pictures that get a score, found {MOST_SKIPPED} in a row without one")
+                continue
+            idle = 0
             samples.add(started - began, {**stages, "total": 1e3 * (ended - started)})
     return samples
 

@@ -69,8 +69,8 @@ def check_builds(
         report: hears what is being built.
 
     Yields:
-        One result a build; also where this TensorRT lacks a kernel for a GPU, as for FP32 products on Turing (SM75), which every
-        precision has some of.
+        One result a build; also where this TensorRT lacks a kernel for a GPU, as for the FP32
+        products, of which every precision has some, on Turing (SM75).
 
     Raises:
         EngineError: a graph is refused, with the node's name, or a build fails.
