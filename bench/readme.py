@@ -40,11 +40,9 @@ def latency_rows(content: Content) -> Iterator[str]:
     name = f"{model['precision'].upper() if model['precision'] != 'auto' else 'FP32'}, {model['backend']['library']}"
     size = f"{content['pictures']['width']}×{content['pictures']['height']}"
     stages = ", ".join(f"{stage} {steady[stage]['p50']:.1f}" for stage in steady if stage != "total")
-    total = steady["total"]
-    yield (
-        f"| JPEG frame {size} to score, {name} | "
-        f"p50 {total['p50']:.0f}, p95 {total['p95']:.0f}, p99 {total['p99']:.0f} ms ({stages}); {content['steady']['throughput_fps']:.1f} a second | {command} |"
-    )
+    total = ", ".join(f"{name} {steady['total'][name]:.0f}" for name in ("p50", "p95", "p99"))
+    rate = content["steady"]["throughput_fps"]
+    yield f"| JPEG frame {size} to score, {name} | {total} ms ({stages}); {rate:.1f} a second | {command} |"
     if content["capture"]:
         capture = content["capture"]
         late, age, loop = (capture["summary"][name] for name in ("capture to score", "frame age", "loop overhead"))

@@ -59,7 +59,7 @@ def read_ranges(path: Path, key: Mapping[str, Any]) -> dict[str, LayerCalibratio
         return {name: _layer(layer) for name, layer in content["layers"].items()}
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: expected a ranges file, found something else ({error}); delete it") from error
 
 
