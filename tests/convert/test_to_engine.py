@@ -815,7 +815,7 @@ NO_DRIVER = {"pycuda": "", "pycuda/driver": "raise ImportError('libcuda.so.1: ca
 @pytest.mark.parametrize(
     ("packages", "code", "word"),
     [
-        ({name: ABSENT.format(name) for name in ("tensorrt", "tensorrt_rtx")}, 8, "fthnet-edge-kit[tensorrt]"),
+        ({name: ABSENT.format(name) for name in ("tensorrt", "tensorrt_rtx")}, 8, "pip install tensorrt"),
         ({"tensorrt": "__version__ = '10.3.0'", "pycuda": ABSENT.format("pycuda")}, 8, "needs pycuda"),
         ({"tensorrt": "__version__ = '10.3.0'", **NO_DRIVER}, 6, "expected a CUDA driver"),
         (NO_DRIVER, 6, "expected a CUDA driver"),

@@ -77,7 +77,7 @@ def reasons(results: list[LiveResult]) -> list[str | None]:
 
 
 def test_a_fast_camera_and_a_slow_scorer() -> None:
-    """60 fps in, 5 fps scored: no frame older than one interval, every drop counted, memory flat."""
+    """60 fps in, 5 fps scored: no frame waits for another, every drop counted, memory flat."""
     camera = ScriptedCamera(picture, fps=60, frames=360)
     loop = LiveLoop(lambda: camera, fake_scorer(seconds=0.2))
     ages, dropped, peaks = [], [], []
@@ -88,7 +88,7 @@ def test_a_fast_camera_and_a_slow_scorer() -> None:
         peaks.append(tracemalloc.get_traced_memory()[0])
     tracemalloc.stop()
     assert len(ages) > 20
-    assert np.percentile(ages, 95) <= 1000 / 60
+    assert np.percentile(ages, 95) < 100  # half a scoring: a frame that had waited for one would be 200 ms old
     assert loop.summary.captured == 360
     assert loop.summary.captured == loop.summary.scored + loop.summary.dropped
     assert dropped == sorted(dropped)
@@ -212,14 +212,25 @@ def test_a_file_without_frames_is_an_error() -> None:
         list(LiveLoop(lambda: ScriptedCamera(picture, live=False, frames=0), fake_scorer()).results())
 
 
-def test_a_source_that_breaks_with_an_unknown_error_does_not_hang_the_loop() -> None:
-    def script(index: int) -> Image:
-        if index == 3:
-            raise RuntimeError("driver bug")
-        return picture(index)
+def driver_bug(index: int) -> Image:
+    if index == 3:
+        raise RuntimeError("driver bug")
+    return picture(index)
 
-    with pytest.raises(RuntimeError, match="driver bug"):
-        list(LiveLoop(lambda: ScriptedCamera(script, fps=50), fake_scorer(), QUICK).results())
+
+def test_a_camera_that_raises_an_unknown_error_is_opened_again() -> None:
+    camera = ScriptedCamera(driver_bug, fps=50)
+    loop = LiveLoop(lambda: camera, fake_scorer(), QUICK)
+    results = collect(loop, lambda rs: bool(rs) and (rs[-1].score.frame_index or 0) > 6)
+    assert results[-1].score.value is not None
+    assert loop.summary.faults == {"camera": 1}
+    assert loop.summary.reconnects == 1
+
+
+def test_a_file_that_raises_an_unknown_error_ends_the_loop_in_one_line() -> None:
+    with pytest.raises(InputError, match="RuntimeError: driver bug") as caught:
+        list(LiveLoop(lambda: ScriptedCamera(driver_bug, live=False), fake_scorer(), QUICK).results())
+    assert "\n" not in str(caught.value)
 
 
 def test_stop_from_another_thread_ends_the_loop() -> None:
