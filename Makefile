@@ -4,7 +4,9 @@ DEMO_VENV := .venv-demo
 TEST_VENV := .venv-test
 DEMO_SOURCE ?= sim:?seconds=20&fps=15&seed=3
 
-.PHONY: demo test lint clean
+SOAK_MINUTES ?= 20
+
+.PHONY: demo test lint soak clean
 
 demo: $(DEMO_VENV)/installed  ## score the simulated fundus camera with the shipped model
 	rm -rf .demo
@@ -13,6 +15,9 @@ demo: $(DEMO_VENV)/installed  ## score the simulated fundus camera with the ship
 
 test: lint  ## everything that the tests need, then the tests
 	$(TEST_VENV)/bin/python -m pytest $(PYTEST_ARGS)
+
+soak: $(TEST_VENV)/installed  ## the real run against a camera with a fault every few seconds
+	$(TEST_VENV)/bin/fthnet bench soak --minutes $(SOAK_MINUTES) --json .soak.json
 
 lint: $(TEST_VENV)/installed
 	$(TEST_VENV)/bin/ruff check .
@@ -34,4 +39,4 @@ $(TEST_VENV)/installed: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(DEMO_VENV) $(TEST_VENV) .demo build *.egg-info
+	rm -rf $(DEMO_VENV) $(TEST_VENV) .demo .soak.json build *.egg-info

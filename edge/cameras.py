@@ -28,11 +28,15 @@ import cv2
 
 from fthnet_kit.edge.errors import CameraError, InputError
 from fthnet_kit.edge.frame import Frame
-from fthnet_kit.edge.images import IMAGE_SUFFIXES, read_image
-from fthnet_kit.edge.preprocess import to_bgr8
+from fthnet_kit.edge.images import IMAGE_SUFFIXES, decode, is_truncated_jpeg, read_image
+from fthnet_kit.edge.preprocess import Image, to_bgr8
 from fthnet_kit.edge.simulated_camera import Session, SimulatedCamera
 
-NETWORK_TIMEOUT_MS = 5000
+OPEN_TIMEOUT_MS = 4000  # of a stream, the first time
+QUICK_OPEN_TIMEOUT_MS = 1500  # of one that is known to open in less than a third of it
+PATIENT_OPEN_EVERY = 4  # attempts that ran out of time: the camera may have become slower
+READ_TIMEOUT_MS = 1500
+PASSWORDS = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".m4v", ".mpg", ".mpeg", ".webm", ".mjpg", ".mjpeg")
 CAMERA_OPTIONS = {
     "width": cv2.CAP_PROP_FRAME_WIDTH,
@@ -81,7 +85,11 @@ class Source(Protocol):
 
 
 class VideoCapture:
-    """A camera, stream or video file through OpenCV."""
+    """A camera, stream or video file through OpenCV.
+
+    Of an MJPEG stream OpenCV hands out the encoded pictures, and they are decoded here: its own decoder fills what
+    a truncated JPEG lacks, stretches pictures of another resolution to the first one's, and says nothing about either.
+    """
 
     def __init__(
         self,
@@ -100,7 +108,20 @@ class VideoCapture:
         self._options = dict(options or {})
         self._fourcc = fourcc
         self._capture: cv2.VideoCapture | None = None
+        self._encoded = False
         self._index = 0
+        self._opened_in_ms: float | None = None
+        self._timeouts = 0
+
+    @property
+    def _is_stream(self) -> bool:
+        """Whether it comes over a network, through FFmpeg."""
+        return self.live and self._backend == cv2.CAP_FFMPEG
+
+    @property
+    def name(self) -> str:
+        """The target, without a password."""
+        return PASSWORDS.sub("…", str(self.target))
 
     def open(self) -> None:
         """Open and apply the options.
@@ -109,16 +130,20 @@ class VideoCapture:
             CameraError: OpenCV cannot open it (a camera or stream).
             InputError: the same for a file.
         """
+        began = time.monotonic()
         capture = cv2.VideoCapture(self.target, self._backend, self._parameters())
         if not capture.isOpened():
             capture.release()
+            self._timeouts += 1e3 * (time.monotonic() - began) >= QUICK_OPEN_TIMEOUT_MS
             if self.live:
                 raise CameraError(
-                    f"{self.target}: expected a camera or stream, found none; is it plugged in and free?{self._hint()}"
+                    f"{self.name}: expected a camera or stream, found none; is it plugged in and free?{self._hint()}"
                 )
-            raise InputError(f"{self.target}: expected a video, found something that OpenCV cannot open")
+            raise InputError(f"{self.name}: expected a video, found something that OpenCV cannot open")
         fps = capture.get(cv2.CAP_PROP_FPS)
         self.fps = fps if 0 < fps < 1000 else None
+        self._opened_in_ms, self._timeouts = 1e3 * (time.monotonic() - began), 0
+        self._encoded = self._is_stream and _fourcc(capture) == b"MJPG" and capture.set(cv2.CAP_PROP_FORMAT, -1)
         self._capture = capture
 
     def _hint(self) -> str:
@@ -129,38 +154,71 @@ class VideoCapture:
 
     def _parameters(self) -> list[int]:
         """OpenCV's open-time parameters: formats for cameras, timeouts for streams."""
-        if self._backend == cv2.CAP_FFMPEG and self.live:
+        if self._is_stream:
             return [
                 cv2.CAP_PROP_OPEN_TIMEOUT_MSEC,
-                NETWORK_TIMEOUT_MS,
+                self._open_timeout_ms(),
                 cv2.CAP_PROP_READ_TIMEOUT_MSEC,
-                NETWORK_TIMEOUT_MS,
+                READ_TIMEOUT_MS,
             ]
         parameters = [cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*self._fourcc)] if self._fourcc else []
         for name, value in self._options.items():
             parameters += [CAMERA_OPTIONS[name], round(value)]
         return parameters
 
+    def _open_timeout_ms(self) -> int:
+        """Patience with one attempt: short with a camera known to be quick, so that its return is noticed soon."""
+        if self._opened_in_ms is None or self._timeouts % PATIENT_OPEN_EVERY == PATIENT_OPEN_EVERY - 1:
+            return OPEN_TIMEOUT_MS
+        return round(min(max(3 * self._opened_in_ms, QUICK_OPEN_TIMEOUT_MS), OPEN_TIMEOUT_MS))
+
     def read(self) -> Frame | None:
         """The next frame; its time is taken after the grab, before decoding."""
-        capture = self._capture
-        if capture is None or not capture.grab():
+        capture, began_ns = self._capture, time.monotonic_ns()
+        if capture is None or not _grab(capture):
             self.ended = not self.live
             return None
         captured_ns = time.monotonic_ns()
+        if self._is_stream and captured_ns - began_ns >= 1e6 * READ_TIMEOUT_MS:
+            return None  # nothing came in time: what this is was left over in the decoder
+        index, self._index = self._index, self._index + 1
+        try:
+            return Frame(self._retrieve(capture), index, captured_ns)
+        except (cv2.error, InputError) as error:
+            message = " ".join(str(error).split())
+            raise CorruptFrameError(self.name, f"{self.name}: frame {index} cannot be decoded: {message}") from error
+
+    def _retrieve(self, capture: cv2.VideoCapture) -> Image:
+        """The picture that was grabbed."""
         ok, image = capture.retrieve()
         if not ok or image is None or image.size == 0:
-            self._index += 1
-            raise CorruptFrameError(str(self.target), f"{self.target}: frame {self._index - 1} cannot be decoded")
-        frame = Frame(to_bgr8(image), self._index, captured_ns)
-        self._index += 1
-        return frame
+            raise InputError("expected a picture, found none")
+        if not self._encoded:
+            return to_bgr8(image)
+        data = image.tobytes()
+        decoded = None if is_truncated_jpeg(data) else decode(data)
+        if decoded is None:
+            raise InputError(f"expected a whole JPEG, found {len(data)} bytes of something else")
+        return decoded
 
     def close(self) -> None:
         """Release the capture."""
         capture, self._capture = self._capture, None
         if capture is not None:
             capture.release()
+
+
+def _fourcc(capture: cv2.VideoCapture) -> bytes:
+    """The four letters of a stream's codec."""
+    return (int(capture.get(cv2.CAP_PROP_FOURCC)) & 0xFFFFFFFF).to_bytes(4, "little")
+
+
+def _grab(capture: cv2.VideoCapture) -> bool:
+    """Whether there is a next picture; where OpenCV raises, there is none."""
+    try:
+        return capture.grab()
+    except cv2.error:
+        return False
 
 
 class ImageFiles:
@@ -249,12 +307,13 @@ def _ending_in_appsink(pipeline: str) -> str:
 
 
 def _session(query: str) -> Session:
-    options = _options("sim", query, {"seconds", "fps", "seed", "width", "height", "realtime"})
+    options = _options("sim", query, {"seconds", "fps", "seed", "width", "height", "realtime", "defect"})
+    defect = options.pop("defect", "")
     numbers = {name: _number("sim", name, text) for name, text in options.items()}
     for name in ("seed", "width", "height"):
         if name in numbers:
             numbers[name] = int(numbers[name])
-    return Session(**{**numbers, "realtime": bool(numbers.get("realtime", 1))})  # type: ignore[arg-type]
+    return Session(**{**numbers, "realtime": bool(numbers.get("realtime", 1))}, defect=defect)  # type: ignore[arg-type]
 
 
 def _options(what: str, query: str, known: set[str]) -> dict[str, str]:

@@ -15,8 +15,11 @@ from fthnet_kit.edge.errors import KitError
 from fthnet_kit.edge.lazy_group import LazyGroup
 
 COMMANDS = {
-    "run": "fthnet_kit.edge.commands:run",
+    "run": "fthnet_kit.edge.run_command:run",
     "score": "fthnet_kit.edge.commands:score",
+    "config": "fthnet_kit.edge.config_command:config_group",
+    "records": "fthnet_kit.edge.records_command:records",
+    "install-service": "fthnet_kit.edge.service_command:install_service",
     "doctor": "fthnet_kit.edge.doctor_command:doctor",
     "bench": "fthnet_kit.bench.commands:bench",
     "session": "fthnet_kit.bench.commands:session",

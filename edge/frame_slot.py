@@ -10,11 +10,12 @@ from fthnet_kit.edge.frame import Frame
 from fthnet_kit.edge.score import Reason
 
 INTERVAL_SMOOTHING = 0.1
+LONGEST_INTERVAL_NS = 1_000_000_000  # a longer pause is an outage and says nothing about the camera's rate
 
 
 @dataclass(frozen=True)
 class Grabbed:
-    """What a source gave: a frame, or a frame that must not be scored and why (`frozen`, `corrupt_frame`)."""
+    """What a source gave: a frame, or why there is none to score (`frozen`, `corrupt_frame`, `stalled`)."""
 
     frame: Frame | None
     reason: Reason | None = None
@@ -59,8 +60,8 @@ class FrameSlot:
             if self._closed:
                 return False
             now = time.monotonic_ns()
-            if self._put_ns:
-                step = now - self._put_ns
+            step = now - self._put_ns
+            if self._put_ns and step < LONGEST_INTERVAL_NS:
                 self._interval_ns += (step - self._interval_ns) * (INTERVAL_SMOOTHING if self._interval_ns else 1)
             self._put_ns = now
             self.captured += 1

@@ -4,6 +4,9 @@ An operator holds the camera before an eye for some seconds: the focus sweeps in
 drifts and shakes, the flash level wanders, the patient blinks, a lid hangs into the light. Every frame
 carries the truth of what was done to it, so that anyone can plot the score against it. The same seed
 gives the same session, frame for frame.
+
+With ``defect`` the hands are calm and one thing goes wrong, again and again, so that one can tell whether
+that thing is noticed: see `Mishap`.
 """
 
 from __future__ import annotations
@@ -28,6 +31,26 @@ NOISE_SEVERITY = 0.06
 EYE_IN_VIEW = 0.6  # total occlusion above this: lid closed or camera beside the pupil
 Truth = Mapping[str, float | bool]
 
+DEFECTS = (
+    "none",
+    "too_dark",
+    "too_bright",
+    "uneven",
+    "out_of_focus",
+    "move_left",
+    "move_right",
+    "move_up",
+    "move_down",
+    "hold_still",
+    "blink",
+    "lens_dirty",
+    "no_eye",
+)
+MISHAP_PERIOD_S = 5.0  # of which the first part is without the defect
+CALM_S = 2.0
+SHUT_S = 1.2  # how long the lid stays closed where the defect is "blink"
+MISHAP_FADE_S = 0.2  # from nothing to the whole defect
+
 
 @dataclass(frozen=True)
 class Session:
@@ -40,6 +63,7 @@ class Session:
         width, height: of a frame in pixels.
         realtime: deliver frames when they are due, as a camera does; otherwise as fast as they are read,
             as a file does.
+        defect: empty for a natural session; one of `DEFECTS` for calm hands and that one defect.
     """
 
     seconds: float = 30.0
@@ -48,12 +72,15 @@ class Session:
     width: int = 1280
     height: int = 960
     realtime: bool = True
+    defect: str = ""
 
     def __post_init__(self) -> None:
         if self.fps <= 0 or self.seconds < 0 or self.seed < 0:
             raise InputError(f"sim: expected fps > 0, seconds >= 0 and seed >= 0, found {self}")
         if min(self.width, self.height) < 64 or max(self.width, self.height) > 8000:
             raise InputError(f"sim: expected a frame of 64 to 8000 pixels, found {self.width}x{self.height}")
+        if self.defect and self.defect not in DEFECTS:
+            raise InputError(f"sim: defect: expected one of {', '.join(DEFECTS)}, found {self.defect!r}")
 
     @property
     def frames(self) -> int | None:
@@ -117,6 +144,77 @@ class Handling:
         }
 
 
+class Mishap(Handling):
+    """Calm hands and one defect: `CALM_S` without it, then with it until `MISHAP_PERIOD_S`, and again.
+
+    How strong it is, and from where it comes, is drawn anew each time. Dust is there all the time; an eye that
+    leaves does not come back. The truth carries, beside the usual numbers, ``defect`` (whether the defect is
+    there, whole) and ``strength`` (0 to 1).
+    """
+
+    def __init__(self, seed: int, defect: str) -> None:
+        super().__init__(seed)
+        self.defect = defect
+        self.seed = seed
+
+    def draw(self, t: float) -> Rng:
+        """The random numbers of the mishap at time `t`: the same for all its frames."""
+        return np.random.default_rng([self.seed, 3, int(t // MISHAP_PERIOD_S)])
+
+    def fade(self, t: float) -> float:
+        """How much of the mishap is there, 0 to 1."""
+        if self.defect in ("none", "lens_dirty"):
+            return float(self.defect == "lens_dirty")
+        since = (t if self.defect == "no_eye" else t % MISHAP_PERIOD_S) - CALM_S
+        if self.defect == "no_eye":
+            return float(np.clip(since / MISHAP_FADE_S, 0, 1))
+        until = (SHUT_S if self.defect == "blink" else MISHAP_PERIOD_S - CALM_S) - since
+        return float(np.clip(min(since, until) / MISHAP_FADE_S, 0, 1))
+
+    def strength(self, t: float) -> float:
+        """The severity of the mishap at time `t`: moderate to severe, 0.5 to 0.9, when it is whole."""
+        return self.fade(t) * float(self.draw(t).uniform(0.5, 0.9))
+
+    def place(self, t: float) -> tuple[float, float]:
+        """Offset of the field's centre, as a share of the field's diameter."""
+        roam = 0.8 if self.defect == "lens_dirty" else 0.12
+        x, y = (roam * value for value in super().place(t))
+        if self.defect == "hold_still":
+            x += self.fade(t) * 0.05 * self.strength(t) * np.sin(2 * np.pi * t / 0.45)
+            y += self.fade(t) * 0.05 * self.strength(t) * np.sin(2 * np.pi * t / 0.61)
+        steps = {"move_left": (-1, 0), "move_right": (1, 0), "move_up": (0, -1), "move_down": (0, 1)}
+        if self.defect in steps:
+            across, down = steps[self.defect]
+            far, aslant = 0.28 * self.strength(t), self.fade(t) * float(self.draw(t).uniform(-0.06, 0.06))
+            x += far * across + aslant * abs(down)
+            y += far * down + aslant * abs(across)
+        return x, y
+
+    def truth(self, t: float) -> dict[str, float | bool]:
+        """As for a natural session, with the defect's own truth."""
+        strength = self.strength(t)
+        here = {name: strength if self.defect == name else 0.0 for name in DEFECTS}
+        (x0, y0), (x1, y1) = self.place(t), self.place(t + 0.05)
+        defocus = here["out_of_focus"]
+        exposure = here["too_bright"] - here["too_dark"]
+        motion = float(np.clip(np.hypot(x1 - x0, y1 - y0) / 0.05 * 1.2, 0, 1))
+        off_centre = float(np.clip(np.hypot(x0, y0) / 0.25, 0, 1))
+        occlusion = self.fade(t) if self.defect in ("blink", "no_eye") else 0.0
+        others = here["uneven"] + 0.3 * here["lens_dirty"]
+        keeps = (1 - defocus) * (1 - abs(exposure)) * (1 - motion) * (1 - occlusion) * (1 - 0.3 * off_centre)
+        return {
+            "defocus": round(defocus, 4),
+            "exposure": round(exposure, 4),
+            "motion": round(motion, 4),
+            "occlusion": round(occlusion, 4),
+            "off_centre": round(off_centre, 4),
+            "severity": round(1 - keeps * (1 - others), 4),
+            "eye_in_view": occlusion <= EYE_IN_VIEW,
+            "strength": round(strength, 4),
+            "defect": self.fade(t) == 1,
+        }
+
+
 class SimulatedCamera:
     """A source of frames (`cameras.Source`) that plays a `Session`."""
 
@@ -124,7 +222,7 @@ class SimulatedCamera:
         self.session = session
         self.live = session.realtime
         self.fps: float | None = session.fps
-        self._handling = Handling(session.seed)
+        self._handling = Mishap(session.seed, session.defect) if session.defect else Handling(session.seed)
         self._photograph = read_image(Path(str(files(__package__) / "assets" / "retina.jpg")))
         self._index = 0
         self._started_ns: int | None = None
@@ -166,6 +264,8 @@ class SimulatedCamera:
         image = degrade(image, "under_exposure" if exposure < 0 else "over_exposure", abs(exposure), rng, field)
         if truth["occlusion"]:
             image = self._lid(image, float(truth["occlusion"]))
+        if isinstance(self._handling, Mishap):
+            image = self._mishap(image, self._handling, t, field)
         return degrade(image, "sensor_noise", NOISE_SEVERITY, rng, field), truth
 
     def _looked_at(self, t: float, field: float) -> Image:
@@ -192,6 +292,27 @@ class SimulatedCamera:
         return cv2.multiply(
             image, np.repeat(light, 3 * image.shape[1]).reshape(image.shape).astype(np.float32), dtype=cv2.CV_8U
         )
+
+    def _mishap(self, image: Image, mishap: Mishap, t: float, field: float) -> Image:
+        """What a natural session does not have: light from one side, dust on the lens."""
+        if mishap.defect == "uneven":
+            return degrade(image, "uneven_illumination", mishap.strength(t), mishap.draw(t), field)
+        if mishap.defect == "lens_dirty":
+            return self._dust(image, field)
+        return image
+
+    def _dust(self, image: Image, field: float) -> Image:
+        """Three to six grains on the front lens, far out of focus: soft dark spots that stay where they are."""
+        rng = np.random.default_rng([self.session.seed, 4])
+        height, width = image.shape[:2]
+        shade = np.zeros((height, width), np.float32)
+        for _ in range(int(rng.integers(3, 7))):
+            distance, angle = 0.38 * field * rng.uniform(0, 1) ** 0.5, rng.uniform(0, 2 * np.pi)
+            where = (round(width / 2 + distance * np.cos(angle)), round(height / 2 + distance * np.sin(angle)))
+            size = round(field * rng.uniform(0.012, 0.028))
+            cv2.circle(shade, where, size, float(rng.uniform(0.3, 0.6)), -1)
+        shade = cv2.GaussianBlur(shade, (0, 0), 0.006 * field)
+        return cv2.multiply(image, cv2.merge([1 - shade] * 3), dtype=cv2.CV_8U)
 
     def close(self) -> None:
         """Nothing to release."""

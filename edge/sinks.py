@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
 import queue
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
@@ -37,7 +35,7 @@ class BackgroundWorker(Generic[T]):
     """Handles items one by one in a thread of its own.
 
     Args:
-        handle: called with each item; an OSError (a full disk) is logged once, counted, and does not end the thread.
+        handle: called with each item; an error (a full disk) is logged once, counted, and does not end the thread.
         capacity: items that may wait; one more is dropped and counted in `lost`.
         name: of the thread and in the log.
     """
@@ -71,8 +69,8 @@ class BackgroundWorker(Generic[T]):
         while (item := self._queue.get()) is not None:
             try:
                 self._handle(item)
-            except OSError as error:
-                self._lose(str(error))
+            except Exception as error:  # whatever it is, the next item may be fine
+                self._lose(str(error) or type(error).__name__)
 
     def _lose(self, why: str) -> None:
         self.lost += 1
@@ -80,75 +78,14 @@ class BackgroundWorker(Generic[T]):
             LOG.warning("%s: cannot keep up: %s; scoring goes on, what is lost is counted", self._name, why)
             self._complained = True
 
-    def close(self) -> None:
-        """Wait for the queue to empty, but not for ever."""
+    def close(self) -> bool:
+        """Wait for the queue to empty, but not for ever; False where the thread is still at work."""
         try:
             self._queue.put(None, timeout=self.CLOSE_TIMEOUT_S)
         except queue.Full:
-            return
+            return False
         self._thread.join(self.CLOSE_TIMEOUT_S)
-
-
-class RecordsFile:
-    """JSON Lines, one record a result, appended.
-
-    A record is written whole or not at all: a torn last line, left by a power cut, is cut off when the
-    file is opened again, and a write that a full disk cut short is taken back.
-
-    Raises:
-        InputError: the file cannot be opened for appending, or holds something else than records; it is
-            left as it was.
-    """
-
-    CAPACITY = 10_000
-    SYNC_EVERY_S = 1.0
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.written = 0
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
-            raise InputError(f"{path}: expected a file that can be written, found {error.strerror}") from error
-        try:
-            self._end = _end_of_records(self._file, path)
-        except InputError:
-            os.close(self._file)
-            raise
-        self._synced_s = time.monotonic()
-        self._worker: BackgroundWorker[bytes] = BackgroundWorker(self._append, self.CAPACITY, "records")
-
-    @property
-    def lost(self) -> int:
-        """Records that could not be written."""
-        return self._worker.lost
-
-    def offer(self, result: LiveResult) -> None:
-        """Queue one record."""
-        self._worker.submit(json.dumps(result.to_dict(), separators=(",", ":")).encode() + b"\n")
-
-    def _append(self, line: bytes) -> None:
-        try:
-            if os.pwrite(self._file, line, self._end) != len(line):
-                raise OSError("no space left for a whole record")
-        except OSError:
-            os.ftruncate(self._file, self._end)
-            raise
-        self._end += len(line)
-        self.written += 1
-        if time.monotonic() - self._synced_s >= self.SYNC_EVERY_S:
-            os.fsync(self._file)
-            self._synced_s = time.monotonic()
-
-    def close(self) -> None:
-        """Write what waits, and make it durable."""
-        self._worker.close()
-        try:
-            os.fsync(self._file)
-            os.close(self._file)
-        except OSError as error:
-            LOG.warning("%s: %s", self.path, error)
+        return not self._thread.is_alive()
 
 
 class BestFrame:
@@ -182,29 +119,3 @@ class BestFrame:
     def close(self) -> None:
         """Finish the save that is under way or due."""
         self._worker.close()
-
-
-def _end_of_records(file: int, path: Path) -> int:
-    """Offset at which the next record belongs; ends a whole last record, cuts off a torn one."""
-    end = _end_of_last_line(file)
-    tail = os.pread(file, os.fstat(file).st_size - end, end)
-    if {os.pread(file, 1, 0), tail[:1]} - {b"", b"{"}:
-        raise InputError(f"{path}: expected a file of records, found something else; choose another name")
-    try:
-        json.loads(tail)
-    except ValueError:
-        os.ftruncate(file, end)
-        return end
-    return end + len(tail) + os.pwrite(file, b"\n", end + len(tail))
-
-
-def _end_of_last_line(file: int) -> int:
-    """Offset just after the last newline of an open file."""
-    end = os.fstat(file).st_size
-    while end > 0:
-        start = max(0, end - 65536)
-        newline = os.pread(file, end - start, start).rfind(b"\n")
-        if newline >= 0:
-            return start + newline + 1
-        end = start
-    return 0

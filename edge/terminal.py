@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import select
 import threading
 import time
 from collections import deque
 from types import TracebackType
+from typing import IO
 
 import numpy as np
 from rich.console import Console, Group
@@ -14,6 +16,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from fthnet_kit.edge.guide_sink import GuideSink
 from fthnet_kit.edge.live import LiveResult, LiveSummary
 
 HISTORY_S = 60.0
@@ -52,12 +55,14 @@ class TerminalView:
         console: where to draw.
         source: the source's URI, for the title.
         stale_s: a result older than this is not shown as current.
+        guide: has the hint to show.
     """
 
-    def __init__(self, console: Console, source: str, stale_s: float = 1.0) -> None:
+    def __init__(self, console: Console, source: str, stale_s: float = 1.0, guide: GuideSink | None = None) -> None:
         self._console = console
         self._source = source
         self._stale_s = stale_s
+        self._guide = guide
         self._lock = threading.Lock()
         self._latest: tuple[float, LiveResult] | None = None
         self._history: deque[tuple[float, float | None]] = deque()
@@ -83,7 +88,7 @@ class TerminalView:
             self._history.append((now, result.score.value))
             while self._history and now - self._history[0][0] > HISTORY_S:
                 self._history.popleft()
-        if self._live is None and now - self._plain_s >= PLAIN_EVERY_S:
+        if self._live is None and now - self._plain_s >= PLAIN_EVERY_S and _has_room(self._console.file):
             self._plain_s = now
             self._console.print(self._line(now), highlight=False)
 
@@ -123,10 +128,21 @@ class TerminalView:
             age = "-" if result is None or result.age_ms is None else f"{result.age_ms:.0f} ms"
             dropped = "-" if result is None else str(result.dropped)
             facts.add_row(f"{self._rate(now):.1f} fps", f"frame age {age}", f"dropped {dropped}")
+            hint = Text((self._guide.text if self._guide else None) or "", style="bold cyan")
             spark = Text(sparkline(list(self._history), now), style="cyan")
             return Panel(
-                Group(self._headline(now), spark, facts), title=f"fthnet run · {self._source}", width=SPARK_WIDTH + 4
+                Group(self._headline(now), hint, spark, facts),
+                title=f"fthnet run · {self._source}",
+                width=SPARK_WIDTH + 4,
             )
+
+
+def _has_room(output: IO[str]) -> bool:
+    """Whether a line can be written without waiting: nobody may be reading the pipe at our end."""
+    try:
+        return bool(select.select([], [output], [], 0)[1])
+    except (OSError, ValueError):  # no file of the system's: it never waits
+        return True
 
 
 def summary_table(summary: LiveSummary) -> Table:

@@ -36,8 +36,14 @@ HEAVY = (
     "matplotlib",
     "openpyxl",
     "PIL",
+    "paho",
+    "pyarrow",
+    "pydicom",
+    "prometheus_client",
+    "tornado",
 )
-NEEDS_TORCH = {  # modules that are nothing without PyTorch or ONNX: importing them names the extra
+NEEDS_EXTRA = {  # modules that are nothing without an optional library: importing them names the extra
+    "fthnet_kit.edge.server",
     "fthnet_kit.convert.graph",
     "fthnet_kit.convert.graph_writer",
     "fthnet_kit.convert.fp16_twin",
@@ -112,7 +118,7 @@ print(json.dumps(outcome))
 """
         )
     )
-    assert set(outcome) == NEEDS_TORCH
+    assert set(outcome) == NEEDS_EXTRA
     assert all("pip install 'fthnet-edge-kit[" in message for message in outcome.values())
 
 

@@ -1,0 +1,44 @@
+"""`fthnet install-service`: the kit starts with the machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from fthnet_kit.edge.config_command import VARIABLE
+
+
+@click.command("install-service")
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    envvar=VARIABLE,
+    default="/etc/fthnet/fthnet.toml",
+    show_default=True,
+    help="Configuration of the run.",
+)
+@click.option("--user", default="fthnet", show_default=True, help="Whom the service runs as.")
+@click.option("--print", "print_only", is_flag=True, help="Write the unit to stdout and change nothing.")
+def install_service(config: Path, user: str, print_only: bool) -> None:
+    """Write a systemd unit that runs a configuration from boot on, confined to what it needs.
+
+    It starts again after every end, and where scoring hangs for 30 seconds. Folders that the configuration
+    writes to are made, and given to the user.
+    """
+    from fthnet_kit.edge.config import load_config
+    from fthnet_kit.edge.errors import InputError
+    from fthnet_kit.edge.service import UNIT_PATH, check_unit, install, unit_text
+
+    loaded = load_config(config)
+    text = unit_text(loaded, user)
+    found = check_unit(text)
+    if found:
+        click.echo(f"systemd-analyze verify: {found}", err=True)
+    if print_only:
+        click.echo(text, nl=False)
+        return
+    if not Path("/run/systemd/system").is_dir():
+        raise InputError("expected a machine that systemd runs, found another; --print shows the unit")
+    install(UNIT_PATH, text, loaded, user)
+    click.echo(f"written: {UNIT_PATH}; now: systemctl daemon-reload && systemctl enable --now fthnet")

@@ -1,0 +1,412 @@
+"""The preview page in a real browser: scoring, guidance, the best shot, and every way in which it can go wrong."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from fthnet_kit.edge.frame import Frame
+from fthnet_kit.edge.live import LiveLoop
+from fthnet_kit.edge.preprocess import Image
+from fthnet_kit.edge.score import Reason
+from tests.bench.browser import chromium
+from tests.conftest import fake_scorer, make_card
+from tests.edge.test_live import ScriptedCamera, picture
+
+pytest.importorskip("tornado", reason="needs the extra [serve]")
+pytest.importorskip("prometheus_client", reason="needs the extra [serve]")
+pytest.importorskip("playwright.sync_api", reason="needs Playwright")
+
+from fthnet_kit.edge.server import Address, PreviewServer, Shot
+from tests.edge.test_server import make_result, wait_for
+
+TOKEN = "0123456789abcdef"
+WIDTHS = {375: 812, 1280: 800}
+PICTURES = Path(os.environ.get("FTHNET_PREVIEW_PICTURES", "/tmp"))
+
+
+@dataclass
+class Scene:
+    """What the stand-in for the live loop offers, twenty times a second."""
+
+    score: float | None = 74.0
+    reason: Reason | None = None
+    hint: str | None = None
+    shot: Shot | None = None
+    silent: bool = False
+
+
+@dataclass
+class Stage:
+    """A server with a thread that offers the scene; `decisions` is what the page asked for."""
+
+    image: Image
+    address: Address = field(default_factory=lambda: Address("127.0.0.1", 0))
+    token: str | None = None
+    scene: Scene = field(default_factory=Scene)
+    decisions: list[tuple[str, str]] = field(default_factory=list)
+    fault: OSError | None = None
+
+    def __post_init__(self) -> None:
+        self._stop = threading.Event()
+        self.open()
+        threading.Thread(target=self._offer, daemon=True).start()
+
+    def open(self) -> None:
+        card = make_card(name="demo", version="0.3.0")
+        self.server = PreviewServer(
+            self.address,
+            self.token,
+            card,
+            accept=lambda shot: self._decide("accept", shot),
+            retake=lambda shot: self._decide("retake", shot),
+            max_clients=2,
+        )
+        self.address = self.server.address
+
+    def close(self) -> None:
+        self._stop.set()
+        self.server.close()
+
+    def _decide(self, action: str, shot: str) -> None:
+        if self.fault is not None:
+            raise self.fault
+        self.decisions.append((action, shot))
+
+    def show(self, **scene: Any) -> None:
+        self.scene = Scene(**scene)
+
+    def make_shot(self, name: str = "shot-1") -> Shot:
+        return Shot(name, self.image, 86.0, "good", datetime.now(timezone.utc))
+
+    def _offer(self) -> None:
+        index = 0
+        while not self._stop.wait(0.05):
+            scene = self.scene
+            if scene.silent:
+                continue
+            wobble = 3 * np.sin(index / 9) if scene.score is not None else 0
+            value = None if scene.score is None else float(np.clip(scene.score + wobble, 0, 100))
+            result = make_result(value, scene.reason, index, size=(8, 8))
+            if result.frame is not None:
+                image = self.image.copy()
+                image[:4, :4] = index % 256
+                result = replace(result, frame=Frame(image, index, result.frame.captured_ns))
+            self.server.offer(result, scene.hint, scene.shot)
+            index += 1
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as found:
+        yield found
+
+
+VITALS = {"temperature_c": 51.5, "throttling": (), "memory_available_mb": 4312, "memory_total_mb": 8192}
+
+
+@pytest.fixture
+def stage(photograph: Image, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+    monkeypatch.setattr("fthnet_kit.edge.server.read_vitals", lambda: VITALS)
+    made = Stage(cv2.resize(photograph, (1280, round(1280 * photograph.shape[0] / photograph.shape[1]))))
+    yield made
+    made.close()
+
+
+class Tab:
+    """An open page that notes its messages and requests."""
+
+    def __init__(self, browser: Any, url: str, width: int = 1280, **options: Any) -> None:
+        self.messages: list[str] = []
+        self.requests: list[str] = []
+        self.context = browser.new_context(viewport={"width": width, "height": WIDTHS[width]}, **options)
+        self.page = self.context.new_page()
+        self.page.on("console", lambda message: self.messages.append(message.text))
+        self.page.on("pageerror", lambda error: self.messages.append(str(error)))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.goto(url)
+
+    def __enter__(self) -> Tab:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.context.close()
+
+    def text(self, name: str) -> str:
+        return self.page.locator(f"#{name}").text_content()
+
+    def wait(self, expression: str, seconds: float = 10) -> float:
+        """Wait until an expression holds; how long it took. (Playwright's own way needs `eval`, which our CSP bans.)"""
+        started = time.monotonic()
+        while not self.page.evaluate(expression):
+            assert time.monotonic() - started < seconds, (expression, self.page.locator("body").inner_text())
+            self.page.wait_for_timeout(30)
+        return time.monotonic() - started
+
+    def wait_for_text(self, name: str, text: str, seconds: float = 10) -> float:
+        return self.wait(f"document.getElementById('{name}').textContent.includes({text!r})", seconds)
+
+    def quiet(self, url: str) -> None:
+        """No message on the console, no request to anywhere else, nothing wider than the window."""
+        assert not self.messages
+        assert all(request.startswith(url) for request in self.requests)
+        assert self.page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+
+
+@pytest.mark.slow
+def test_the_score_changes_the_camera_goes_and_comes_back(browser: Any) -> None:
+    """The real loop with a camera that is unplugged."""
+    plugged = threading.Event()
+    plugged.set()
+    value = [75.0]
+
+    class Camera(ScriptedCamera):
+        def open(self) -> None:
+            self.refuse_opens = 0 if plugged.is_set() else 1
+            super().open()
+
+    camera = Camera(lambda index: picture(index) if plugged.is_set() else None, fps=20)
+    loop = LiveLoop(lambda: camera, fake_scorer(lambda images: value[0]))
+    server = PreviewServer(Address("127.0.0.1", 0), None, make_card(), summary=loop.summary)
+
+    def run() -> None:
+        for result in loop.results():
+            server.offer(result)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        with Tab(browser, server.url) as tab:
+            tab.wait_for_text("score", "75")
+            assert tab.text("verdict-word") == "Good"
+            value[0] = 31.0
+            tab.wait_for_text("score", "31", 3)
+            assert tab.text("verdict-word") == "Reject"
+            tab.wait("document.getElementById('picture').naturalWidth === 80")
+            plugged.clear()
+            assert tab.wait_for_text("banner-title", "Camera lost", 4) < 2
+            assert tab.text("score") == "–"
+            assert tab.text("camera") == "lost"
+            assert "cable" in tab.text("banner-words")
+            assert tab.page.locator("#old-picture").is_visible()
+            plugged.set()
+            tab.wait_for_text("score", "31")
+            assert not tab.page.locator("#banner").is_visible()
+            assert not tab.page.locator("#old-picture").is_visible()
+            tab.quiet(server.url)
+    finally:
+        loop.stop()
+        thread.join()
+        server.close()
+
+
+STATES: dict[str, tuple[dict[str, Any], str, str]] = {
+    "scoring": ({}, "verdict-word", "Good"),
+    "guidance": ({"score": 46.0, "hint": "Move a little to the left"}, "hint", "Move a little to the left"),
+    "best_shot": ({"score": 84.0, "shot": True}, "shot-score", "86"),
+    "camera_lost": ({"score": None, "reason": "no_frame"}, "banner-title", "Camera lost"),
+    "engine_fault": ({"score": None, "reason": "engine_fault"}, "banner-title", "Scoring has failed"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_five_states(browser: Any, stage: Stage, width: int) -> None:
+    url = stage.server.url
+    with Tab(browser, url, width) as tab:
+        tab.wait("document.getElementById('picture').naturalWidth > 0")
+        for score in (22.0, 47.0, 71.0, 58.0):  # something to see in the history
+            stage.show(score=score)
+            time.sleep(1.5)
+        for name, (scene, place, text) in STATES.items():
+            stage.show(**{**scene, "shot": stage.make_shot() if scene.get("shot") else None})
+            tab.wait_for_text(place, text)
+            if name == "best_shot":
+                tab.wait("document.getElementById('shot-picture').naturalWidth > 0")
+            time.sleep(0.3)
+            tab.page.screenshot(path=PICTURES / f"preview_{name}_{width}.png", full_page=True)
+            tab.quiet(url)
+
+
+@pytest.mark.parametrize(
+    ("reason", "title"),
+    [("stalled", "Camera gives no pictures"), ("frozen", "Picture is frozen"), ("engine_fault", "Scoring has failed")],
+)
+def test_faults_are_told_with_what_to_do(browser: Any, stage: Stage, reason: Reason, title: str) -> None:
+    with Tab(browser, stage.server.url) as tab:
+        tab.wait_for_text("verdict-word", "Good")
+        tab.wait("document.getElementById('picture').naturalWidth > 0")
+        stage.show(score=None, reason=reason)
+        assert tab.wait_for_text("banner-title", title) < 2
+        assert len(tab.text("banner-words")) > 20
+        assert (tab.text("score"), tab.text("verdict-word")) == ("–", "No score")
+        assert tab.page.locator("#banner").get_attribute("role") == "alert"
+        assert tab.page.locator("#old-picture").is_visible() == (reason != "engine_fault")  # that camera is well
+
+
+def test_guidance_is_large_and_goes_away(browser: Any, stage: Stage) -> None:
+    with Tab(browser, stage.server.url, 375) as tab:
+        stage.show(score=45.0, hint="<b>hold still</b>")
+        tab.wait_for_text("hint", "<b>hold still</b>")  # words, never markup
+        assert tab.text("verdict-word") == "Usable"
+        size = tab.page.evaluate("parseFloat(getComputedStyle(document.getElementById('hint')).fontSize)")
+        assert size >= 36
+        stage.show(score=None, reason="no_retina")
+        tab.wait_for_text("hint", "No retina in view")
+        assert not tab.page.locator("#banner").is_visible()
+        stage.show()
+        tab.wait("document.getElementById('hint').textContent === ''")
+
+
+def test_a_score_that_is_not_renewed_goes_after_a_second(browser: Any, stage: Stage) -> None:
+    with Tab(browser, stage.server.url) as tab:
+        tab.wait_for_text("verdict-word", "Good")
+        stage.show(silent=True)
+        assert tab.wait("document.getElementById('score').textContent === '–'") < 2
+        assert not tab.page.locator("#banner").is_visible()
+        tab.wait_for_text("banner-title", "Scoring has stopped", 3)
+        stage.show()
+        tab.wait_for_text("verdict-word", "Good")
+        tab.quiet(stage.server.url)
+
+
+@pytest.mark.slow
+def test_the_page_says_itself_that_the_connection_is_lost(browser: Any, stage: Stage) -> None:
+    with Tab(browser, stage.server.url) as tab:
+        tab.wait_for_text("verdict-word", "Good")
+        stage.server.close()
+        took = tab.wait_for_text("banner-title", "No connection", 5)
+        assert took < 3
+        assert tab.text("score") == "–"
+        stage.open()
+        tab.wait_for_text("verdict-word", "Good", 15)
+        tab.wait("document.getElementById('picture').naturalWidth > 0")
+        assert not tab.page.locator("#banner").is_visible()
+
+
+def test_the_best_shot_is_accepted_by_mouse_and_sent_back_by_key(browser: Any, stage: Stage) -> None:
+    url = stage.server.url
+    with Tab(browser, url) as tab, Tab(browser, url, 375) as phone:
+        tab.wait_for_text("verdict-word", "Good")
+        tab.page.keyboard.press("a")  # there is nothing to accept yet
+        stage.show(shot=stage.make_shot("one"))
+        tab.wait_for_text("shot-verdict", "Good")
+        tab.page.get_by_role("button", name="Accept").click()
+        tab.wait_for_text("outcome", "Accepted and kept")
+        for each in (tab, phone):
+            each.wait("document.getElementById('shot').hidden")
+        stage.show(shot=stage.make_shot("two"))
+        phone.wait("!document.getElementById('shot').hidden")
+        phone.page.keyboard.press("r")
+        phone.wait_for_text("outcome", "take another")
+        tab.wait("document.getElementById('shot').hidden")
+        stage.show(shot=stage.make_shot("three"))
+        tab.wait("!document.getElementById('shot').hidden")
+        tab.page.get_by_role("button", name="Accept").focus()
+        tab.page.keyboard.press("Enter")
+        wait_for(lambda: len(stage.decisions) == 3)
+        assert stage.decisions == [("accept", "one"), ("retake", "two"), ("accept", "three")]
+        for each in (tab, phone):
+            each.quiet(url)
+
+
+def test_a_decision_that_fails_is_told(browser: Any, stage: Stage) -> None:
+    stage.fault = OSError("the disk is full")
+    with Tab(browser, stage.server.url) as tab:
+        stage.show(shot=stage.make_shot())
+        tab.wait("!document.getElementById('shot').hidden")
+        tab.page.keyboard.press("a")
+        tab.wait_for_text("outcome", "Not done: the disk is full")
+        stage.fault = None
+        tab.page.keyboard.press("a")
+        tab.wait_for_text("outcome", "Accepted")
+
+
+@pytest.mark.slow
+def test_one_viewer_too_many_is_told_so(browser: Any, stage: Stage) -> None:
+    url = stage.server.url
+    with Tab(browser, url) as one, Tab(browser, url) as two:
+        for tab in (one, two):
+            tab.wait_for_text("verdict-word", "Good")
+        with Tab(browser, url) as three:
+            three.wait_for_text("banner-words", "2 viewers are connected already", 10)
+            one.context.close()
+            three.wait_for_text("verdict-word", "Good", 15)
+
+
+def test_the_token_is_asked_for_and_leaves_the_address(browser: Any, photograph: Image) -> None:
+    stage = Stage(photograph[::4, ::4].copy(), token=TOKEN)
+    try:
+        with Tab(browser, stage.server.url, 375) as tab:
+            tab.page.screenshot(path=PICTURES / "preview_token_375.png")
+            tab.page.get_by_label("token").fill("wrong")
+            tab.page.get_by_role("button", name="Open").click()
+            tab.page.get_by_label("token").fill(TOKEN)
+            tab.page.get_by_role("button", name="Open").click()
+            tab.wait_for_text("verdict-word", "Good")
+            assert tab.page.url == stage.server.url
+            tab.wait("document.getElementById('picture').naturalWidth > 0")
+            stage.show(shot=stage.make_shot())
+            tab.wait("!document.getElementById('shot').hidden")
+            tab.page.get_by_role("button", name="Retake").click()
+            wait_for(lambda: stage.decisions == [("retake", "shot-1")])
+            (cookie,) = tab.context.cookies()
+            assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Strict")
+            assert cookie["value"] != TOKEN
+    finally:
+        stage.close()
+
+
+CONTRASTS = """() => {
+  const luminance = (rgb) => {
+    const parts = rgb.map((part) => {
+      const value = part / 255;
+      return value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4;
+    });
+    return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2];
+  };
+  const numbers = (colour) => colour.match(/[\\d.]+/g).map(Number);
+  const ground = (element) => {
+    for (let at = element; at; at = at.parentElement) {
+      const found = numbers(getComputedStyle(at).backgroundColor);
+      if (found.length === 3 || found[3] > 0.8) return found.slice(0, 3);
+    }
+    return [0, 0, 0];
+  };
+  const worst = [];
+  for (const element of document.querySelectorAll("body *")) {
+    const words = [...element.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim());
+    if (!words || !element.getClientRects().length || element.closest(".unseen")) continue;
+    const style = getComputedStyle(element);
+    const colour = element instanceof SVGElement ? style.fill : style.color;
+    const pair = [luminance(numbers(colour)), luminance(ground(element))].sort((a, b) => b - a);
+    const contrast = (pair[0] + 0.05) / (pair[1] + 0.05);
+    if (contrast < 4.5) worst.push(`${element.id || element.tagName} ${contrast.toFixed(1)}`);
+  }
+  return worst;
+}"""
+
+
+def test_contrast_names_and_motion(browser: Any, stage: Stage) -> None:
+    with Tab(browser, stage.server.url, reduced_motion="reduce") as tab:
+        for scene in (
+            {"score": 90.0, "hint": "hold still", "shot": stage.make_shot()},
+            {"score": 50.0},
+            {"score": 10.0},
+            {"score": None, "reason": "engine_fault"},
+        ):
+            stage.show(**scene)
+            time.sleep(0.5)
+            assert tab.page.evaluate(CONTRASTS) == []
+        assert tab.page.evaluate("getComputedStyle(document.getElementById('gauge-value')).transitionDuration") == "0s"
+        assert tab.page.evaluate("[...document.images].every((image) => image.alt)")

@@ -1,0 +1,838 @@
+"""The preview server over loopback: every endpoint, who may ask, limits, and a loop that nobody slows."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import math
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from fthnet_kit.edge.errors import InputError
+from fthnet_kit.edge.frame import Frame
+from fthnet_kit.edge.live import LiveLoop, LiveResult, LiveSummary
+from fthnet_kit.edge.score import Reason, Score
+from tests.conftest import fake_scorer, make_card
+from tests.edge.test_live import ScriptedCamera
+
+pytest.importorskip("tornado", reason="needs the extra [serve]")
+parser = pytest.importorskip("prometheus_client.parser", reason="needs the extra [serve]")
+server_module = pytest.importorskip("fthnet_kit.edge.server")
+
+from fthnet_kit.edge.server import (  # noqa: E402
+    Access,
+    Address,
+    PreviewServer,
+    Shot,
+    encode,
+    parse_address,
+    read_token,
+    read_vitals,
+)
+
+TOKEN = "0123456789abcdef"
+ANYWHERE = Address("0.0.0.0", 0)
+LOOPBACK = Address("127.0.0.1", 0)
+JSON = {"Content-Type": "application/json"}
+ENDED = (OSError, AssertionError, ValueError, AttributeError, http.client.HTTPException)  # how an answer can break off
+BEARER = {"Authorization": f"Bearer {TOKEN}"}
+
+
+def make_result(
+    value: float | None = 72.0, reason: Reason | None = None, index: int = 0, size: tuple[int, int] = (1200, 1600)
+) -> LiveResult:
+    stages = {"preprocess": 2.0, "gate": 0.1, "infer": 30.0, "post": 0.1}
+    score = Score(
+        value,
+        raw=value,
+        verdict=None if value is None else make_card().thresholds.verdict(value),
+        reason=reason,
+        frame_index=index,
+        stage_ms=stages,
+    )
+    frame = None
+    if reason not in ("no_frame", "stalled"):
+        frame = Frame(np.full((*size, 3), (20, 40, 60 + index % 190), np.uint8), index, time.monotonic_ns())
+    seen = frame is not None
+    return LiveResult(
+        score, frame, None, datetime.now(timezone.utc), 3.0 if seen else None, 35.0 if seen else None, index + 5, 4
+    )
+
+
+class Counts(LiveSummary):
+    """A summary whose count of reconnects comes from a function."""
+
+    def __init__(self, count: Callable[[], int]) -> None:
+        super().__init__()
+        self.count = count
+
+    def __getattribute__(self, name: str) -> Any:
+        return object.__getattribute__(self, "count")() if name == "reconnects" else object.__getattribute__(self, name)
+
+
+def make_shot(name: str = "shot-1") -> Shot:
+    return Shot(name, np.full((1200, 1800, 3), 90, np.uint8), 81.0, "good", datetime.now(timezone.utc))
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., PreviewServer]]:
+    servers: list[PreviewServer] = []
+
+    def start(address: Address = LOOPBACK, token: str | None = None, **options: Any) -> PreviewServer:
+        servers.append(PreviewServer(address, token, make_card(), **options))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+Answer = tuple[int, dict[str, str], bytes]
+
+
+def ask(
+    server: PreviewServer,
+    path: str,
+    headers: dict[str, str] | None = None,
+    method: str = "GET",
+    body: bytes | None = None,
+) -> Answer:
+    connection = http.client.HTTPConnection("127.0.0.1", server.address.port, timeout=10)
+    try:
+        connection.request(method, path, body, headers or {})
+        answer = connection.getresponse()
+        return answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
+    finally:
+        connection.close()
+
+
+def raw(server: PreviewServer, content: bytes, enough: int = 1 << 16, seconds: float = 10) -> bytes:
+    """What comes back for bytes that no client library would send."""
+    with socket.create_connection(("127.0.0.1", server.address.port), timeout=seconds) as connection:
+        connection.sendall(content)
+        found = b""
+        try:
+            while len(found) < enough and (part := connection.recv(65536)):
+                found += part
+        except OSError:  # closed with our bytes unread
+            pass
+        return found
+
+
+class Viewer:
+    """A connection to an endless answer, read piece by piece."""
+
+    def __init__(self, server: PreviewServer, path: str) -> None:
+        self.connection = http.client.HTTPConnection("127.0.0.1", server.address.port, timeout=10)
+        self.connection.request("GET", path)
+        self.answer = self.connection.getresponse()
+        self.status = self.answer.status
+
+    def __enter__(self) -> Viewer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.answer.close()
+        self.connection.close()
+
+    def event(self) -> dict[str, Any]:
+        while not (line := self.answer.readline()).startswith(b"data: "):
+            assert line, "the server ended the events"
+        return json.loads(line[6:])
+
+    def picture(self) -> np.ndarray:
+        while b"Content-Length" not in (line := self.answer.readline()):
+            assert line, "the server ended the pictures"
+        self.answer.readline()
+        jpeg = self.answer.read(int(line.split(b":")[1]))
+        return cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+
+
+def decide(server: PreviewServer, action: str, shot: object, **headers: str) -> tuple[int, dict[str, Any]]:
+    status, _, body = ask(server, f"/api/best/{action}", {**JSON, **headers}, "POST", json.dumps({"id": shot}).encode())
+    return status, json.loads(body)
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+# ---- where to listen, and with what token
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("8080", Address("127.0.0.1", 8080)),
+        ("127.0.0.1:8080", Address("127.0.0.1", 8080)),
+        ("localhost:80", Address("127.0.0.1", 80)),
+        ("[::1]:8080", Address("::1", 8080)),
+        ("127.0.0.5:1", Address("127.0.0.5", 1)),
+    ],
+)
+def test_addresses(text: str, expected: Address) -> None:
+    assert parse_address(text) == expected
+    assert parse_address(str(expected)) == expected
+    assert expected.loopback
+
+
+@pytest.mark.parametrize("text", ["0.0.0.0:8080", "192.168.1.7:8080", "[::]:8080", "[2001:db8::1]:8080"])
+def test_an_open_address_needs_a_token(text: str) -> None:
+    with pytest.raises(InputError, match=r"--serve-token-file FILE or in FTHNET_TOKEN"):
+        parse_address(text)
+    assert not parse_address(text, TOKEN).loopback
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "http", ":8080", "::1:8080", "[127.0.0.1]:80", "8080/", "99999", "1.2.3:80", "example.org:80", "-1", "٣"],
+)
+def test_what_is_no_address(text: str) -> None:
+    with pytest.raises(InputError, match="expected a port or IP-ADDRESS:PORT"):
+        parse_address(text, TOKEN)
+
+
+def test_tokens(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text(TOKEN + "\n")
+    assert read_token(file, {"FTHNET_TOKEN": "x" * 20}) == TOKEN
+    assert read_token(None, {"FTHNET_TOKEN": "x" * 20}) == "x" * 20
+    assert read_token(None, {}) is None
+    for bad in ("", "short", "with a space in it", "é" * 20):
+        file.write_text(bad)
+        with pytest.raises(InputError, match="expected a token"):
+            read_token(file, {})
+    with pytest.raises(InputError, match="expected a token"):
+        read_token(tmp_path / "none", {})
+
+
+def test_the_constructor_refuses_an_open_address_without_a_token(serve: Callable[..., PreviewServer]) -> None:
+    with pytest.raises(InputError, match="token"):
+        serve(ANYWHERE)
+
+
+def test_a_port_in_use_is_one_line(serve: Callable[..., PreviewServer]) -> None:
+    taken = serve().address
+    with pytest.raises(InputError, match="in use") as caught:
+        serve(taken)
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 3
+
+
+# ---- what is served
+
+
+def test_the_page_and_its_files(serve: Callable[..., PreviewServer]) -> None:
+    server = serve()
+    for path, kind in {
+        "/": "text/html",
+        "/preview.css": "text/css",
+        "/preview.js": "text/javascript",
+        "/icon.svg": "image/svg+xml",
+    }.items():
+        status, headers, body = ask(server, path)
+        assert status == 200
+        assert headers["content-type"].startswith(kind)
+        assert b"http://" not in body.replace(b"http://www.w3.org/", b"")
+        assert b"https://" not in body
+
+
+def test_every_answer_carries_the_security_headers(serve: Callable[..., PreviewServer]) -> None:
+    server = serve()
+    for path in ("/", "/healthz", "/metrics", "/nothing", "/api/best"):
+        _, headers, _ = ask(server, path)
+        policy = headers["content-security-policy"]
+        assert policy.startswith("default-src 'self';")
+        assert "frame-ancestors 'none'" in policy
+        assert "unsafe" not in policy
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["referrer-policy"] == "no-referrer"
+        assert headers["cache-control"] == "no-store"
+        assert "server" not in headers
+
+
+def test_events_tell_the_state(serve: Callable[..., PreviewServer]) -> None:
+    server = serve()
+    with Viewer(server, "/events") as viewer:
+        assert viewer.answer.headers["Content-Type"].startswith("text/event-stream")
+        first = viewer.event()
+        assert (first["results"], first["score"], first["camera"]) == (0, None, "waiting")
+        assert first["model"] == {"name": "test", "version": "1", "usable": 40, "good": 60}
+        for index in range(10):
+            server.offer(make_result(50.0 + index, index=index), hint="hold still", shot=make_shot())
+            time.sleep(0.01)
+        event = viewer.event()
+        while event["results"] < 10:
+            event = viewer.event()
+        assert (event["score"], event["verdict"], event["reason"]) == (59.0, "usable", None)
+        assert (event["hint"], event["shot"]["id"]) == ("hold still", "shot-1")
+        assert (event["captured"], event["dropped"], event["age_ms"]) == (14, 4, 3.0)
+        assert 0 < event["fps"] < 110
+        assert len(event["history"]) == 120
+        assert 50 <= event["history"][-1] <= 59 or event["history"][-2] is not None
+        server.offer(make_result(None, "no_frame"))
+        while event["results"] < 11:
+            event = viewer.event()
+        assert (event["score"], event["reason"], event["camera"]) == (None, "no_frame", "lost")
+        assert (event["hint"], event["shot"]) == (None, None)
+        again = viewer.event()  # a heartbeat: the same result, older
+        assert again["results"] == 11
+        assert again["result_age_ms"] > event["result_age_ms"]
+
+
+def test_events_are_not_more_than_ten_a_second_however_fast_the_scorer(serve: Callable[..., PreviewServer]) -> None:
+    server = serve()
+    with Viewer(server, "/events") as viewer:
+        viewer.event()
+        stop = threading.Event()
+
+        def work() -> None:
+            while not stop.wait(0.002):
+                server.offer(make_result(size=(8, 8)))
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        started = time.monotonic()
+        counts = [viewer.event()["results"] for _ in range(10)]
+        stop.set()
+        thread.join()
+        assert time.monotonic() - started > 0.8
+        assert counts == sorted(set(counts))
+        assert server.board.results > 20
+
+
+def test_pictures_are_small_and_made_only_while_someone_watches(
+    serve: Callable[..., PreviewServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+
+    def counting(*arguments: Any, **options: Any) -> bytes:
+        made.append(1)
+        return encode(*arguments, **options)
+
+    monkeypatch.setattr(server_module, "encode", counting)
+    server = serve()
+    for index in range(5):
+        server.offer(make_result(index=index))
+        time.sleep(0.05)
+    assert not made
+    with Viewer(server, "/stream.mjpg") as one, Viewer(server, "/stream.mjpg") as two:
+        for index in range(3):
+            server.offer(make_result(index=index))
+            shapes = {viewer.picture().shape for viewer in (one, two)}
+            assert shapes == {(720, 960, 3)}
+        assert len(made) <= 4  # once for both
+    wait_for(lambda: server.pictures.readers == 0)
+    before = len(made)
+    server.offer(make_result())
+    time.sleep(0.3)
+    assert len(made) == before
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_pictures_are_reduced_in_proportion(fast: bool, photograph: np.ndarray) -> None:
+    large = cv2.resize(photograph, (4000, 3000))
+    jpeg = encode(large, 960, 90, fast=fast)
+    small = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+    assert small.shape == (720, 960, 3)
+    expected = cv2.resize(large, (960, 720), interpolation=cv2.INTER_AREA)
+    assert np.abs(small.astype(int) - expected).mean() < 3
+
+
+def test_small_pictures_are_not_enlarged() -> None:
+    jpeg = encode(np.zeros((30, 40, 3), np.uint8), 960, 75)
+    assert cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR).shape == (30, 40, 3)
+
+
+def test_the_best_shot_is_shown_and_decided_on_once(serve: Callable[..., PreviewServer]) -> None:
+    decisions: list[tuple[str, str]] = []
+    server = serve(
+        accept=lambda shot: decisions.append(("accept", shot)), retake=lambda shot: decisions.append(("retake", shot))
+    )
+    assert ask(server, "/api/best")[0] == 404
+    assert ask(server, "/api/best.jpg")[0] == 404
+    assert decide(server, "accept", "shot-1")[0] == 409
+    server.offer(make_result(), shot=make_shot())
+    status, _, body = ask(server, "/api/best")
+    assert status == 200
+    assert (json.loads(body)["id"], json.loads(body)["score"]) == ("shot-1", 81.0)
+    status, headers, jpeg = ask(server, "/api/best.jpg")
+    assert (status, headers["content-type"]) == (200, "image/jpeg")
+    assert cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR).shape == (1067, 1600, 3)
+    assert decide(server, "accept", "an older one")[0] == 409
+    assert decide(server, "accept", "shot-1") == (200, {"id": "shot-1", "decision": "accept"})
+    assert decide(server, "retake", "shot-1")[0] == 409
+    server.offer(make_result(), shot=make_shot())  # the loop has not noticed yet
+    assert ask(server, "/api/best")[0] == 404
+    server.offer(make_result(), shot=make_shot("shot-2"))
+    assert decide(server, "retake", "shot-2")[0] == 200
+    assert decisions == [("accept", "shot-1"), ("retake", "shot-2")]
+
+
+def test_the_best_shot_of_an_eye_waits_until_it_is_decided_on(
+    serve: Callable[..., PreviewServer], tmp_path: Path
+) -> None:
+    """With the sink that takes best shots."""
+    best_shot = pytest.importorskip("fthnet_kit.edge.best_shot")
+    best = best_shot.BestShot(tmp_path)
+    server = serve(accept=lambda shot: best.accept(), retake=lambda shot: best.retake())
+
+    def look(value: float | None, at_s: float, reason: Reason | None = None) -> None:
+        result = make_result(value, reason, index=round(at_s * 10), size=(60, 80))
+        assert result.frame is not None
+        result = replace(result, frame=replace(result.frame, captured_ns=int(1e9 * at_s)))
+        best.offer(result)
+        server.offer(result, shot=Shot.of(best.shot))
+
+    for step in range(10):
+        look(70.0 + step, step / 10)
+    look(10.0, 1.0)
+    content = json.loads(ask(server, "/api/best")[2])
+    assert (content["id"], content["score"], content["verdict"]) == ("1-1-1", 79.0, "good")
+    assert decide(server, "retake", "1-1-1")[0] == 200
+    for step in range(11, 20):
+        look(70.0, step / 10)
+    look(10.0, 2.0)
+    content = json.loads(ask(server, "/api/best")[2])
+    assert decide(server, "accept", content["id"])[0] == 200
+    assert best.shot.accepted
+    look(60.0, 2.1)
+    assert ask(server, "/api/best")[0] == 404
+    best.close()
+    assert json.loads((tmp_path / "EYE-000001" / "best.json").read_text())
+
+
+def test_a_decision_that_fails_is_told_and_can_be_made_again(serve: Callable[..., PreviewServer]) -> None:
+    faults = [OSError("no space left on device"), ValueError("a bug with a /secret/path"), None]
+
+    def accept(shot: str) -> bool:
+        fault = faults.pop(0) if faults else True
+        if isinstance(fault, Exception):
+            raise fault
+        return bool(fault)
+
+    server = serve(accept=accept)
+    server.offer(make_result(), shot=make_shot())
+    assert decide(server, "accept", "shot-1") == (500, {"error": "no space left on device"})
+    assert decide(server, "accept", "shot-1") == (500, {"error": "Internal Server Error"})
+    assert decide(server, "accept", "shot-1") == (500, {"error": "it could not be done now; try again"})
+    assert decide(server, "accept", "shot-1")[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "status"),
+    [
+        ({}, b'{"id": "shot-1"}', 415),
+        ({"Content-Type": "text/plain"}, b'{"id": "shot-1"}', 415),
+        ({"Content-Type": "application/x-www-form-urlencoded"}, b"id=shot-1", 415),
+        (JSON, b"", 400),
+        (JSON, b"[]", 400),
+        (JSON, b"{}", 400),
+        (JSON, b"\xff", 400),
+        (JSON, b"[" * 4000, 400),
+        (JSON, b'{"id": ["shot-1"]}', 409),
+    ],
+)
+def test_decisions_of_another_form_are_refused(
+    serve: Callable[..., PreviewServer], headers: dict[str, str], body: bytes, status: int
+) -> None:
+    server = serve(accept=lambda shot: pytest.fail("decided"))
+    server.offer(make_result(), shot=make_shot())
+    assert ask(server, "/api/best/accept", headers, "POST", body)[0] == status
+
+
+# ---- health and metrics
+
+
+def test_health_follows_the_results(serve: Callable[..., PreviewServer]) -> None:
+    server = serve(current_s=0.3)
+
+    def health() -> tuple[int, dict[str, Any]]:
+        status, _, body = ask(server, "/healthz")
+        return status, json.loads(body)
+
+    status, content = health()
+    assert (status, content["reason"], content["engine"]) == (503, "waiting for the first result", "waiting")
+    assert content["version"]
+    server.offer(make_result())
+    status, content = health()
+    assert (status, content["status"], content["reason"], content["camera"]) == (200, "ok", None, "reading")
+    assert content["score_age_s"] < 0.3
+    server.offer(make_result(None, "no_frame"))
+    assert health()[0] == 200  # for a moment
+    time.sleep(0.35)
+    server.offer(make_result(None, "no_frame"))
+    status, content = health()
+    assert (status, content["reason"], content["camera"]) == (503, "no_frame", "lost")
+    assert content["score_age_s"] > 0.3
+    server.offer(make_result(None, "no_retina"))  # the camera sees, the network was not asked
+    assert health()[0] == 200
+    time.sleep(0.35)
+    server.offer(make_result(None, "engine_fault"))
+    status, content = health()
+    assert (status, content["reason"], content["engine"]) == (503, "engine_fault", "fault")
+    time.sleep(0.35)
+    status, content = health()
+    assert status == 503
+    assert content["reason"].startswith("no result for 0.")
+    server.offer(make_result())
+    assert health()[0] == 200
+    assert health()[1]["engine"] == "ok"
+
+
+def metrics_of(server: PreviewServer) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    status, headers, body = ask(server, "/metrics")
+    assert status == 200
+    assert headers["content-type"].startswith("text/plain")
+    families = parser.text_string_to_metric_families(body.decode())
+    return {(s.name, tuple(sorted(s.labels.items()))): s.value for f in families for s in f.samples}
+
+
+def test_metrics(serve: Callable[..., PreviewServer]) -> None:
+    server = serve(summary=LiveSummary(reconnects=3, faults=Counter(camera=2)), current_s=0.3)
+    assert math.isnan(metrics_of(server)[("fthnet_score", ())])
+    for index in range(4):
+        server.offer(make_result(65.0, index=index))
+    found = metrics_of(server)
+    assert found[("fthnet_score", ())] == 65.0
+    server.offer(make_result(None, "no_retina", index=4))
+    server.offer(make_result(None, "no_retina", index=5))
+    server.offer(make_result(None, "engine_fault", index=6))
+    with Viewer(server, "/events"):
+        wait_for(lambda: server.events.readers == 1)
+        found = metrics_of(server)
+    assert math.isnan(found[("fthnet_score", ())])
+    assert found[("fthnet_viewers", ())] == 1
+    assert found[("fthnet_frames_scored_total", ())] == 4
+    assert found[("fthnet_frames_captured_total", ())] == 11
+    assert found[("fthnet_frames_dropped_total", ())] == 4
+    assert found[("fthnet_camera_reconnects_total", ())] == 3
+    assert found[("fthnet_faults_total", (("where", "camera"),))] == 2
+    assert found[("fthnet_results_without_score_total", (("reason", "no_retina"),))] == 2
+    assert found[("fthnet_results_without_score_total", (("reason", "engine_fault"),))] == 1
+    assert found[("fthnet_score_points_bucket", (("le", "60.0"),))] == 0
+    assert found[("fthnet_score_points_bucket", (("le", "70.0"),))] == 4
+    assert found[("fthnet_stage_seconds_count", (("stage", "infer"),))] == 4
+    assert found[("fthnet_stage_seconds_sum", (("stage", "infer"),))] == pytest.approx(0.12)
+    assert found[("fthnet_frame_age_seconds_count", ())] == 4
+    assert found[("fthnet_capture_to_score_seconds_sum", ())] == pytest.approx(0.14)
+    assert found[("process_resident_memory_bytes", ())] > 1e6
+    (build,) = [dict(labels) for name, labels in found if name == "fthnet_build_info"]
+    assert set(build) == {"version", "model", "model_version"}
+
+
+def test_vitals_from_recorded_files(tmp_path: Path) -> None:
+    zone = tmp_path / "sys/class/thermal/thermal_zone0"
+    zone.mkdir(parents=True)
+    (zone / "type").write_text("gpu-thermal\n")
+    (zone / "temp").write_text("61500\n")
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/meminfo").write_text("MemTotal: 8000000 kB\nMemAvailable: 2000000 kB\n")
+    assert read_vitals(tmp_path) == {
+        "temperature_c": 61.5,
+        "throttling": (),
+        "memory_available_mb": 2048,
+        "memory_total_mb": 8192,
+    }
+    assert read_vitals(tmp_path / "none")["temperature_c"] is None
+
+
+# ---- who may ask
+
+
+@pytest.mark.parametrize("path", ["/stream.mjpg", "/events", "/api/best", "/healthz", "/metrics", "/nothing"])
+def test_nothing_without_the_token(serve: Callable[..., PreviewServer], path: str) -> None:
+    server = serve(ANYWHERE, TOKEN)
+    for headers in (
+        {},
+        {"Authorization": TOKEN},
+        {"Authorization": "Bearer"},
+        {"Authorization": f"Bearer {TOKEN}x"},
+        {"Authorization": "Bearer é"},
+        {"Authorization": f"Basic {TOKEN}"},
+        {"Cookie": f"fthnet_preview={TOKEN}"},
+        {"Cookie": "fthnet_preview="},
+    ):
+        status, answered, body = ask(server, path, {name: value.encode() for name, value in headers.items()})  # type: ignore[misc]
+        assert status == 401
+        assert answered["www-authenticate"] == "Bearer"
+        assert TOKEN.encode() not in body
+    assert ask(server, f"{path}?token={TOKEN}")[0] == 401  # only the page takes it from the address
+
+
+def test_the_token_opens(serve: Callable[..., PreviewServer]) -> None:
+    server = serve(ANYWHERE, TOKEN)
+    server.offer(make_result(), shot=make_shot())
+    assert ask(server, "/healthz", BEARER)[0] == 200
+    assert ask(server, "/api/best", {"Authorization": f"bearer {TOKEN}"})[0] == 200
+    assert decide(server, "accept", "shot-1")[0] == 401
+    assert decide(server, "accept", "shot-1", **BEARER)[0] == 200
+
+
+def test_the_token_in_the_address_becomes_a_cookie(serve: Callable[..., PreviewServer]) -> None:
+    server = serve(ANYWHERE, TOKEN)
+    status, headers, body = ask(server, "/")
+    assert status == 401
+    assert b'name="token"' in body
+    assert ask(server, "/preview.css")[0] == 200  # the page that asks needs it
+    assert ask(server, "/?token=wrong")[0] == 401
+    assert ask(server, "/?token=%ff")[0] in (400, 401)
+    status, headers, body = ask(server, f"/?token={TOKEN}")
+    assert status == 200
+    assert b"gauge" in body
+    cookie = headers["set-cookie"]
+    assert "HttpOnly" in cookie
+    assert "SameSite=Strict" in cookie
+    assert TOKEN not in cookie
+    session = {"Cookie": cookie.partition(";")[0]}
+    assert ask(server, "/", session)[0] == 200
+    assert ask(server, "/metrics", session)[0] == 200
+    other = serve(ANYWHERE, "fedcba9876543210")
+    assert ask(other, "/metrics", session)[0] == 401
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example", "10.0.0.1", "[", "", "a@b"]
+)
+def test_other_names_are_refused(serve: Callable[..., PreviewServer], host: str) -> None:
+    server = serve()
+    for path in ("/", "/healthz", "/stream.mjpg", "/preview.js"):
+        assert ask(server, path, {"Host": host})[0] in (400, 403)
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:9000", "127.0.0.1", "127.0.0.1:9000", "[::1]:80"])
+def test_loopback_names_are_served_on_any_port(serve: Callable[..., PreviewServer], host: str) -> None:
+    assert ask(serve(), "/", {"Host": host})[0] == 200  # ports are forwarded
+
+
+def test_on_the_network_addresses_and_the_own_name_are_served() -> None:
+    access = Access(Address("0.0.0.0", 80), TOKEN)
+    assert all(access.knows_host(host) for host in ("192.168.1.7:8080", "[fd00::7]", "localhost", socket.gethostname()))
+    assert not any(access.knows_host(host) for host in ("evil.example", "192.168.1.7.evil.example", ""))
+
+
+@pytest.mark.parametrize(
+    "origin", ["http://evil.example", "null", "http://127.0.0.1:1", "https://127.0.0.1.evil.example", "file://", "x"]
+)
+def test_other_origins_are_refused(serve: Callable[..., PreviewServer], origin: str) -> None:
+    server = serve(accept=lambda shot: pytest.fail("decided"))
+    server.offer(make_result(), shot=make_shot())
+    assert decide(server, "accept", "shot-1", Origin=origin)[0] == 403
+    assert ask(server, "/events", {"Origin": origin})[0] == 403
+
+
+def test_the_own_origin_is_served(serve: Callable[..., PreviewServer]) -> None:
+    server = serve()
+    server.offer(make_result(), shot=make_shot())
+    assert decide(server, "accept", "shot-1", Origin=f"http://127.0.0.1:{server.address.port}")[0] == 200
+
+
+# ---- what must not work
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/../pyproject.toml",
+        "/..%2f..%2fpyproject.toml",
+        "/%2e%2e/%2e%2e/etc/passwd",
+        "/assets/../../server.py",
+        "/preview/index.html",
+        "/index.html",
+        "/token.html",
+        "//etc/passwd",
+        "/preview.js/../../../etc/passwd",
+        "/preview.js%00.css",
+        "/..\\..\\etc\\passwd",
+        "/static/preview.js",
+        "/api/best/accept/../retake",
+        "http://evil.example/etc/passwd",
+    ],
+)
+def test_no_path_leaves_the_fixed_ones(serve: Callable[..., PreviewServer], path: str) -> None:
+    request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode()
+    answer = raw(serve(), request)
+    assert answer.split(b" ", 2)[1] in (b"400", b"403", b"404")
+    assert b"root:" not in answer
+    assert b"Traceback" not in answer
+
+
+def test_other_methods_are_refused(serve: Callable[..., PreviewServer]) -> None:
+    server = serve()
+    for method, path in [("POST", "/"), ("PUT", "/preview.js"), ("DELETE", "/api/best"), ("GET", "/api/best/accept")]:
+        assert ask(server, path, method=method)[0] == 405
+
+
+def test_a_bug_in_a_handler_shows_no_traceback(
+    serve: Callable[..., PreviewServer], caplog: pytest.LogCaptureFixture
+) -> None:
+    server = serve(summary=Counts(lambda: 1 // 0))
+    status, headers, body = ask(server, "/metrics")
+    assert (status, json.loads(body)) == (500, {"error": "Internal Server Error"})
+    assert "content-security-policy" in headers
+    assert "Traceback" not in caplog.text
+    assert "/metrics" in caplog.text
+
+
+def test_large_requests_are_refused(serve: Callable[..., PreviewServer]) -> None:
+    server = serve()
+    server.offer(make_result(), shot=make_shot())
+    assert b" 200 " not in raw(server, b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nX: " + b"x" * 70_000 + b"\r\n\r\n")
+    post = b"POST /api/best/accept HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+    assert b" 200 " not in raw(server, post + b"Content-Length: 5000\r\n\r\n" + b" " * 5000)
+    chunk = b"1000\r\n" + b" " * 4096 + b"\r\n"
+    assert b" 200 " not in raw(server, post + b"Transfer-Encoding: chunked\r\n\r\n" + 2 * chunk + b"0\r\n\r\n")
+    assert ask(server, "/healthz")[0] == 200
+
+
+@pytest.mark.parametrize("content", [b"", b"GET / HT", b"\x16\x03\x01\x02\x00", b"\r\n\r\n", b"GET /\r\n\r\n"])
+def test_half_requests_are_ended(
+    serve: Callable[..., PreviewServer], monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    monkeypatch.setattr(server_module, "IDLE_S", 0.3)
+    server = serve()
+    started = time.monotonic()
+    assert b" 200 " not in raw(server, content)
+    assert time.monotonic() - started < 5
+    assert ask(server, "/")[0] == 200
+
+
+def test_too_many_viewers(serve: Callable[..., PreviewServer]) -> None:
+    server = serve(max_clients=2)
+    with Viewer(server, "/events") as one, Viewer(server, "/events") as two:
+        assert (one.status, two.status) == (200, 200)
+        status, headers, body = ask(server, "/events")
+        assert (status, headers["retry-after"]) == (503, "5")
+        assert json.loads(body)["error"] == "2 viewers are connected already; close one of them"
+        assert ask(server, "/healthz")[0] == 503  # still answered: no result yet
+    wait_for(lambda: server.events.readers == 0)
+    with Viewer(server, "/events") as three:
+        assert three.status == 200
+
+
+def test_too_many_connections(serve: Callable[..., PreviewServer]) -> None:
+    server = serve(max_clients=1)
+    idle = [socket.create_connection(("127.0.0.1", server.address.port)) for _ in range(6)]
+    time.sleep(0.2)
+    with socket.create_connection(("127.0.0.1", server.address.port), timeout=5) as one_more:
+        assert one_more.recv(1) == b""
+    for connection in idle:
+        connection.close()
+
+    def answers() -> bool:
+        try:
+            return ask(server, "/")[0] == 200
+        except OSError:
+            return False
+
+    wait_for(answers)
+
+
+# ---- nobody slows the loop
+
+
+def noise(index: int) -> np.ndarray:
+    """A picture that a JPEG cannot make small."""
+    image = np.random.default_rng(index).integers(0, 40, (480, 640, 3), np.uint8)
+    image[:, :, 2] += 150
+    return image
+
+
+@contextlib.contextmanager
+def sleeper(server: PreviewServer, path: str) -> Iterator[socket.socket]:
+    """A viewer that asks and then reads nothing."""
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(("127.0.0.1", server.address.port))
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+        yield connection
+
+
+@pytest.mark.parametrize("path", ["/stream.mjpg", "/events"])
+def test_a_client_that_reads_nothing_slows_nobody(
+    serve: Callable[..., PreviewServer], monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """While one viewer sleeps, whom the server tolerates here, the loop runs to its end and another viewer reads on."""
+    monkeypatch.setattr(server_module, "SLOW_CLIENT_S", 600)
+    monkeypatch.setattr(server_module, "SEND_BUFFER_BYTES", 4096)
+    monkeypatch.setattr(server_module, "EVENT_EVERY_S", 0.01)
+    server = serve()
+    seen: list[int] = []
+    with sleeper(server, path), Viewer(server, path) as reader:
+        feed = server.events if path == "/events" else server.pictures
+        wait_for(lambda: feed.readers == 2)
+
+        def read() -> None:
+            with contextlib.suppress(*ENDED):
+                while True:
+                    _ = reader.event() if path == "/events" else reader.picture()
+                    seen.append(1)
+
+        threading.Thread(target=read, daemon=True).start()
+        loop = LiveLoop(lambda: ScriptedCamera(noise, fps=50, live=False, frames=60), fake_scorer())
+        for result in loop.results():
+            server.offer(result)
+        assert loop.summary.scored == server.board.results == 60
+        wait_for(lambda: server.offer(make_result()) or len(seen) >= 30, 60)
+        assert feed.readers == 2
+        assert feed.number >= 30
+
+
+def test_a_client_that_reads_nothing_is_disconnected(
+    serve: Callable[..., PreviewServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "SLOW_CLIENT_S", 0.3)
+    monkeypatch.setattr(server_module, "SEND_BUFFER_BYTES", 4096)
+    server = serve()
+    shown = make_result()
+    assert shown.frame is not None
+    shown = replace(shown, frame=replace(shown.frame, image=noise(0)))
+    with sleeper(server, "/stream.mjpg"):
+        wait_for(lambda: server.pictures.readers == 1)
+        wait_for(lambda: server.offer(shown) or server.pictures.readers == 0, 30)
+
+
+def test_offer_does_not_wait_for_a_server_that_hangs(serve: Callable[..., PreviewServer]) -> None:
+    release = threading.Event()
+    server = serve(summary=Counts(lambda: int(release.wait(20))))
+    asking = threading.Thread(target=lambda: ask(server, "/metrics"), daemon=True)
+    asking.start()
+    time.sleep(0.2)
+    for index in range(1000):
+        server.offer(make_result(index=index, size=(8, 8)))
+    assert not release.is_set()  # it still hangs
+    release.set()
+    asking.join(10)
+    assert metrics_of(server)[("fthnet_frames_scored_total", ())] == 1000
+
+
+def test_closing_ends_the_viewers_and_frees_the_port(serve: Callable[..., PreviewServer]) -> None:
+    server = serve()
+    with Viewer(server, "/events") as viewer, Viewer(server, "/stream.mjpg"):
+        viewer.event()
+        started = time.monotonic()
+        server.close()
+        server.close()
+        assert time.monotonic() - started < 3
+        with pytest.raises(ENDED):
+            while True:
+                viewer.event()
+    assert not [thread for thread in threading.enumerate() if thread.name == "preview"]
+    again = serve(server.address)
+    assert ask(again, "/")[0] == 200
+    server.offer(make_result())  # nobody listens any more; no harm
