@@ -40,6 +40,7 @@ from fthnet_kit.edge.scorer import QualityScorer
 from fthnet_kit.edge.sinks import BackgroundWorker
 from tests.conftest import ROOT, fake_scorer
 
+pytestmark = pytest.mark.slow
 STALL_S, FROZEN_S, RECOVERY_S = 1.0, 2.0, 3.0
 SLACK_S = 2.0
 QUICK = LiveOptions(

@@ -32,6 +32,8 @@ from fthnet_kit.edge.live import LiveLoop
 from fthnet_kit.edge.preprocess import MAX_SIDE
 from tests.conftest import ROOT, fake_scorer
 
+pytestmark = pytest.mark.slow
+
 ARRAYS, SHAPES, FRAMES = 6_000, 1_000, 1_000
 ENCODED = {"jpg": 3_000, "png": 3_000, "tif": 3_000}
 PHOTOGRAPH = read_image(ROOT / "edge" / "assets" / "retina.jpg")

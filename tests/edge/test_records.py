@@ -672,6 +672,7 @@ def test_kill_9_at_any_moment_loses_no_whole_record(tmp_path: Path) -> None:
 
 
 def test_a_clock_that_jumps_breaks_nothing(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
     records = Records(tmp_path / "r.jsonl")
     for index, days in enumerate((0, 400, -9000, 1)):
         records.offer(result(index, when=START + timedelta(days=days)))
@@ -820,6 +821,7 @@ def test_exports_that_cannot_be(mixed: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_plot(mixed: Path) -> None:
+    pytest.importorskip("matplotlib")
     output, error = invoke("plot", mixed, "-o", mixed / "out" / "p.png")
     assert error is None
     assert output.startswith("30 records: ")
@@ -830,5 +832,6 @@ def test_plot(mixed: Path) -> None:
 
 
 def test_a_long_plot_is_thinned(mixed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib")
     monkeypatch.setattr("fthnet_kit.edge.records_command.DRAWN", 7)
     assert "6 records (every 5th of 30)" in invoke("plot", mixed, "-o", mixed / "p.svg")[0]
