@@ -24,6 +24,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+pytest.importorskip("paho", reason="needs the extra [mqtt]")
+
 from fthnet_kit.edge.errors import InputError, MissingExtraError
 from fthnet_kit.edge.live import LiveResult
 from fthnet_kit.edge.message_queue import Message, MessageQueue
