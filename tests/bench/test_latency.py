@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import multiprocessing
 import time
 from pathlib import Path
@@ -98,7 +99,8 @@ def test_a_leaking_scorer_is_flagged_by_the_soak(bundle: Bundle, pictures: Pictu
     kept = []
 
     def leak(images: Image) -> float:
-        kept.append(np.ones(100_000, np.uint8))  # 10 MB in 100 frames: the real thing, ten times as fast
+        kept.append(mmap.mmap(-1, 100_000))  # new memory, whatever the process has free: 10 MB in 100 frames
+        kept[-1].write(b"x" * 100_000)
         return 50.0
 
     soak = Plan(Limit(seconds=4), 0.0, 30, (), 0, soak=True, period_s=0.1)
