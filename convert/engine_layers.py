@@ -24,13 +24,12 @@ MOST_TOO_WIDE = 0.1  # share of the MACs that may run wider than the graph asks
 
 # Data types of tensors: "Half", "Row major linear FP16 format". Kernels name the types of their operands:
 # sm80_xmma_gemm_i8f32_i8i32_f32_… multiplies INT8; sm80_xmma_gemm_f16f16_f16f32_f32_… FP16, adding up in FP32.
-# Generated kernels end in a hash that could spell anything.
+# Generated kernels name none.
 DATA_TYPES = (
     ("int8", re.compile(r"int8", re.I)),
     ("fp16", re.compile(r"half|fp16|float16", re.I)),
     ("fp32", re.compile(r"float|fp32", re.I)),
 )
-HASH = re.compile(r"_?0x[0-9a-f]+", re.I)
 OPERANDS = re.compile(
     r"(?:gemm|fprop|conv)_(bf16|tf32|f16|f32|i8|s8|u8)[a-z0-9]*_(?:bf16|tf32|f16|f32|i8|s8|u8)(f16|f32|i32)"
 )
@@ -177,7 +176,7 @@ def _computing_layers(layers: Sequence[Any]) -> dict[str, tuple[str, bool]]:
 
 
 def _is_product(layer: Any) -> bool:
-    return bool(PRODUCTS.search(f"{_text(layer, 'LayerType')} {_kernel(layer)}"))
+    return bool(PRODUCTS.search(f"{_text(layer, 'LayerType')} {_text(layer, 'TacticName')}"))
 
 
 def onnx_names(layer: Any) -> list[str]:
@@ -187,7 +186,7 @@ def onnx_names(layer: Any) -> list[str]:
 
 def precision_of(layer: Any) -> str:
     """``int8``, ``fp16``, ``fp32`` or ``unknown``: of the kernel where its name says it, otherwise of the inputs."""
-    operands = OPERANDS.search(_kernel(layer))
+    operands = OPERANDS.search(_text(layer, "TacticName"))
     if operands:
         return OPERAND_PRECISION.get(operands[1], "fp32")
     inputs = " ".join(_input_types(layer))
@@ -196,12 +195,8 @@ def precision_of(layer: Any) -> str:
 
 def sums_in_half(layer: Any) -> bool:
     """Whether a layer's kernel accumulates in FP16."""
-    operands = OPERANDS.search(_kernel(layer))
+    operands = OPERANDS.search(_text(layer, "TacticName"))
     return bool(operands and operands[2] == "f16")
-
-
-def _kernel(layer: Any) -> str:
-    return HASH.sub("", _text(layer, "TacticName"))
 
 
 def _text(layer: Any, key: str) -> str:

@@ -99,6 +99,22 @@ class _Wander:
         return float(np.mean(np.sin(2 * np.pi * t / self.periods + self.phases)))
 
 
+def truth_of(
+    defocus: float, exposure: float, motion: float, occlusion: float, off_centre: float, others: float = 0.0
+) -> dict[str, float | bool]:
+    """The truth of a frame: each fault, and the severity of all with `others`, 0 to 1."""
+    keeps = (1 - defocus) * (1 - abs(exposure)) * (1 - motion) * (1 - occlusion) * (1 - 0.3 * off_centre)
+    return {
+        "defocus": round(defocus, 4),
+        "exposure": round(exposure, 4),
+        "motion": round(motion, 4),
+        "occlusion": round(occlusion, 4),
+        "off_centre": round(off_centre, 4),
+        "severity": round(1 - keeps * (1 - others), 4),
+        "eye_in_view": occlusion <= EYE_IN_VIEW,
+    }
+
+
 class Handling:
     """The operator and the patient: truth at time t, from a seed alone."""
 
@@ -132,16 +148,7 @@ class Handling:
         since_blink = (t - self.first_blink_s) % self.blink_every_s
         closed = np.sin(np.pi * since_blink / BLINK_S) if t >= self.first_blink_s and since_blink < BLINK_S else 0.0
         occlusion = float(max(lid, closed))
-        keeps = (1 - defocus) * (1 - abs(exposure)) * (1 - motion) * (1 - occlusion) * (1 - 0.3 * off_centre)
-        return {
-            "defocus": round(defocus, 4),
-            "exposure": round(exposure, 4),
-            "motion": round(motion, 4),
-            "occlusion": round(occlusion, 4),
-            "off_centre": round(off_centre, 4),
-            "severity": round(1 - keeps, 4),
-            "eye_in_view": occlusion <= EYE_IN_VIEW,
-        }
+        return truth_of(defocus, exposure, motion, occlusion, off_centre)
 
 
 class Mishap(Handling):
@@ -201,15 +208,8 @@ class Mishap(Handling):
         off_centre = float(np.clip(np.hypot(x0, y0) / 0.25, 0, 1))
         occlusion = self.fade(t) if self.defect in ("blink", "no_eye") else 0.0
         others = here["uneven"] + 0.3 * here["lens_dirty"]
-        keeps = (1 - defocus) * (1 - abs(exposure)) * (1 - motion) * (1 - occlusion) * (1 - 0.3 * off_centre)
         return {
-            "defocus": round(defocus, 4),
-            "exposure": round(exposure, 4),
-            "motion": round(motion, 4),
-            "occlusion": round(occlusion, 4),
-            "off_centre": round(off_centre, 4),
-            "severity": round(1 - keeps * (1 - others), 4),
-            "eye_in_view": occlusion <= EYE_IN_VIEW,
+            **truth_of(defocus, exposure, motion, occlusion, off_centre, others),
             "strength": round(strength, 4),
             "defect": self.fade(t) == 1,
         }
