@@ -11,214 +11,26 @@
 ``sim:?seconds=20&fps=15&seed=3``          the simulated handheld camera
 =========================================  ==================================================
 
-Files are read in full; cameras are live: whoever reads late misses frames.
+Files are read in full; cameras are live: whoever reads late misses frames, and gets the newest.
 """
 
 from __future__ import annotations
 
 import glob
-import re
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
 from urllib.parse import parse_qsl
 
 import cv2
 
-from fthnet_kit.edge.errors import CameraError, InputError
+from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.frame import Frame
-from fthnet_kit.edge.images import IMAGE_SUFFIXES, decode, is_truncated_jpeg, read_image
-from fthnet_kit.edge.preprocess import Image, to_bgr8
+from fthnet_kit.edge.images import IMAGE_SUFFIXES, read_image
 from fthnet_kit.edge.simulated_camera import Session, SimulatedCamera
+from fthnet_kit.edge.source import CorruptFrameError, Source
+from fthnet_kit.edge.video_capture import CAMERA_OPTIONS, VideoCapture
 
-OPEN_TIMEOUT_MS = 4000  # of a stream, the first time
-QUICK_OPEN_TIMEOUT_MS = 1500  # of one that is known to open in less than a third of it
-PATIENT_OPEN_EVERY = 4  # attempts that ran out of time: the camera may have become slower
-READ_TIMEOUT_MS = 1500
-PASSWORDS = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".m4v", ".mpg", ".mpeg", ".webm", ".mjpg", ".mjpeg")
-CAMERA_OPTIONS = {
-    "width": cv2.CAP_PROP_FRAME_WIDTH,
-    "height": cv2.CAP_PROP_FRAME_HEIGHT,
-    "fps": cv2.CAP_PROP_FPS,
-    "exposure": cv2.CAP_PROP_EXPOSURE,
-}
-
-
-class CorruptFrameError(Exception):
-    """One picture of a source cannot be read; the next one may be fine."""
-
-    def __init__(self, name: str, message: str) -> None:
-        super().__init__(message)
-        self.name = name
-
-
-class Source(Protocol):
-    """A camera, a video or a folder.
-
-    Attributes:
-        live: frames come when the camera takes them and are lost when nobody reads; otherwise the source
-            waits for its reader.
-        fps: nominal frames a second, None where unknown.
-    """
-
-    live: bool
-    fps: float | None
-
-    @property
-    def ended(self) -> bool:
-        """There will be no further frame: the end of a file or of a simulated session."""
-
-    def open(self) -> None:
-        """Open, or open again after `close`. Raises CameraError where there is nothing to open."""
-
-    def read(self) -> Frame | None:
-        """The next frame; None when it `ended`, or when a camera gave nothing.
-
-        Raises:
-            CorruptFrameError: this picture cannot be read.
-        """
-
-    def close(self) -> None:
-        """Release the device or file."""
-
-
-class VideoCapture:
-    """A camera, stream or video file through OpenCV.
-
-    Of an MJPEG stream OpenCV hands out the encoded pictures, and they are decoded here: its own decoder fills what
-    a truncated JPEG lacks, stretches pictures of another resolution to the first one's, and says nothing about either.
-    """
-
-    def __init__(
-        self,
-        target: int | str,
-        *,
-        live: bool,
-        backend: int = cv2.CAP_ANY,
-        options: Mapping[str, float] | None = None,
-        fourcc: str | None = None,
-    ) -> None:
-        self.target = target
-        self.live = live
-        self.fps: float | None = None
-        self.ended = False
-        self._backend = backend
-        self._options = dict(options or {})
-        self._fourcc = fourcc
-        self._capture: cv2.VideoCapture | None = None
-        self._encoded = False
-        self._index = 0
-        self._opened_in_ms: float | None = None
-        self._timeouts = 0
-
-    @property
-    def _is_stream(self) -> bool:
-        """Whether it comes over a network, through FFmpeg."""
-        return self.live and self._backend == cv2.CAP_FFMPEG
-
-    @property
-    def name(self) -> str:
-        """The target, without a password."""
-        return PASSWORDS.sub("…", str(self.target))
-
-    def open(self) -> None:
-        """Open and apply the options.
-
-        Raises:
-            CameraError: OpenCV cannot open it (a camera or stream).
-            InputError: the same for a file.
-        """
-        began = time.monotonic()
-        capture = cv2.VideoCapture(self.target, self._backend, self._parameters())
-        if not capture.isOpened():
-            capture.release()
-            self._timeouts += 1e3 * (time.monotonic() - began) >= QUICK_OPEN_TIMEOUT_MS
-            if self.live:
-                raise CameraError(
-                    f"{self.name}: expected a camera or stream, found none; is it plugged in and free?{self._hint()}"
-                )
-            raise InputError(f"{self.name}: expected a video, found something that OpenCV cannot open")
-        fps = capture.get(cv2.CAP_PROP_FPS)
-        self.fps = fps if 0 < fps < 1000 else None
-        self._opened_in_ms, self._timeouts = 1e3 * (time.monotonic() - began), 0
-        self._encoded = self._is_stream and _fourcc(capture) == b"MJPG" and capture.set(cv2.CAP_PROP_FORMAT, -1)
-        self._capture = capture
-
-    def _hint(self) -> str:
-        """OpenCV fails without a word where it was built without what a source needs."""
-        if self._backend == cv2.CAP_GSTREAMER and not re.search(r"GStreamer:\s*YES", cv2.getBuildInformation()):
-            return " This OpenCV has no GStreamer, as pip's have none: use the system's (docs/jetson.md)"
-        return ""
-
-    def _parameters(self) -> list[int]:
-        """OpenCV's open-time parameters: formats for cameras, timeouts for streams."""
-        if self._is_stream:
-            return [
-                cv2.CAP_PROP_OPEN_TIMEOUT_MSEC,
-                self._open_timeout_ms(),
-                cv2.CAP_PROP_READ_TIMEOUT_MSEC,
-                READ_TIMEOUT_MS,
-            ]
-        parameters = [cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*self._fourcc)] if self._fourcc else []
-        for name, value in self._options.items():
-            parameters += [CAMERA_OPTIONS[name], round(value)]
-        return parameters
-
-    def _open_timeout_ms(self) -> int:
-        """Patience with one attempt: short with a camera known to be quick, so that its return is noticed soon."""
-        if self._opened_in_ms is None or self._timeouts % PATIENT_OPEN_EVERY == PATIENT_OPEN_EVERY - 1:
-            return OPEN_TIMEOUT_MS
-        return round(min(max(3 * self._opened_in_ms, QUICK_OPEN_TIMEOUT_MS), OPEN_TIMEOUT_MS))
-
-    def read(self) -> Frame | None:
-        """The next frame; its time is taken after the grab, before decoding."""
-        capture, began_ns = self._capture, time.monotonic_ns()
-        if capture is None or not _grab(capture):
-            self.ended = not self.live
-            return None
-        captured_ns = time.monotonic_ns()
-        if self._is_stream and captured_ns - began_ns >= 1e6 * READ_TIMEOUT_MS:
-            return None  # nothing came in time: what this is was left over in the decoder
-        index, self._index = self._index, self._index + 1
-        try:
-            return Frame(self._retrieve(capture), index, captured_ns)
-        except (cv2.error, InputError) as error:
-            message = " ".join(str(error).split())
-            raise CorruptFrameError(self.name, f"{self.name}: frame {index} cannot be decoded: {message}") from error
-
-    def _retrieve(self, capture: cv2.VideoCapture) -> Image:
-        """The picture that was grabbed."""
-        ok, image = capture.retrieve()
-        if not ok or image is None or image.size == 0:
-            raise InputError("expected a picture, found none")
-        if not self._encoded:
-            return to_bgr8(image)
-        data = image.tobytes()
-        decoded = None if is_truncated_jpeg(data) else decode(data)
-        if decoded is None:
-            raise InputError(f"expected a whole JPEG, found {len(data)} bytes of something else")
-        return decoded
-
-    def close(self) -> None:
-        """Release the capture."""
-        capture, self._capture = self._capture, None
-        if capture is not None:
-            capture.release()
-
-
-def _fourcc(capture: cv2.VideoCapture) -> bytes:
-    """The four letters of a stream's codec."""
-    return (int(capture.get(cv2.CAP_PROP_FOURCC)) & 0xFFFFFFFF).to_bytes(4, "little")
-
-
-def _grab(capture: cv2.VideoCapture) -> bool:
-    """Whether there is a next picture; where OpenCV raises, there is none."""
-    try:
-        return capture.grab()
-    except cv2.error:
-        return False
 
 
 class ImageFiles:

@@ -15,8 +15,9 @@ class Frame:
     Attributes:
         image: BGR uint8 (H, W, 3).
         index: 0-based count of pictures that the source has delivered.
-        captured_ns: `time.monotonic_ns()` when the picture was grabbed, before it was decoded.
+        captured_ns: `time.monotonic_ns()` when the picture came, before it was decoded.
         name: file name, for pictures that come from files.
+        skipped: older pictures just before it that the source passed over.
         truth: what the simulated camera did to this picture; None for all other sources.
     """
 
@@ -24,4 +25,5 @@ class Frame:
     index: int
     captured_ns: int
     name: str | None = None
+    skipped: int = 0
     truth: Mapping[str, float | bool] | None = None

@@ -15,11 +15,15 @@ LONGEST_INTERVAL_NS = 1_000_000_000  # a longer pause is an outage and says noth
 
 @dataclass(frozen=True)
 class Grabbed:
-    """What a source gave: a frame, or why there is none to score (`frozen`, `corrupt_frame`, `stalled`)."""
+    """What a source gave: a frame, or why there is none to score (`frozen`, `corrupt_frame`, `stalled`).
+
+    `skipped` pictures came just before it and were passed over.
+    """
 
     frame: Frame | None
     reason: Reason | None = None
     name: str | None = None
+    skipped: int = 0
 
 
 class FrameSlot:
@@ -64,8 +68,8 @@ class FrameSlot:
             if self._put_ns and step < LONGEST_INTERVAL_NS:
                 self._interval_ns += (step - self._interval_ns) * (INTERVAL_SMOOTHING if self._interval_ns else 1)
             self._put_ns = now
-            self.captured += 1
-            self.dropped += self._item is not None
+            self.captured += 1 + item.skipped
+            self.dropped += (self._item is not None) + item.skipped
             self._item = item
             self._changed.notify_all()
             return True

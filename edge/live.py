@@ -28,19 +28,19 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from fthnet_kit.edge.cameras import CorruptFrameError, Source
 from fthnet_kit.edge.errors import CameraError, InputError, KitError
 from fthnet_kit.edge.frame import Frame
 from fthnet_kit.edge.frame_slot import FrameSlot, Grabbed
 from fthnet_kit.edge.score import Reason, Score
 from fthnet_kit.edge.scorer import QualityScorer
+from fthnet_kit.edge.source import CorruptFrameError, Source
 
 LOG = logging.getLogger("fthnet")
 KEPT_SAMPLES = 10_000  # of each stage's duration, for the summary
 SIGNATURE_STRIDE = 16
 FLAT_LEVELS = 4  # gray levels: a picture with less contrast (a lens cap, a saturated sensor) repeats itself in health
 TICK_S = 0.5  # between two statements that there is no frame
-LONGEST_READ_S = 1.5  # cameras.READ_TIMEOUT_MS: how long a healthy driver can keep the grab thread from ending
+LONGEST_READ_S = 1.5  # video_capture.READ_TIMEOUT_MS: how long a healthy driver can keep the grab thread from ending
 MOST_HUNG = 6  # grab threads inside the driver, 2 minutes in all: only the end of the process can free them
 AFTER_CORRUPT_S = 0.002  # a driver that gives broken pictures without waiting must not take a whole core
 FINAL_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -260,14 +260,15 @@ class Grabber(threading.Thread):
                 return
             if frame is None:
                 return
-            if self.source.live and time.monotonic() - self.alive_s >= self.options.stall_s:
-                self.slot.put(Grabbed(None, "stalled", frame.name))  # it may have begun before the stall
+            begun_s = min(self.alive_s, frame.captured_ns / 1e9)  # it may have begun before a stall
+            if self.source.live and time.monotonic() - begun_s >= self.options.stall_s:
+                self.slot.put(Grabbed(None, "stalled", frame.name, frame.skipped))
                 continue
             reason: Reason | None = "frozen" if self.source.live and self._is_frozen(frame) else None
             if reason is None:
                 self._useful += 1
                 useful_s = time.monotonic()
-            self.slot.put(Grabbed(frame, reason, frame.name))
+            self.slot.put(Grabbed(frame, reason, frame.name, frame.skipped))
 
     def _is_frozen(self, frame: Frame) -> bool:
         """Whether the picture has been the same, bit for bit, for too long: a living sensor is never that still.

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import http.server
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from fthnet_kit.edge.cameras import CorruptFrameError, ImageFiles, VideoCapture, find_images, make_source
+from fthnet_kit.edge.cameras import ImageFiles, VideoCapture, find_images, make_source
 from fthnet_kit.edge.errors import CameraError, InputError
 from fthnet_kit.edge.simulated_camera import SimulatedCamera
+from fthnet_kit.edge.source import CorruptFrameError
+from fthnet_kit.edge.video_capture import Backlog
 
 
 def write_video(path: Path, frames: int) -> Path:
@@ -82,6 +87,7 @@ def stream() -> Iterator[str]:
                     self.wfile.write(part + jpeg.tobytes() + b"\r\n")
                 except OSError:
                     return
+                time.sleep(0.02)
 
         def log_message(self, *_: object) -> None:
             pass
@@ -100,7 +106,35 @@ def test_http_stream(stream: str) -> None:
     source.close()
     assert all(frame.image.shape == (48, 64, 3) for frame in frames)
     assert [frame.index for frame in frames] == list(range(5))
+    assert sum(1 + frame.skipped for frame in frames) <= 60
     assert source.read() is None
+
+
+@given(
+    step_ms=st.floats(5, 200),
+    held=st.integers(0, 60),
+    pauses_ms=st.lists(st.floats(0, 500), min_size=1, max_size=60),
+    timestamps=st.booleans(),
+)
+def test_no_picture_waits_longer_than_it_says(
+    step_ms: float, held: int, pauses_ms: list[float], timestamps: bool
+) -> None:
+    """A camera takes a picture every step into a buffer without bounds, which holds some when the reading begins."""
+    backlog = Backlog(timestamps=timestamps)
+    now_ms, index = held * step_ms, 0
+    for pause_ms in pauses_ms:
+        while True:
+            taken_ms = index * step_ms
+            waited_ms = max(0.0, taken_ms - now_ms)
+            now_ms += waited_ms + 0.1
+            index += 1
+            if not backlog.holds_more(round(1e6 * now_ms), round(1e6 * waited_ms), 500.0 + taken_ms):
+                break
+        true_age_ms = now_ms - taken_ms
+        told_age_ms = backlog.late_ns / 1e6
+        assert told_age_ms <= true_age_ms
+        assert true_age_ms - told_age_ms <= (step_ms if timestamps else 0) + 0.2
+        now_ms += pause_ms
 
 
 @pytest.mark.parametrize("uri", ["97", "/dev/video97", "rtsp://127.0.0.1:9/none", "http://127.0.0.1:9/none"])

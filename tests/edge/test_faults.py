@@ -29,7 +29,7 @@ import packaging
 import pytest
 
 from fthnet_kit.bench.mjpeg_server import FAULTS, MisbehavingCamera, read_stamp
-from fthnet_kit.edge.cameras import CorruptFrameError, make_source
+from fthnet_kit.edge.cameras import make_source
 from fthnet_kit.edge.errors import CameraError
 from fthnet_kit.edge.frame import Frame
 from fthnet_kit.edge.live import LiveLoop, LiveOptions, LiveResult
@@ -38,6 +38,7 @@ from fthnet_kit.edge.records_reader import verify
 from fthnet_kit.edge.score import Score
 from fthnet_kit.edge.scorer import QualityScorer
 from fthnet_kit.edge.sinks import BackgroundWorker
+from fthnet_kit.edge.source import CorruptFrameError
 from tests.conftest import ROOT, fake_scorer
 
 pytestmark = pytest.mark.slow
@@ -185,6 +186,29 @@ def test_pictures_are_as_fresh_as_they_say() -> None:
         assert max(lags) < STALL_S + 0.5
 
 
+def read_slowly(uri: str, interval_s: float) -> tuple[list[float], int]:
+    """Seconds from the moment drawn into each picture to its capture time, at a third of the camera's rate."""
+    source = make_source(uri)
+    source.open()
+    ages, skipped = [], 0
+    for _ in range(25):
+        frame = source.read()
+        assert frame is not None
+        ages.append(frame.captured_ns / 1e9 - read_stamp(frame.image))
+        skipped += frame.skipped
+        time.sleep(3 * interval_s)
+    source.close()
+    return ages, skipped
+
+
+def test_a_slow_reader_of_a_network_camera_gets_the_newest_pictures() -> None:
+    with MisbehavingCamera(fps=25, width=320, height=400, stamped=True) as stamped:
+        ages, skipped = read_slowly(stamped.url, 0.04)
+    assert np.median(ages) < 0.04
+    assert max(ages) < 0.4
+    assert skipped >= 25
+
+
 def test_a_password_is_neither_recorded_nor_said() -> None:
     source = make_source("rtsp://user:secret@127.0.0.1:9/live")
     with pytest.raises(CameraError) as caught:
@@ -224,6 +248,17 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+@pytest.mark.skipif(not Path(SYSTEM_PYTHON).exists(), reason="no system Python")
+def test_a_slow_reader_of_an_rtsp_camera_gets_the_newest_pictures() -> None:
+    """From the first one on, though FFmpeg keeps a second of pictures while it opens the stream."""
+    port = free_port()
+    with rtsp_camera(port):
+        ages, skipped = read_slowly(f"rtsp://127.0.0.1:{port}/live", 1 / 30)
+    assert np.median(ages) < 3 / 30
+    assert max(ages) < 0.4
+    assert skipped >= 25
 
 
 @pytest.mark.skipif(not Path(SYSTEM_PYTHON).exists(), reason="no system Python")
