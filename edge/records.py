@@ -38,9 +38,9 @@ What it cannot show: the chain has no secret, so whoever writes all later lines 
 end, leaves a chain that is whole. Against both, note the head (the last chain value, which
 `fthnet records verify` prints) somewhere else, and check it with `--head`.
 
-Durability: a process that is killed loses what it had not yet written, at most the line in flight and
-what waited in the queue. Records are made durable about once a second, which spares flash memory, so a power
-cut may also cost the last second.
+Durability: every line is on the disk itself (`fdatasync`) before the next one is waited for, so that a power cut
+costs the line in flight. Where lines come faster than the disk makes them durable, it is once for all that had
+come, at least once a second. A process that is killed loses the line in flight and what waited in the queue.
 """
 
 from __future__ import annotations
@@ -103,7 +103,8 @@ class Records:
     """
 
     CAPACITY = 10_000
-    SYNC_EVERY_S = 1.0
+    LONGEST_UNSYNCED_S = 1.0  # while records come faster than the disk can follow
+    LOOK_EVERY_S = 1.0  # whether the live file is still where it belongs
 
     def __init__(self, path: Path, *, rotate_mb: float = 64, budget_mb: float = 1024) -> None:
         if not 0 < FILES_WITHIN_BUDGET * rotate_mb <= budget_mb:
@@ -141,7 +142,7 @@ class Records:
         except InputError:
             self._close_files()
             raise
-        self._synced_s = time.monotonic()
+        self._synced_s = self._looked_s = time.monotonic()
         self._worker: BackgroundWorker[_Waiting] = BackgroundWorker(self._append, self.CAPACITY, "records")
 
     @property
@@ -250,8 +251,9 @@ class Records:
         if self._condemned:
             self._sync()
             self._remove_condemned()
-        if time.monotonic() - self._synced_s >= self.SYNC_EVERY_S:
+        if self._worker.is_idle or time.monotonic() - self._synced_s >= self.LONGEST_UNSYNCED_S:
             self._sync()
+        if time.monotonic() - self._looked_s >= self.LOOK_EVERY_S:
             self._check_place()
 
     def _write(self, members: bytes) -> None:
@@ -293,15 +295,18 @@ class Records:
 
     def _sync(self) -> None:
         """Make what is written durable; a disk that cannot is told once."""
-        self._synced_s = time.monotonic()
         if self._file >= 0:
             try:
-                os.fsync(self._file)
+                os.fdatasync(self._file)
             except OSError as error:
                 self._complain(f"cannot make records durable: {error.strerror}")
+        self._synced_s = time.monotonic()
 
     def _check_place(self) -> None:
         """Where someone moved or removed the live file, go on in a new one."""
+        self._looked_s = time.monotonic()
+        if self._file < 0:
+            return
         mine = os.fstat(self._file)
         try:
             there = self._files.live.stat()

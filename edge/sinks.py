@@ -51,6 +51,11 @@ class BackgroundWorker(Generic[T]):
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits behind the item in work."""
+        return self._queue.empty()
+
     def submit(self, item: T) -> bool:
         """Hand an item over; False where the queue is full and the item was dropped."""
         try:

@@ -406,6 +406,42 @@ def test_a_kill_while_a_file_is_closed(lay: Callable[[], Path]) -> None:
         assert verify(folder).last_seq == (last or 0) + 3
 
 
+@pytest.fixture
+def durable(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Size of the file each time that a slow disk has made it durable: what a power cut then would leave."""
+    sizes: list[int] = []
+    real = os.fdatasync
+
+    def slow(file: int) -> None:
+        size = os.fstat(file).st_size
+        time.sleep(0.01)
+        real(file)
+        sizes.append(size)
+
+    monkeypatch.setattr(records_module.os, "fdatasync", slow)
+    return sizes
+
+
+def test_a_power_cut_costs_at_most_the_line_in_flight(tmp_path: Path, durable: list[int]) -> None:
+    records = Records(tmp_path / "r.jsonl")
+    for index in range(10):
+        records.offer(result(index))
+        until(lambda: len(durable) == index + 1)  # noqa: B023
+        assert durable[-1] == (tmp_path / "r.jsonl").stat().st_size
+    records.close()
+    assert records.written == 10
+
+
+def test_a_slow_disk_makes_many_records_durable_at_once(tmp_path: Path, durable: list[int]) -> None:
+    records = Records(tmp_path / "r.jsonl")
+    for index in range(2000):
+        records.offer(result(index))
+    until(lambda: bool(durable) and records.written == 2000 and durable[-1] == (tmp_path / "r.jsonl").stat().st_size)
+    assert len(durable) < 200
+    records.close()
+    assert records.lost == 0
+
+
 def test_a_name_that_is_taken_is_not_overwritten(tmp_path: Path) -> None:
     taken = tmp_path / "r.000000000000.jsonl"
     records = Records(tmp_path / "r.jsonl", rotate_mb=0.005)
@@ -419,7 +455,7 @@ def test_a_name_that_is_taken_is_not_overwritten(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("how", ["moved", "removed", "replaced"])
 def test_a_live_file_that_someone_takes_away_is_missed(tmp_path: Path, monkeypatch, how: str) -> None:
-    monkeypatch.setattr(Records, "SYNC_EVERY_S", 0)
+    monkeypatch.setattr(Records, "LOOK_EVERY_S", 0)
     path = tmp_path / "r.jsonl"
     records = Records(path)
     records.offer(result(0))
