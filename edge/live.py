@@ -161,7 +161,15 @@ class LiveSummary:
         durations = {**result.score.stage_ms, "frame age": result.age_ms, "capture to score": result.latency_ms}
         for stage, ms in durations.items():
             if ms is not None:
-                self.samples_ms.setdefault(stage, Recent()).append(ms)
+                self._add_ms(stage, ms)
+
+    def add_overhead(self, result: LiveResult, sinks_ms: float) -> None:
+        """Count what the scoring thread spent on a scored frame beside scoring it: the loop itself, and its sinks."""
+        if result.score.value is not None and result.latency_ms is not None and result.age_ms is not None:
+            self._add_ms("loop overhead", result.latency_ms - result.age_ms - result.score.total_ms + sinks_ms)
+
+    def _add_ms(self, stage: str, ms: float) -> None:
+        self.samples_ms.setdefault(stage, Recent()).append(ms)
 
     def add_fault(self, where: str, error: BaseException) -> None:
         """Count an error that was contained; the first of its kind is logged."""
@@ -356,11 +364,13 @@ class LiveLoop:
         """
         try:
             for result in self.results():
+                began_s = time.perf_counter()
                 for sink in sinks:
                     try:
                         sink.offer(result)
                     except (Exception, SystemExit) as error:  # rich exits where nobody reads its output any more
                         self.summary.add_fault(type(sink).__name__, error)
+                self.summary.add_overhead(result, 1e3 * (time.perf_counter() - began_s))
                 if max_scored is not None and self.summary.scored >= max_scored:
                     break
         finally:

@@ -153,5 +153,5 @@ def summary_table(summary: LiveSummary) -> Table:
         table.add_column(column, justify="right")
     for stage, samples in summary.samples_ms.items():
         values = np.percentile(np.array(samples), [50, 95, 99, 100])
-        table.add_row(stage, *(f"{value:.1f}" for value in values))
+        table.add_row(stage, *(f"{value:.2f}" if value < 10 else f"{value:.1f}" for value in values))
     return table
