@@ -31,6 +31,7 @@ FRAMES_A_MINUTE = 5_000  # 10^5 in 20 minutes
 RECOVERY_S = 3.0
 STALE_S = 1.0  # LiveOptions.stall_s: how old a picture may be
 FROZEN_S = 2.0  # LiveOptions.frozen_s: how long a picture may repeat itself in health
+CUT_S = 0.001  # `captured_at` is cut to milliseconds: a frame of the camera's return may seem to be from before it
 CLEAN_END_S = 15.0
 FIRST_SCORE_S = 60.0
 GIVE_UP_S = 30.0  # on a recovery
@@ -189,18 +190,15 @@ class Soak:
         back = self._watch(GIVE_UP_S, until_scored_after=healthy, seen=seen)
         reasons = [record["reason"] for record in seen if record["reason"] is not None and record["at"] >= began]
         patience_s = STALE_S + (FROZEN_S if fault == "frozen" else 0.0)
-        stale = [
-            record
-            for record in seen
-            if record["score"] is not None and (in_force + patience_s < record["at"] < ended and fault not in SCORED_ON)
-        ]
+        told_by, over = in_force + patience_s, ended - CUT_S
+        scored = [record for record in seen if record["score"] is not None and told_by < record["at"] < over]
         self.strikes.append(
             Strike(
                 fault,
                 began,
                 healthy,
                 {reason: reasons.count(reason) for reason in sorted(set(reasons))},
-                len(stale),
+                0 if fault in SCORED_ON else len(scored),
                 None if back is None else back["at"] + back["latency_ms"] / 1e3 - healthy,
             )
         )
