@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from fthnet_kit.edge.backend_names import BACKENDS
+from fthnet_kit.edge.options import backend_option, bundle_argument, data_option, output_option, threads_option
 from fthnet_kit.edge.precision import PRECISIONS
 
 VIEW_NAMES = ("1", "5", "20")
@@ -23,15 +23,10 @@ def parse_views(ctx: click.Context, parameter: click.Parameter, text: str | None
 
 
 @click.command()
-@click.argument("bundle", required=False, type=click.Path(path_type=Path))
-@click.option(
-    "--data",
-    "folders",
-    required=True,
-    multiple=True,
-    type=click.Path(path_type=Path),
-    help="Folder in FQS form (images, and a table with file_name and meanOpinionScore), or with classes (labels.csv "
-    "with file_name and quality: good, bad, outlier). May be repeated; each is measured by itself.",
+@bundle_argument
+@data_option(
+    "Folder in FQS form (images, and a table with file_name and meanOpinionScore), or with classes (labels.csv "
+    "with file_name and quality: good, bad, outlier). May be repeated; each is measured by itself."
 )
 @click.option(
     "--views",
@@ -46,14 +41,8 @@ def parse_views(ctx: click.Context, parameter: click.Parameter, text: str | None
     help="May be repeated. Default: every one that the bundle has and this machine runs; FP16 on a CPU is only "
     "emulated and left out.",
 )
-@click.option(
-    "--backend",
-    type=click.Choice(BACKENDS),
-    default="auto",
-    show_default=True,
-    help="auto: TensorRT where the bundle has an engine for this GPU, otherwise ONNX Runtime on the CPU.",
-)
-@click.option("--threads", type=click.IntRange(1), help="Threads of one inference. Default: all cores.")
+@backend_option
+@threads_option
 @click.option(
     "--split",
     type=click.Choice(["val", "train", "all"]),
@@ -62,7 +51,7 @@ def parse_views(ctx: click.Context, parameter: click.Parameter, text: str | None
 )
 @click.option("--fold-column", help="Column of the score table with each photograph's fold: metrics for each fold too.")
 @click.option("--images", "limit", type=click.IntRange(1), help="Most photographs of a folder, a seeded choice.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Also write accuracy.json, .html and .png here.")
+@output_option("Also write accuracy.json, .html and .png here.")
 def accuracy(
     bundle: Path | None,
     folders: tuple[Path, ...],
@@ -87,9 +76,10 @@ def accuracy(
 
     from fthnet_kit.bench.accuracy import FOLD_VIEWS, measure_accuracy, read_data
     from fthnet_kit.bench.accuracy_report import data_line, head_lines, sections, write_reports
-    from fthnet_kit.calibration.thresholds_report import load_pyplot, make_folder
     from fthnet_kit.edge.bundle import Bundle
     from fthnet_kit.edge.commands import LOG_WIDTH
+    from fthnet_kit.edge.plotting import load_pyplot
+    from fthnet_kit.edge.report_files import make_folder
 
     opened = Bundle.open(bundle)
     data = [read_data(folder, split, fold_column, limit) for folder in folders]  # type: ignore[arg-type]

@@ -26,7 +26,6 @@ from fthnet_kit.bench.accuracy import (
     Run,
 )
 from fthnet_kit.calibration.metrics import DRAWS, Scores
-from fthnet_kit.calibration.thresholds_report import load_pyplot, png_of, write_files
 from fthnet_kit.convert.report_parts import (
     heading,
     html_file,
@@ -38,6 +37,8 @@ from fthnet_kit.convert.report_parts import (
     paragraph,
 )
 from fthnet_kit.edge.model_card import Thresholds
+from fthnet_kit.edge.plotting import load_pyplot, png_of
+from fthnet_kit.edge.report_files import write_files
 
 SCHEMA, SCHEMA_VERSION = "fthnet-accuracy", 1
 DEVICE_FACTS = (

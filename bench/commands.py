@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from fthnet_kit.edge.lazy_group import LazyGroup
+from fthnet_kit.edge.options import FQS_FOLDER, PATH, bundle_argument, output_option, threads_option
 
 BENCHES = {
     "latency": "fthnet_kit.bench.latency_command:latency",
@@ -23,8 +24,8 @@ def bench() -> None:
 
 
 @click.command()
-@click.argument("records", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Also draw it: a PNG or SVG file.")
+@click.argument("records", type=PATH)
+@output_option("Also draw it: a PNG or SVG file.")
 def session(records: Path, output: Path | None) -> None:
     """How the score followed a simulated session.
 
@@ -44,14 +45,8 @@ def session(records: Path, output: Path | None) -> None:
 
 
 @click.command()
-@click.argument("bundle", required=False, type=click.Path(path_type=Path))
-@click.option(
-    "--data",
-    "folder",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="Folder in FQS form: images and a table with file_name and meanOpinionScore.",
-)
+@bundle_argument
+@click.option("--data", "folder", required=True, type=PATH, help=FQS_FOLDER)
 @click.option("--split", type=click.Choice(["val", "train"]), default="val", show_default=True)
 @click.option(
     "--images",
@@ -61,8 +56,8 @@ def session(records: Path, output: Path | None) -> None:
     show_default=True,
     help="Photographs to degrade: those of the highest MOS.",
 )
-@click.option("--threads", type=click.IntRange(1), help="Threads of one inference. Default: all cores.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Also write severity.json and .png here.")
+@threads_option
+@output_option("Also write severity.json and .png here.")
 def severity(
     bundle: Path | None, folder: Path, split: str, count: int, threads: int | None, output: Path | None
 ) -> None:
@@ -77,10 +72,11 @@ def severity(
 
     from fthnet_kit.bench.severity import best_images, measure_severity, severity_table, write_report
     from fthnet_kit.calibration.image_set import of_split, read_image_set
-    from fthnet_kit.calibration.thresholds_report import load_pyplot, make_folder
     from fthnet_kit.edge.bundle import Bundle
     from fthnet_kit.edge.commands import LOG_WIDTH
     from fthnet_kit.edge.onnx_backend import OnnxBackend
+    from fthnet_kit.edge.plotting import load_pyplot
+    from fthnet_kit.edge.report_files import make_folder
 
     opened = Bundle.open(bundle)
     images = best_images(of_split(read_image_set(folder), split), count)  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ import click
 
 from fthnet_kit.edge.backend_names import BACKENDS, BackendName
 from fthnet_kit.edge.commands import LOG_WIDTH, views_of
+from fthnet_kit.edge.options import bundle_argument, views_option
 from fthnet_kit.edge.precision import PRECISIONS, Precision
 
 if TYPE_CHECKING:
@@ -18,12 +19,12 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("bundle", required=False, type=click.Path(path_type=Path))
+@bundle_argument
 @click.option("--precision", type=click.Choice(PRECISIONS), default="auto", show_default=True)
 @click.option("--backend", type=click.Choice(BACKENDS), default="auto", show_default=True)
 @click.option("--cuda-graph", is_flag=True, help="On TensorRT: launch the network as one CUDA graph.")
 @click.option("--threads", type=click.IntRange(1), help="Threads of one inference on a CPU. Default: all cores.")
-@click.option("--views", type=click.Choice(["1", "5", "20"]), help="Views averaged. Default: the model card's.")
+@views_option
 @click.option(
     "--source",
     metavar="URI",

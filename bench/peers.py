@@ -26,6 +26,7 @@ from fthnet_kit.edge.backend import INPUT_NAME, OUTPUT_NAME
 from fthnet_kit.edge.bundle import CHECKPOINT_NAME, Bundle
 from fthnet_kit.edge.images import read_image
 from fthnet_kit.edge.onnx_backend import OnnxBackend, session_options
+from fthnet_kit.edge.options import bundle_argument
 from fthnet_kit.edge.preprocess import Image, prepare
 
 WARM_UP = 5
@@ -107,7 +108,7 @@ def measure_peers(bundle: Bundle, threads: int, runs: int) -> dict[str, float]:
 
 
 @click.command()
-@click.argument("bundle", required=False, type=click.Path(path_type=Path))
+@bundle_argument
 @click.option("--threads", type=click.IntRange(1), default=2, show_default=True)
 @click.option("--runs", type=click.IntRange(1), default=50, show_default=True)
 @click.option("--profile", "profiled", is_flag=True, help="Also show where ONNX Runtime spends its time.")

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from fthnet_kit.calibration.thresholds_report import write_files
 from fthnet_kit.edge.errors import InputError
+from fthnet_kit.edge.report_files import write_files
 
 SCHEMAS = {"fthnet-latency": "latency.schema.json", "fthnet-accuracy": "accuracy.schema.json"}
 COMMANDS = {"fthnet-latency": "fthnet bench latency --json", "fthnet-accuracy": "fthnet bench accuracy -o FOLDER"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 
 from fthnet_kit.calibration.metrics import srcc
 from fthnet_kit.edge.errors import InputError, MissingExtraError
+from fthnet_kit.edge.records_reader import read_records
 
 FACTORS = ("severity", "defocus", "exposure", "motion", "occlusion")
 
@@ -24,19 +24,28 @@ class SessionReport:
 
 
 def read_session(path: Path) -> list[dict[str, Any]]:
-    """Records of `fthnet run --source sim: --records FILE` that carry a truth.
+    """Records of `fthnet run --source sim: --records FILE` that carry a truth, of all files of their chain.
+
+    Args:
+        path: what `fthnet records` takes: the live file, one closed file, or their folder.
 
     Raises:
-        InputError: no file, not JSON Lines, or no record of the simulated camera.
+        InputError: no file, none that can be read, no records, or none of the simulated camera.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        records = [record for record in map(json.loads, lines) if record["truth"] is not None]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: expected records of `fthnet run`, found something else ({error})") from error
+        records = list(read_records(path))
+    except OSError as error:
+        found = f"{error.filename or path}: expected a file that can be read, found {error.strerror}"
+        raise InputError(f"{found}; who may read it?") from error
     if not records:
-        raise InputError(f"{path}: expected records of the simulated camera (--source sim:), found none")
-    return records
+        raise InputError(f"{path}: expected records of `fthnet run`, found none; name its --records FILE")
+    known = [record for record in records if record.get("truth") is not None]
+    if not known:
+        raise InputError(
+            f"{path}: expected records of the simulated camera, found {len(records)} of another one; "
+            "run it with --source sim:"
+        )
+    return known
 
 
 def analyse(records: list[dict[str, Any]]) -> SessionReport:

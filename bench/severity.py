@@ -17,12 +17,13 @@ from rich.table import Table
 
 from fthnet_kit.calibration.image_set import LabelledImage
 from fthnet_kit.calibration.metrics import srcc
-from fthnet_kit.calibration.thresholds_report import load_pyplot, png_of, write_files
 from fthnet_kit.edge.backend import Backend
 from fthnet_kit.edge.degradations import DEGRADATIONS, degrade
 from fthnet_kit.edge.images import read_image
 from fthnet_kit.edge.model_card import ModelCard
+from fthnet_kit.edge.plotting import load_pyplot, png_of
 from fthnet_kit.edge.preprocess import INPUT, MARGIN, Image, Preprocessing, canonical
+from fthnet_kit.edge.report_files import write_files
 
 SEVERITIES = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
 

@@ -6,17 +6,20 @@ from pathlib import Path
 
 import click
 
+from fthnet_kit.edge.options import (
+    FQS_FOLDER,
+    bundle_argument,
+    data_option,
+    output_option,
+    points_option,
+    threads_option,
+    views_option,
+)
+
 
 @click.command()
-@click.argument("bundle", required=False, type=click.Path(path_type=Path))
-@click.option(
-    "--data",
-    "folders",
-    required=True,
-    multiple=True,
-    type=click.Path(path_type=Path),
-    help="Folder in FQS form: images and a table with file_name and meanOpinionScore. May be repeated.",
-)
+@bundle_argument
+@data_option(FQS_FOLDER)
 @click.option(
     "--sensitivity",
     required=True,
@@ -31,25 +34,11 @@ import click
     show_default=True,
     help="Photographs to use. Scores of photographs that the model was trained on are too favourable.",
 )
-@click.option(
-    "--usable-mos",
-    type=click.FloatRange(0, 100),
-    default=40.0,
-    show_default=True,
-    help="A photograph labelled below this MOS is ungradable.",
-)
-@click.option(
-    "--good-mos",
-    type=click.FloatRange(0, 100),
-    default=60.0,
-    show_default=True,
-    help="A photograph labelled below this MOS is not good.",
-)
-@click.option("--views", type=click.Choice(["1", "5", "20"]), help="Views averaged. Default: the model card's.")
-@click.option("--threads", type=click.IntRange(1), help="Threads of one inference. Default: all cores.")
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="Also write thresholds.json, .png and .html here."
-)
+@points_option("--usable-mos", 40.0, "A photograph labelled below this MOS is ungradable.")
+@points_option("--good-mos", 60.0, "A photograph labelled below this MOS is not good.")
+@views_option
+@threads_option
+@output_option("Also write thresholds.json, .png and .html here.")
 @click.option("--apply", is_flag=True, help="Write the thresholds into the bundle's model card.")
 def thresholds(
     bundle: Path | None,
@@ -87,10 +76,12 @@ def thresholds(
         require_classes,
         score_images,
     )
-    from fthnet_kit.calibration.thresholds_report import ThresholdReport, load_pyplot, make_folder
+    from fthnet_kit.calibration.thresholds_report import ThresholdReport
     from fthnet_kit.edge.bundle import Bundle
     from fthnet_kit.edge.commands import LOG_WIDTH, views_of
     from fthnet_kit.edge.onnx_backend import OnnxBackend
+    from fthnet_kit.edge.plotting import load_pyplot
+    from fthnet_kit.edge.report_files import make_folder
     from fthnet_kit.edge.scorer import QualityScorer
 
     target = Target(sensitivity, usable_mos, good_mos)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import base64
 import html
-import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,9 +24,9 @@ from fthnet_kit.calibration.thresholds import (
     ThresholdFit,
     operating_point,
 )
-from fthnet_kit.edge.atomic import write_atomically
-from fthnet_kit.edge.errors import InputError, MissingExtraError
 from fthnet_kit.edge.model_card import ModelCard
+from fthnet_kit.edge.plotting import load_pyplot, png_of
+from fthnet_kit.edge.report_files import write_files
 
 COLUMNS = ("threshold", "points [95 %]", "sensitivity [95 %]", "specificity [95 %]", "AUC")
 COLOURS = {"usable": "#c1121f", "good": "#0b6e4f"}
@@ -36,47 +35,6 @@ MEANING = (
     "that are, specificity the share of the others that are not. good: the same for being called good. Measured on "
     "the photographs that the thresholds were fitted to, taken as independent."
 )
-
-
-def load_pyplot(purpose: str) -> Any:
-    """matplotlib.pyplot that draws into files only.
-
-    Raises:
-        MissingExtraError: matplotlib is not installed.
-    """
-    try:
-        import matplotlib
-
-        matplotlib.use("agg")
-        from matplotlib import pyplot
-    except ImportError as error:
-        raise MissingExtraError("matplotlib", "report", purpose=purpose) from error
-    return pyplot
-
-
-def make_folder(folder: Path) -> None:
-    """A folder for reports, with its parents.
-
-    Raises:
-        InputError: it cannot be made.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder}: expected a folder that can be made, found {error.strerror}") from error
-
-
-def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Files by name into a folder that exists, each whole or not at all.
-
-    Raises:
-        InputError: one cannot be written.
-    """
-    for name, content in files.items():
-        try:
-            write_atomically(folder / name, content)
-        except OSError as error:
-            raise InputError(f"{folder / name}: expected a file that can be written, found {error.strerror}") from error
 
 
 @dataclass(frozen=True)
@@ -186,14 +144,6 @@ def picture(fit: ThresholdFit, scores: Scores, mos: Scores) -> bytes:
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
     return png_of(figure, plt)
-
-
-def png_of(figure: Any, plt: Any) -> bytes:
-    """A figure as PNG; it is closed."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=100)
-    plt.close(figure)
-    return buffer.getvalue()
 
 
 def report_page(title: str, summary: str, rows: Sequence[tuple[str, ...]], png: bytes) -> str:

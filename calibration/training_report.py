@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import html
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fthnet_kit.edge.errors import MissingExtraError
+from fthnet_kit.edge.plotting import load_pyplot, png_of
 
 if TYPE_CHECKING:
     from fthnet_kit.calibration.metrics import Scores
@@ -21,13 +20,7 @@ if TYPE_CHECKING:
 
 def curves_and_scatter(history: Sequence[Validation], predicted: Scores, labelled: Scores) -> bytes:
     """A PNG: loss and agreement over time, and a scatter of the validation photographs."""
-    try:
-        import matplotlib
-
-        matplotlib.use("agg")
-        from matplotlib import pyplot as plt
-    except ImportError as error:
-        raise MissingExtraError("matplotlib", "report", purpose="the training report") from error
+    plt = load_pyplot("the training report")
     minutes = [validation.minutes for validation in history]
     figure, axes = plt.subplots(1, 3, figsize=(14, 4.2), layout="constrained")
     axes[0].plot(minutes, [validation.loss for validation in history], color="#3d405b")
@@ -42,10 +35,7 @@ def curves_and_scatter(history: Sequence[Validation], predicted: Scores, labelle
     axes[2].set(title=f"{len(np.asarray(labelled))} validation photographs", xlabel="labelled MOS", ylabel="score")
     for axis in axes:
         axis.grid(alpha=0.25)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=100)
-    plt.close(figure)
-    return buffer.getvalue()
+    return png_of(figure, plt)
 
 
 def report_page(title: str, picture: bytes, accuracy: Sequence[Mapping[str, Any]], recipe: Recipe) -> str:

@@ -9,10 +9,21 @@ from pathlib import Path
 
 import click
 
+from fthnet_kit.edge.options import (
+    FQS_FOLDER,
+    bundle_argument,
+    bundle_output,
+    data_option,
+    identity_options,
+    output_option,
+    points_option,
+    replace_option,
+)
+
 
 @click.command()
 @click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option("-o", "--output", "bundle", required=True, type=click.Path(path_type=Path), help="Bundle folder to make.")
+@bundle_output
 @click.option(
     "--pool", type=click.Choice(["soft", "avg"]), help="FTHNet4 pools soft, FTHNet3 avg; weights do not show it."
 )
@@ -36,27 +47,17 @@ import click
 @click.option(
     "--views", type=click.Choice(["1", "5", "20"]), default="1", show_default=True, help="Views averaged by default."
 )
-@click.option("--name", default="FTHNet", show_default=True, help="Model name for the card.")
-@click.option("--model-version", default="0.0.0", show_default=True, help="Model version for the card.")
-@click.option("--manufacturer", default="unnamed", show_default=True, help="Manufacturer for the card.")
+@identity_options
 @click.option(
     "--training-data",
     default="Not stated by whoever exported this model.",
     help="What it was trained on, for the card.",
 )
-@click.option(
-    "--usable",
-    type=click.FloatRange(0, 100),
-    default=40.0,
-    show_default=True,
-    help="Score from which a picture is usable.",
-)
-@click.option(
-    "--good", type=click.FloatRange(0, 100), default=60.0, show_default=True, help="Score from which a picture is good."
-)
+@points_option("--usable", 40.0, "Score from which a picture is usable.")
+@points_option("--good", 60.0, "Score from which a picture is good.")
 @click.option("--half-checkpoint", is_flag=True, help="Store the safetensors file in float16.")
 @click.option("--images", type=click.Path(path_type=Path), help="Photographs for the parity check: a folder or glob.")
-@click.option("--replace", is_flag=True, help="Replace an existing bundle.")
+@replace_option
 def export(
     checkpoint: Path,
     bundle: Path,
@@ -111,15 +112,8 @@ def export(
 
 
 @click.command()
-@click.option(
-    "--data",
-    "folders",
-    required=True,
-    multiple=True,
-    type=click.Path(path_type=Path),
-    help="Folder in FQS form: images and a table with file_name and meanOpinionScore. May be repeated.",
-)
-@click.option("-o", "--output", "bundle", required=True, type=click.Path(path_type=Path), help="Bundle folder to make.")
+@data_option(FQS_FOLDER)
+@bundle_output
 @click.option("--minutes", required=True, type=click.FloatRange(0, min_open=True), help="How long to train.")
 @click.option(
     "--config",
@@ -134,12 +128,10 @@ def export(
 @click.option("--peak-lr", type=click.FloatRange(0, min_open=True), help="Default: 3e-4, fine-tuning 1e-4.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of everything random.")
 @click.option("--group-column", default="patient", show_default=True, help="Column that names the patient.")
-@click.option("--name", default="FTHNet", show_default=True, help="Model name for the card.")
-@click.option("--model-version", default="0.0.0", show_default=True, help="Model version for the card.")
-@click.option("--manufacturer", default="unnamed", show_default=True, help="Manufacturer for the card.")
+@identity_options
 @click.option("--training-data", default="", help="What it was trained on, for the card. Default: counts and folders.")
 @click.option("--intended-use", help="Intended use, for the card.")
-@click.option("--replace", is_flag=True, help="Replace an existing bundle.")
+@replace_option
 def train(
     folders: tuple[Path, ...],
     bundle: Path,
@@ -223,14 +215,7 @@ def progress_report() -> Iterator[Callable[[str, int, int], None]]:
 
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option(
-    "--data",
-    "folders",
-    required=True,
-    multiple=True,
-    type=click.Path(path_type=Path),
-    help="Photographs to calibrate and judge with: a folder in FQS form, or of images. May be repeated.",
-)
+@data_option("Photographs to calibrate and judge with: a folder in FQS form, or of images.")
 @click.option("--images", type=click.IntRange(32), default=500, show_default=True, help="Photographs to calibrate on.")
 @click.option("--held-out", type=click.IntRange(32), default=256, show_default=True, help="Photographs to judge on.")
 def quantize(bundle: Path, folders: tuple[Path, ...], images: int, held_out: int) -> None:
@@ -280,17 +265,10 @@ def quantize(bundle: Path, folders: tuple[Path, ...], images: int, held_out: int
 
 
 @click.command()
-@click.argument("bundle", required=False, type=click.Path(path_type=Path))
-@click.option(
-    "--data",
-    "folders",
-    required=True,
-    multiple=True,
-    type=click.Path(path_type=Path),
-    help="Photographs: a folder in FQS form, or of images. Those that calibrated the bundle are left out.",
-)
+@bundle_argument
+@data_option("Photographs: a folder in FQS form, or of images. Those that calibrated the bundle are left out.")
 @click.option("--images", type=click.IntRange(32), default=256, show_default=True, help="Most photographs to use.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder for the report: JSON, HTML, PNG.")
+@output_option("Folder for the report: JSON, HTML, PNG.")
 def verify(bundle: Path | None, folders: tuple[Path, ...], images: int, output: Path | None) -> None:
     """What every precision of a BUNDLE costs against FP32, in score points.
 

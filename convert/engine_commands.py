@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fthnet_kit.edge.options import bundle_argument
+
 if TYPE_CHECKING:
     from fthnet_kit.convert.to_engine import Report
     from fthnet_kit.edge.bundle import Bundle
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("bundle", required=False, type=click.Path(path_type=Path))
+@bundle_argument
 @click.option(
     "--precision",
     type=click.Choice(["fp32", "fp16", "int8"]),

@@ -12,7 +12,6 @@ import numpy as np
 from fthnet_kit.calibration.calibration_set import Photograph
 from fthnet_kit.calibration.gate import LEAST_INT8
 from fthnet_kit.calibration.int8 import LayerCalibration
-from fthnet_kit.calibration.thresholds_report import load_pyplot, png_of
 from fthnet_kit.convert.fthnet_config import FTHNetConfig
 from fthnet_kit.convert.quantize import PROBES, WORTHWHILE, Outcome, Sensitivity
 from fthnet_kit.convert.report_parts import (
@@ -31,6 +30,7 @@ from fthnet_kit.convert.report_parts import (
     paragraph,
 )
 from fthnet_kit.edge.model_card import ModelCard
+from fthnet_kit.edge.plotting import load_pyplot, png_of
 
 State = Literal["int8", "returned", "too small"]
 COLOURS: dict[State, str] = {"int8": "#0b6e4f", "returned": "#c1121f", "too small": "#8d99ae"}

@@ -10,7 +10,6 @@ import numpy.typing as npt
 from rich.table import Table
 
 from fthnet_kit.calibration.gate import BUDGETS, Budget
-from fthnet_kit.calibration.thresholds_report import load_pyplot, png_of
 from fthnet_kit.convert.report_parts import (
     GATE_COLUMNS,
     GATE_MEANING,
@@ -28,6 +27,7 @@ from fthnet_kit.convert.report_parts import (
 )
 from fthnet_kit.convert.verify import Points, Verification
 from fthnet_kit.edge.model_card import ModelCard, Thresholds
+from fthnet_kit.edge.plotting import load_pyplot, png_of
 
 FARTHEST = 10  # photographs that the page names
 PICTURE_MEANING = (

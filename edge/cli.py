@@ -11,6 +11,7 @@ import sys
 
 import click
 
+from fthnet_kit.edge import stop_signals
 from fthnet_kit.edge.errors import KitError
 from fthnet_kit.edge.lazy_group import LazyGroup
 
@@ -62,6 +63,8 @@ def group() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command; a user's mistake ends in one line on stderr and a documented exit code."""
+    if (sys.argv[1:] if arguments is None else arguments)[:1] == ["run"]:
+        stop_signals.watch()  # before the imports and the model, which take seconds
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     try:
         group.main(arguments, standalone_mode=True)

@@ -1,47 +1,22 @@
-"""The command that scores stills, `fthnet score`, and the options of every command that runs a model."""
+"""The command that scores stills: `fthnet score`."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
-from fthnet_kit.edge.backend_names import BACKENDS, BackendName
-from fthnet_kit.edge.precision import PRECISIONS, Precision
+from fthnet_kit.edge.backend_names import BackendName
+from fthnet_kit.edge.options import model_options
+from fthnet_kit.edge.precision import Precision
 
 if TYPE_CHECKING:
     from fthnet_kit.edge.preprocess import Views
 
 LOG_WIDTH = 160  # of a table in a file or pipe
-Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-def model_options(function: Function) -> Function:
-    """Options of every command that runs a model."""
-    for option in (
-        click.option("--threads", type=click.IntRange(1), help="Threads of one inference. Default: all cores."),
-        click.option(
-            "--backend",
-            type=click.Choice(BACKENDS),
-            default="auto",
-            show_default=True,
-            help="auto: TensorRT where the bundle has an engine for this GPU, otherwise ONNX Runtime on the CPU.",
-        ),
-        click.option("--cuda-graph/--no-cuda-graph", help="On TensorRT: launch the network as one CUDA graph."),
-        click.option("--precision", type=click.Choice(PRECISIONS), default="auto", show_default=True),
-        click.option("--views", type=click.Choice(["1", "5", "20"]), help="Views averaged. Default: the model card's."),
-        click.option(
-            "--bundle",
-            type=click.Path(path_type=Path),
-            help="Bundle folder. Default: the demonstration bundle that the kit ships.",
-        ),
-    ):
-        function = option(function)
-    return function
 
 
 @click.command()

@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
+from fthnet_kit.edge.access import Address
 from fthnet_kit.edge.backend_names import BackendName
 from fthnet_kit.edge.guidance import Language
 from fthnet_kit.edge.live import LiveOptions
@@ -52,12 +53,6 @@ def about(
         "option": option,
         "must_exist": must_exist,
     }
-
-
-def _check_address(text: str) -> None:
-    found = re.fullmatch(r"(?:(?:\[[0-9a-fA-F:.]+\]|[\w.-]+):)?([0-9]{1,5})", text, re.ASCII)
-    if found is None or int(found[1]) > 65535:
-        raise ValueError(f"expected a port or IP-ADDRESS:PORT, such as 8080 or 0.0.0.0:8080, found {text!r}")
 
 
 def _check_topic(text: str) -> None:
@@ -155,7 +150,7 @@ class BestShotSection:
 class GuidanceSection:
     """`[guidance]`: what the operator is told."""
 
-    language: Language = field(default="en", metadata=about("Language of the hints", option="language"))
+    language: Language = field(default="en", metadata=about("Language of hints and page", option="language"))
     mirror: bool = field(
         default=False, metadata=about("The picture is shown mirrored: left and right change places", option="mirror")
     )
@@ -170,7 +165,7 @@ class ServeSection:
         metadata=about(
             "Port, or IP-ADDRESS:PORT, where the page listens; others than this machine need a token",
             example="8080",
-            check=_check_address,
+            check=Address.parse,
             option="serve",
         ),
     )

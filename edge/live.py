@@ -34,6 +34,7 @@ from fthnet_kit.edge.frame_slot import FrameSlot, Grabbed
 from fthnet_kit.edge.score import Reason, Score
 from fthnet_kit.edge.scorer import QualityScorer
 from fthnet_kit.edge.source import CorruptFrameError, Source
+from fthnet_kit.edge.stop_signals import FINAL_SIGNALS
 
 LOG = logging.getLogger("fthnet")
 KEPT_SAMPLES = 10_000  # of each stage's duration, for the summary
@@ -43,7 +44,6 @@ TICK_S = 0.5  # between two statements that there is no frame
 LONGEST_READ_S = 1.5  # video_capture.READ_TIMEOUT_MS: how long a healthy driver can keep the grab thread from ending
 MOST_HUNG = 6  # grab threads inside the driver, 2 minutes in all: only the end of the process can free them
 AFTER_CORRUPT_S = 0.002  # a driver that gives broken pictures without waiting must not take a whole core
-FINAL_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
@@ -336,14 +336,14 @@ class LiveLoop:
         self._make_source = make_source
         self._scorer = scorer
         self._options = options or LiveOptions()
-        self._stop = threading.Event()
+        self._stopping = False  # no Event: a signal handler sets it, and must take no lock
         self._grabber: Grabber | None = None
         self._abandoned = LiveSummary()  # counts of grab threads that were given up
         self._hung: list[Grabber] = []  # those of them that have not come back
 
     def stop(self) -> None:
         """End `results` after the frame in work; may be called from a signal handler or another thread."""
-        self._stop.set()
+        self._stopping = True
 
     def stop_on_signals(self) -> None:
         """End cleanly on SIGTERM, SIGINT and SIGHUP; call it from the main thread.
@@ -387,13 +387,15 @@ class LiveLoop:
             CameraError, InputError: the source cannot be opened at the start, a file holds no frame or cannot be read
                 on, or the camera's driver hangs again and again.
         """
+        if self._stopping:
+            return
         started = time.monotonic()
         source = self._make_source()
         if not self._open_first(source):
             return
         self._grabber = self._start_grabber(source, opened=True)
         try:
-            while not self._stop.is_set():
+            while not self._stopping:
                 item = self._grabber.slot.take(self._patience_s(self._grabber))
                 result = self._result(item)
                 self._count(started)
@@ -404,7 +406,7 @@ class LiveLoop:
                     break
             if self._grabber.failure is not None:
                 raise _fatal(self._grabber.failure)
-            if not source.live and not self.summary.captured and not self._stop.is_set():
+            if not source.live and not self.summary.captured and not self._stopping:
                 raise InputError("the source: expected at least one frame, found none; is the file whole?")
         finally:
             self._grabber.stop()
@@ -424,7 +426,7 @@ class LiveLoop:
         opener = threading.Thread(target=lambda: outcome.append(_error_of(source.open)), name="open", daemon=True)
         opener.start()
         deadline = time.monotonic() + self._options.first_open_s
-        while opener.is_alive() and not self._stop.is_set():
+        while opener.is_alive() and not self._stopping:
             opener.join(0.05)
             if time.monotonic() > deadline:
                 raise CameraError(

@@ -26,6 +26,7 @@ from urllib.parse import urlsplit
 from fthnet_kit.edge.errors import InputError, MissingExtraError
 from fthnet_kit.edge.live import LiveResult
 from fthnet_kit.edge.message_queue import Message, MessageQueue
+from fthnet_kit.edge.secret_file import read_secret
 from fthnet_kit.edge.sinks import BackgroundWorker
 
 if TYPE_CHECKING:
@@ -402,16 +403,7 @@ def credentials(broker: Broker, options: MqttOptions) -> tuple[str | None, str |
     user = os.environ.get(USER_VARIABLE) or options.user or broker.user
     password = os.environ.get(PASSWORD_VARIABLE) or None
     if password is None and options.password_file is not None:
-        path = options.password_file
-        try:
-            password = path.read_text(encoding="utf-8").rstrip("\r\n")
-            readable = path.stat().st_mode & 0o004
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{path}: expected a file with the MQTT password, found {error}") from error
-        if not password:
-            raise InputError(f"{path}: expected the MQTT password, found an empty file")
-        if readable:
-            LOG.warning("%s: everybody on this machine can read the MQTT password; chmod 600 helps", path)
+        password = read_secret(options.password_file, "the MQTT password")
     if password is not None and user is None:
         raise InputError(f"MQTT: expected a user for the password, found none; set mqtt.user or {USER_VARIABLE}")
     return user, password

@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from fthnet_kit.edge.errors import InputError, MissingExtraError
+from fthnet_kit.edge.plotting import load_pyplot
 from fthnet_kit.edge.records_reader import Verification, read_records, verify
 
 FIRST_COLUMNS = (
@@ -245,13 +246,7 @@ def draw(path: Path, output: Path) -> tuple[int, int]:
         InputError: there is none, or the picture cannot be written.
         MissingExtraError: without matplotlib.
     """
-    try:
-        import matplotlib
-
-        matplotlib.use("agg")
-        from matplotlib import pyplot as plt
-    except ImportError as error:
-        raise MissingExtraError("matplotlib", "report", purpose="plotting") from error
+    plt = load_pyplot("plotting")
     count = sum(as_time(record.get("captured_at")) is not None for record in read_records(path))
     if not count:
         raise InputError(f"{path}: expected records of `fthnet run`, found none")

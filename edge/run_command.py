@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fthnet_kit.edge import stop_signals
 from fthnet_kit.edge.backend_names import BackendName
-from fthnet_kit.edge.commands import model_options, views_of
+from fthnet_kit.edge.commands import views_of
 from fthnet_kit.edge.config_command import config_option, current_config
+from fthnet_kit.edge.options import model_options
 from fthnet_kit.edge.precision import Precision
 
 if TYPE_CHECKING:
@@ -54,7 +56,13 @@ FOLDER = click.Path(path_type=Path)
     "--serve", metavar="[ADDRESS:]PORT", help="Page for a browser, and /metrics. Beyond this machine: a token."
 )
 @click.option("--serve-token-file", type=FOLDER, help="File with the page's token. Default: FTHNET_TOKEN.")
-@click.option("--language", type=click.Choice(["en", "es", "zh", "fr"]), default="en", show_default=True)
+@click.option(
+    "--language",
+    type=click.Choice(["en", "es", "zh", "fr"]),
+    default="en",
+    show_default=True,
+    help="Of the hints and the page.",
+)
 @click.option("--mirror/--no-mirror", help="The picture is mirrored: hints to move swap left and right.")
 @click.option("--mqtt", metavar="URL", help="Send results to mqtt://HOST or mqtts://HOST.")
 @click.option("--max-frames", type=click.IntRange(1), help="Stop after this many scored frames.")
@@ -82,8 +90,9 @@ def run(
 ) -> None:
     """Score the frames of a camera, live.
 
-    Cameras drop what comes while a frame is scored; files are read in full. Ctrl-C or SIGTERM ends
-    cleanly. Without a frame, or with one that must not be scored, the score is empty and says why.
+    Cameras drop what comes while a frame is scored; files are read in full. Ctrl-C, SIGTERM or a terminal that
+    closes (SIGHUP; not under nohup) ends cleanly. Without a frame, or with one that must not be scored, the score is
+    empty and says why. Exit code 5: no camera at the start, or its driver hangs again and again.
     """
     from rich.console import Console
 
@@ -109,6 +118,8 @@ def run(
     context = DicomContext.read(dicom) if dicom else None
     if rebuild:
         rebuild_engine(bundle, precision)
+    if stop_signals.requested():
+        return
     broker = MqttSink(mqtt, config.mqtt.options(), follow_best=best_shot is None) if mqtt else None
     with QualityScorer.from_bundle(
         bundle, precision, views_of(views), backend, threads, cuda_graph=cuda_graph
@@ -116,6 +127,8 @@ def run(
         console.print(headline(scorer))
         loop = LiveLoop(lambda: make_source(source), scorer, config.live.options())
         loop.stop_on_signals()
+        if stop_signals.requested():
+            loop.stop()
         sinks = Sinks(
             records=Records(records, rotate_mb=rotate_mb, budget_mb=budget_mb) if records else None,
             best_frame=BestFrame(save_best) if save_best else None,
@@ -126,7 +139,7 @@ def run(
             options = BestShotOptions.of(scorer.card.thresholds)
             sinks.best_shot = BestShot(best_shot, options, sinks.publish, dicom=context)
         if serve:
-            sinks.page = PageSink(open_server(serve, serve_token_file, scorer, sinks.best_shot, loop), sinks)
+            sinks.page = PageSink(open_server(serve, serve_token_file, scorer, sinks.best_shot, loop, language), sinks)
             console.print(f"page: {sinks.page.server.url}")
         with TerminalView(console, source, guide=sinks.guide) as view:
             loop.feed([*sinks.all(), view, WatchdogSink()], max_frames)
@@ -164,7 +177,7 @@ class PageSink:
 
     def offer(self, result: LiveResult) -> None:
         """One result."""
-        from fthnet_kit.edge.server import Shot
+        from fthnet_kit.edge.page_state import Shot
 
         best = self.sinks.best_shot
         self.server.offer(result, self.sinks.guide.text, Shot.of(None if best is None else best.shot))
@@ -184,17 +197,29 @@ def headline(scorer: QualityScorer) -> str:
 
 
 def open_server(
-    serve: str, token_file: Path | None, scorer: QualityScorer, best_shot: BestShot | None, loop: LiveLoop
+    serve: str,
+    token_file: Path | None,
+    scorer: QualityScorer,
+    best_shot: BestShot | None,
+    loop: LiveLoop,
+    language: Language,
 ) -> PreviewServer:
     """The page, wired to the best shot where there is one."""
-    from fthnet_kit.edge.server import PreviewServer, parse_address, read_token
+    from fthnet_kit.edge.access import parse_address, read_token
+    from fthnet_kit.edge.server import PreviewServer
 
     token = read_token(token_file)
     address = parse_address(serve, token)
     if best_shot is None:
-        return PreviewServer(address, token, scorer.card, summary=loop.summary)
+        return PreviewServer(address, token, scorer.card, summary=loop.summary, language=language)
     return PreviewServer(
-        address, token, scorer.card, summary=loop.summary, accept=best_shot.accept, retake=best_shot.retake
+        address,
+        token,
+        scorer.card,
+        summary=loop.summary,
+        language=language,
+        accept=best_shot.accept,
+        retake=best_shot.retake,
     )
 
 
@@ -212,12 +237,22 @@ def rebuild_engine(bundle: Path | None, precision: Precision) -> None:
         checked_engine(Bundle.open(bundle), engine_precision(precision))
     except EngineRefusedError as refused:
         click.echo(f"building the engine: {refused}", err=True)
-        command = [sys.executable, "-m", "fthnet_kit.edge.cli", *refused.rebuild]
-        code = subprocess.run(command, check=False).returncode  # noqa: S603  (our own command)
-        if code:
+        code = _wait_for([sys.executable, "-m", "fthnet_kit.edge.cli", *refused.rebuild])
+        if code and not stop_signals.requested():
             raise EngineError(
                 f"expected an engine, found that its build ended with exit code {code}; its reason stands above"
             ) from refused
+
+
+def _wait_for(command: list[str]) -> int:
+    """Exit code of one of the kit's commands; it is ended where a signal asks for the end of this one."""
+    with subprocess.Popen(command) as process:  # noqa: S603
+        while True:
+            try:
+                return process.wait(0.2)
+            except subprocess.TimeoutExpired:
+                if stop_signals.requested():
+                    process.terminate()
 
 
 def print_summary(console: Console, summary: LiveSummary, sinks: Sinks) -> None:

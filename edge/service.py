@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import grp
 import os
 import pwd
 import re
@@ -23,7 +24,10 @@ from fthnet_kit.edge.live import LiveResult
 UNIT_PATH = Path("/etc/systemd/system/fthnet.service")
 STATE_PATH = Path("/var/lib/fthnet")
 HEADER = "# Written by `fthnet install-service`; changes belong into `systemctl edit fthnet`."
+HOMES = ("/home", "/root", "/run/user")  # what ProtectHome= hides
+DEVICE_GROUPS = ("video", "render")
 WATCHDOG_S = 30
+ENGINE_FAULT_S = 30  # between two failures without a score between them: the engine is lost
 BEATS_IN_TIME = 4  # signs of life within the time after which systemd would kill
 STATUS_EVERY_S = 1.0
 
@@ -39,8 +43,7 @@ Type=notify
 NotifyAccess=main
 ExecStart={command}
 User={user}
-SupplementaryGroups=video render
-StateDirectory=fthnet
+{groups}StateDirectory=fthnet
 WorkingDirectory=%S/fthnet
 Environment=PYTHONUNBUFFERED=1 PYTHONFAULTHANDLER=1 XDG_CACHE_HOME=%S/fthnet/cache
 UMask=0027
@@ -114,6 +117,7 @@ class Notifier:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clock = clock
+        self._watched = watchdog_s is not None
         self._every_s = STATUS_EVERY_S if watchdog_s is None else min(STATUS_EVERY_S, watchdog_s / BEATS_IN_TIME)
         self._next_s = 0.0
         self._ready = False
@@ -142,6 +146,15 @@ class Notifier:
         if self._send(lines):
             self._ready, self._next_s = True, now + self._every_s
 
+    def give_up(self, status: str) -> None:
+        """Ask for a new process, as after a hang; a systemd before version 243 starts it once the silence was too long.
+
+        To be called instead of `beat` from then on.
+        """
+        now = self._clock()
+        if self._watched and now >= self._next_s and self._send([f"STATUS={status}", "WATCHDOG=trigger"]):
+            self._next_s = now + self._every_s
+
     def stopping(self) -> None:
         """The end has begun, and is no hang."""
         self._send(["STOPPING=1"])
@@ -165,19 +178,33 @@ class Notifier:
 class WatchdogSink:
     """A sink whose work is done on the scoring thread, so that a hang there stops the signs of life.
 
-    A camera that is away is no hang: the loop goes on to say so.
+    A new process is the remedy for a hang, and for an engine that is lost: one whose failures, without a score between
+    them, lie `ENGINE_FAULT_S` or more apart. A single failure is none, nor are some that a score follows. A camera
+    that is away or stalls never leads to a new process, however long it takes: the loop goes on to say so. Results
+    that did not reach the engine (no frame, no retina) say nothing about it, either way.
+
+    Args:
+        notifier: default: as the environment says.
+        clock: seconds.
     """
 
-    def __init__(self, notifier: Notifier | None = None) -> None:
+    def __init__(self, notifier: Notifier | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.notifier = notifier or Notifier.from_environment()
+        self._clock = clock
+        self._failing_since_s: float | None = None
+        self._engine_lost = False
 
     def offer(self, result: LiveResult) -> None:
-        """A sign of life, with a word on the score for `systemctl status`; none while the engine fails.
-
-        An engine that has failed twice stays down until the process is new: that is the watchdog's work.
-        """
+        """A sign of life, with a word on the score for `systemctl status`; none where the engine fails for good."""
         score = result.score
-        if score.reason == "engine_fault":
+        if score.value is not None:
+            self._failing_since_s, self._engine_lost = None, False
+        elif score.reason == "engine_fault":
+            now = self._clock()
+            since = self._failing_since_s = now if self._failing_since_s is None else self._failing_since_s
+            self._engine_lost = now - since >= ENGINE_FAULT_S
+        if self._engine_lost:
+            self.notifier.give_up(f"the engine has failed for {ENGINE_FAULT_S} s; starting again")
             return
         what = score.reason if score.value is None else f"score {score.value:.0f}, {score.verdict}"
         self.notifier.beat(f"{what}; {result.captured} frames, {result.dropped} dropped")
@@ -203,10 +230,12 @@ def unit_text(config: Config, user: str, executable: Path | None = None) -> str:
         raise InputError(f"{config.path}: expected camera.source, found none; a service needs to know its camera")
     if not re.fullmatch(r"[a-z_][a-z0-9_-]{0,31}", user):
         raise InputError(f"--user: expected a user's name, found {user!r}")
+    kit = [] if executable else [Path(__file__)]
     executable = executable or Path(sys.executable)
     path = config.path.absolute()
     command = [str(executable), "-m", "fthnet_kit.edge.cli", "run", "--config", str(path)]
-    seen = [executable, path, *write_paths(config)]
+    groups = device_groups()
+    seen = [executable, path, *kit, *write_paths(config)]
     if config.model.bundle is not None:
         seen.append(config.model.bundle)
     writable = " ".join(_quoted(str(each)) for each in write_paths(config))
@@ -214,9 +243,10 @@ def unit_text(config: Config, user: str, executable: Path | None = None) -> str:
         header=HEADER,
         command=" ".join(_quoted(word).replace("$", "$$") for word in command),
         user=user,
+        groups=f"SupplementaryGroups={' '.join(groups)}\n" if groups else "",
         watchdog_s=WATCHDOG_S,
         write_paths=f"ReadWritePaths={writable}\n" if writable else "",
-        protect_home="read-only" if _any_below(seen, "/home", "/root", "/run/user") else "yes",
+        protect_home="read-only" if _any_below(seen, *HOMES) else "yes",
         private_tmp=_private_tmp(config.camera.source, seen),
     )
 
@@ -229,6 +259,12 @@ def write_paths(config: Config) -> list[Path]:
         None if config.mqtt.url is None or config.mqtt.queue is None else config.mqtt.queue.parent,
     ]
     return sorted({path for path in wanted if path is not None and not _any_below([path], str(STATE_PATH))})
+
+
+def device_groups() -> list[str]:
+    """Groups that cameras and GPUs belong to; systemd starts nothing for a group that the machine does not have."""
+    known = {group.gr_name for group in grp.getgrall()}
+    return [name for name in DEVICE_GROUPS if name in known]
 
 
 def install(unit: Path, text: str, config: Config, user: str) -> None:
@@ -280,7 +316,9 @@ def _private_tmp(source: str, seen: list[Path]) -> str:
 
 
 def _any_below(paths: list[Path], *folders: str) -> bool:
-    return any(path == Path(folder) or Path(folder) in path.parents for path in paths for folder in folders)
+    """Whether a path, or what it is a link to, lies in one of the folders."""
+    reached = {each for path in paths for each in (path, path.resolve())}
+    return any(path == Path(folder) or Path(folder) in path.parents for path in reached for folder in folders)
 
 
 def _quoted(word: str) -> str:

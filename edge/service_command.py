@@ -23,8 +23,9 @@ from fthnet_kit.edge.config_command import VARIABLE
 def install_service(config: Path, user: str, print_only: bool) -> None:
     """Write a systemd unit that runs a configuration from boot on, confined to what it needs.
 
-    It starts again after every end, and where scoring hangs for 30 seconds. Folders that the configuration
-    writes to are made, and given to the user.
+    It starts again 2 seconds after every end: after exit code 5 (a camera that is not there, or a driver that
+    hangs again and again) for ever, and where scoring hangs, or the engine only fails, for 30 seconds. A camera
+    that is lost later restarts nothing. Folders that the configuration writes to are made, and given to the user.
     """
     from fthnet_kit.edge.config import load_config
     from fthnet_kit.edge.errors import InputError

@@ -43,6 +43,8 @@ HEAVY = (
     "tornado",
 )
 NEEDS_EXTRA = {  # modules that are nothing without an optional library: importing them names the extra
+    "fthnet_kit.edge.metrics",
+    "fthnet_kit.edge.page_handlers",
     "fthnet_kit.edge.server",
     "fthnet_kit.convert.graph",
     "fthnet_kit.convert.graph_writer",

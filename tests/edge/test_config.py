@@ -200,6 +200,8 @@ def test_unknown_keys_are_refused_with_the_nearest_known_one(tmp_path: Path, tex
         ("[records]\nbudget_mb = 1", ":2: records.budget_mb: expected at least twice records.rotate_mb (64.0)"),
         ("[serve]\naddress = 'port'", ":2: serve.address: expected a port or IP-ADDRESS:PORT"),
         ("[serve]\naddress = '0.0.0.0:99999'", ":2: serve.address: expected a port or IP"),
+        ("[serve]\naddress = 'camera.example:80'", ":2: serve.address: expected a port or IP"),
+        ("[serve]\naddress = '[127.0.0.1]:80'", ":2: serve.address: expected a port or IP"),
         ("[guidance]\nlanguage = 'xx'", ":2: guidance.language: expected one of en, es, zh, fr, found"),
         ("[mqtt]\nurl = 'http://x'", ":2: mqtt.url: MQTT: expected mqtt://HOST or mqtts://HOST:PORT, found 'http://x'"),
         ("[mqtt]\ntopic = 'a/#'", ":2: mqtt.topic: MQTT topic: expected a name like"),

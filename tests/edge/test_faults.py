@@ -29,12 +29,14 @@ import packaging
 import pytest
 
 from fthnet_kit.bench.mjpeg_server import FAULTS, MisbehavingCamera, read_stamp
+from fthnet_kit.edge import stop_signals
 from fthnet_kit.edge.cameras import make_source
 from fthnet_kit.edge.errors import CameraError
 from fthnet_kit.edge.frame import Frame
 from fthnet_kit.edge.live import LiveLoop, LiveOptions, LiveResult
 from fthnet_kit.edge.preprocess import Image
 from fthnet_kit.edge.records_reader import verify
+from fthnet_kit.edge.run_command import _wait_for
 from fthnet_kit.edge.score import Score
 from fthnet_kit.edge.scorer import QualityScorer
 from fthnet_kit.edge.sinks import BackgroundWorker
@@ -543,6 +545,14 @@ def test_a_sink_that_raises_costs_the_others_nothing() -> None:
     assert loop.summary.faults == {"BrokenSink": 11}
 
 
+def test_what_sinks_take_from_the_scoring_thread_is_measured() -> None:
+    loop = LiveLoop(lambda: Driver(lambda _, index: noisy(index)), fake_scorer(), QUICK)
+    loop.feed([Sink(lambda _: time.sleep(0.02)), Sink(lambda _: time.sleep(0.03))], max_scored=5)
+    overhead = list(loop.summary.samples_ms["loop overhead"])
+    assert len(overhead) == 5
+    assert min(overhead) >= 50
+
+
 @pytest.mark.parametrize("pause_s", [0.2, 30.0], ids=["slow", "hanging"])
 def test_a_slow_and_a_hanging_sink_do_not_delay_scoring(pause_s: float) -> None:
     release = threading.Event()
@@ -647,6 +657,46 @@ def test_signals_end_cleanly_whatever_the_camera_does(
         assert "frames scored" in out
         assert "Traceback" not in err
         assert verify(tmp_path / "r.jsonl").problems == ()
+
+
+def is_watching(process: subprocess.Popen[str]) -> bool:
+    """Whether the command has installed its handlers."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    caught = int(next(line for line in status.splitlines() if line.startswith("SigCgt:")).split()[1], 16)
+    return bool(caught >> (signal.SIGTERM - 1) & 1)
+
+
+@pytest.mark.parametrize("after_s", [0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.5, 2.0])
+def test_sigterm_ends_cleanly_from_the_first_moment_on(tmp_path: Path, after_s: float) -> None:
+    """Also while modules, the model and the camera are loaded; before there is a handler, nothing is said either."""
+    with Run("sim:?seconds=0&fps=5", tmp_path / "r.jsonl") as run:
+        time.sleep(after_s)
+        watching = is_watching(run.process)
+        _, err = run.end()
+        assert run.process.returncode in ((0,) if watching else (0, -signal.SIGTERM)), err
+        assert err == ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("after_s", [0.0, 0.1, 0.2, 0.35, 0.5])
+def test_every_final_signal_ends_cleanly_while_the_model_loads(
+    tmp_path: Path, number: signal.Signals, after_s: float
+) -> None:
+    with Run("sim:?seconds=0&fps=5", tmp_path / "r.jsonl") as run:
+        while not is_watching(run.process):
+            time.sleep(0.005)
+        time.sleep(after_s)
+        run.process.send_signal(number)
+        _, err = run.end(number)
+        assert run.process.returncode == 0, err
+        assert err == ""
+
+
+def test_a_signal_ends_the_build_of_an_engine_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(stop_signals._state, "requested", True)
+    assert _wait_for([sys.executable, "-c", "import time; time.sleep(60)"]) == -signal.SIGTERM
+    monkeypatch.setitem(stop_signals._state, "requested", False)
+    assert _wait_for([sys.executable, "-c", "import time; time.sleep(0.5); raise SystemExit(6)"]) == 6
 
 
 def test_a_terminal_that_closes_does_not_end_what_nohup_started(camera: MisbehavingCamera, tmp_path: Path) -> None:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import cv2
 import numpy as np
 import pytest
 
+from fthnet_kit.edge.access import Address
 from fthnet_kit.edge.frame import Frame
+from fthnet_kit.edge.guidance import LANGUAGES, Language, texts
 from fthnet_kit.edge.live import LiveLoop
+from fthnet_kit.edge.page_state import Shot
 from fthnet_kit.edge.preprocess import Image
 from fthnet_kit.edge.score import Reason
 from tests.bench.browser import chromium
@@ -27,11 +31,12 @@ pytest.importorskip("tornado", reason="needs the extra [serve]")
 pytest.importorskip("prometheus_client", reason="needs the extra [serve]")
 pytest.importorskip("playwright.sync_api", reason="needs Playwright")
 
-from fthnet_kit.edge.server import Address, PreviewServer, Shot
+from fthnet_kit.edge.server import PreviewServer
 from tests.edge.test_server import make_result, wait_for
 
 TOKEN = "0123456789abcdef"
 WIDTHS = {375: 812, 1280: 800}
+HEIGHTS = {320: 568, **WIDTHS}
 PICTURES = Path(os.environ.get("FTHNET_PREVIEW_PICTURES", "/tmp"))
 
 
@@ -56,6 +61,7 @@ class Stage:
     scene: Scene = field(default_factory=Scene)
     decisions: list[tuple[str, str]] = field(default_factory=list)
     fault: OSError | None = None
+    language: Language = "en"
 
     def __post_init__(self) -> None:
         self._stop = threading.Event()
@@ -71,6 +77,7 @@ class Stage:
             accept=lambda shot: self._decide("accept", shot),
             retake=lambda shot: self._decide("retake", shot),
             max_clients=2,
+            language=self.language,
         )
         self.address = self.server.address
 
@@ -116,11 +123,24 @@ VITALS = {"temperature_c": 51.5, "throttling": (), "memory_available_mb": 4312, 
 
 
 @pytest.fixture
-def stage(photograph: Image, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+def stage_in(photograph: Image, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Language], Stage]]:
+    """A stage whose page speaks a language."""
     monkeypatch.setattr("fthnet_kit.edge.server.read_vitals", lambda: VITALS)
-    made = Stage(cv2.resize(photograph, (1280, round(1280 * photograph.shape[0] / photograph.shape[1]))))
-    yield made
-    made.close()
+    made: list[Stage] = []
+
+    def make(language: Language) -> Stage:
+        image = cv2.resize(photograph, (1280, round(1280 * photograph.shape[0] / photograph.shape[1])))
+        made.append(Stage(image, language=language))
+        return made[-1]
+
+    yield make
+    for stage in made:
+        stage.close()
+
+
+@pytest.fixture
+def stage(stage_in: Callable[[Language], Stage]) -> Stage:
+    return stage_in("en")
 
 
 class Tab:
@@ -129,7 +149,7 @@ class Tab:
     def __init__(self, browser: Any, url: str, width: int = 1280, **options: Any) -> None:
         self.messages: list[str] = []
         self.requests: list[str] = []
-        self.context = browser.new_context(viewport={"width": width, "height": WIDTHS[width]}, **options)
+        self.context = browser.new_context(viewport={"width": width, "height": HEIGHTS[width]}, **options)
         self.page = self.context.new_page()
         self.page.on("console", lambda message: self.messages.append(message.text))
         self.page.on("pageerror", lambda error: self.messages.append(str(error)))
@@ -236,6 +256,83 @@ def test_the_five_states(browser: Any, stage: Stage, width: int) -> None:
             time.sleep(0.3)
             tab.page.screenshot(path=PICTURES / f"preview_{name}_{width}.png", full_page=True)
             tab.quiet(url)
+
+
+@pytest.mark.parametrize(
+    ("language", "lang", "verdict", "lost", "advice", "state"),
+    [
+        ("es", "es", "Buena", "Cámara desconectada", "Compruebe el cable", "desconectada"),
+        ("zh", "zh-Hans", "良好", "相机已断开", "请检查相机的连接线", "已断开"),
+        ("fr", "fr", "Bonne", "Caméra déconnectée", "Vérifiez le câble", "déconnectée"),
+    ],
+)
+def test_the_page_speaks_the_language_of_the_hints(
+    browser: Any,
+    stage_in: Callable[[Language], Stage],
+    language: Language,
+    lang: str,
+    verdict: str,
+    lost: str,
+    advice: str,
+    state: str,
+) -> None:
+    stage = stage_in(language)
+    with Tab(browser, stage.server.url) as tab:
+        tab.wait_for_text("verdict-word", verdict)
+        assert tab.page.evaluate("document.documentElement.lang") == lang
+        stage.show(score=None, reason="no_frame")
+        tab.wait_for_text("banner-title", lost, 3)
+        assert advice in tab.text("banner-words")
+        assert tab.text("camera") == state
+        stage.show(score=None, reason="no_retina")
+        tab.wait_for_text("hint", texts()["no_eye"][language], 3)
+        tab.quiet(stage.server.url)
+
+
+LATIN = re.compile(r"[A-Za-z]{2,}")
+NOT_TRANSLATED = {"demo", "GB"}
+
+
+def test_no_english_is_left_on_the_chinese_page(browser: Any, stage_in: Callable[[Language], Stage]) -> None:
+    stage = stage_in("zh")
+    with Tab(browser, stage.server.url) as tab:
+        tab.wait_for_text("verdict-word", "良好")
+        for scene in ({"shot": stage.make_shot()}, *({"score": None, "reason": reason} for reason in get_args(Reason))):
+            stage.show(**scene)
+            time.sleep(0.4)
+            shown = tab.page.locator("body").inner_text()
+            named = tab.page.evaluate(
+                "[...document.querySelectorAll('[alt], [aria-label]')].map((e) => e.alt ?? e.ariaLabel)"
+            )
+            assert set(LATIN.findall(" ".join([shown, *named]))) <= NOT_TRANSLATED
+
+
+def long_scenes(stage: Stage, language: Language) -> list[dict[str, Any]]:
+    """Every state of the page, and the longest hint."""
+    hint = max((text[language] for text in texts().values()), key=len)
+    shot = stage.make_shot()
+    return [
+        {"score": 20.0, "hint": hint, "shot": shot},
+        {"score": 50.0},
+        *({"score": None, "reason": reason} for reason in get_args(Reason)),
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("width", [320, *WIDTHS])
+def test_no_language_is_wider_than_the_window(
+    browser: Any, stage_in: Callable[[Language], Stage], monkeypatch: pytest.MonkeyPatch, language: Language, width: int
+) -> None:
+    monkeypatch.setitem(VITALS, "throttling", ("gpu-thermal",))
+    stage = stage_in(language)
+    with Tab(browser, stage.server.url, width) as tab:
+        for number, scene in enumerate(long_scenes(stage, language)):
+            stage.show(**scene)
+            time.sleep(0.5)
+            tab.quiet(stage.server.url)
+            assert tab.page.evaluate(CUT_OFF) == []
+            tab.page.screenshot(path=PICTURES / f"preview_{language}_{number}_{width}.png", full_page=True)
 
 
 @pytest.mark.parametrize(
@@ -360,11 +457,22 @@ def test_the_token_is_asked_for_and_leaves_the_address(browser: Any, photograph:
             tab.wait("!document.getElementById('shot').hidden")
             tab.page.get_by_role("button", name="Retake").click()
             wait_for(lambda: stage.decisions == [("retake", "shot-1")])
+            assert not [request for request in tab.requests if TOKEN in request]
             (cookie,) = tab.context.cookies()
             assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Strict")
             assert cookie["value"] != TOKEN
     finally:
         stage.close()
+
+
+CUT_OFF = """() => [...document.querySelectorAll("p, h1, h2, dl div, dt, dd, span, button")]
+  .filter((element) => element.getClientRects().length && !element.closest(".unseen"))
+  .filter((element) => {
+    const place = element.getBoundingClientRect();
+    return place.left < 0 || place.right > innerWidth + 0.5 || element.scrollWidth > element.clientWidth + 1 &&
+      getComputedStyle(element).display !== "inline";
+  })
+  .map((element) => element.id || element.textContent)"""
 
 
 CONTRASTS = """() => {

@@ -14,39 +14,37 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import cv2
 import numpy as np
 import pytest
 
+from fthnet_kit.edge.access import Access, Address, parse_address, read_token
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.frame import Frame
 from fthnet_kit.edge.live import LiveLoop, LiveResult, LiveSummary
+from fthnet_kit.edge.page_state import Shot
+from fthnet_kit.edge.run_command import open_server
 from fthnet_kit.edge.score import Reason, Score
+from fthnet_kit.edge.scorer import QualityScorer
 from tests.conftest import fake_scorer, make_card
 from tests.edge.test_live import ScriptedCamera
 
 pytest.importorskip("tornado", reason="needs the extra [serve]")
 parser = pytest.importorskip("prometheus_client.parser", reason="needs the extra [serve]")
 server_module = pytest.importorskip("fthnet_kit.edge.server")
+handlers_module = pytest.importorskip("fthnet_kit.edge.page_handlers")
 
-from fthnet_kit.edge.server import (  # noqa: E402
-    Access,
-    Address,
-    PreviewServer,
-    Shot,
-    encode,
-    parse_address,
-    read_token,
-    read_vitals,
-)
+from fthnet_kit.edge.server import PreviewServer, encode, read_vitals  # noqa: E402
 
 TOKEN = "0123456789abcdef"
 ANYWHERE = Address("0.0.0.0", 0)
 LOOPBACK = Address("127.0.0.1", 0)
 JSON = {"Content-Type": "application/json"}
 ENDED = (OSError, AssertionError, ValueError, AttributeError, http.client.HTTPException)  # how an answer can break off
+INTERNAL = {"error": "Internal Server Error", "shown": "an internal error; the device's log says why"}
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 
 
@@ -213,12 +211,23 @@ def test_tokens(tmp_path: Path) -> None:
     assert read_token(file, {"FTHNET_TOKEN": "x" * 20}) == TOKEN
     assert read_token(None, {"FTHNET_TOKEN": "x" * 20}) == "x" * 20
     assert read_token(None, {}) is None
-    for bad in ("", "short", "with a space in it", "é" * 20):
-        file.write_text(bad)
-        with pytest.raises(InputError, match="expected a token"):
+    for bad in (b"", b"short", b"with a space in it", "é".encode() * 20, b"\xff" * 20):
+        file.write_bytes(bad)
+        with pytest.raises(InputError, match=r"expected a (file with a )?token"):
             read_token(file, {})
-    with pytest.raises(InputError, match="expected a token"):
+    with pytest.raises(InputError, match="none: expected a file with a token"):
         read_token(tmp_path / "none", {})
+
+
+def test_a_token_that_everybody_can_read_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "token"
+    file.write_text(TOKEN)
+    file.chmod(0o640)
+    read_token(file, {})
+    assert not caplog.messages
+    file.chmod(0o644)
+    read_token(file, {})
+    assert caplog.messages == [f"{file}: everybody on this machine can read a token; chmod 600 helps"]
 
 
 def test_the_constructor_refuses_an_open_address_without_a_token(serve: Callable[..., PreviewServer]) -> None:
@@ -284,7 +293,8 @@ def test_events_tell_the_state(serve: Callable[..., PreviewServer]) -> None:
         assert (event["captured"], event["dropped"], event["age_ms"]) == (14, 4, 3.0)
         assert 0 < event["fps"] < 110
         assert len(event["history"]) == 120
-        assert 50 <= event["history"][-1] <= 59 or event["history"][-2] is not None
+        assert all(50 <= value <= 59 for value in event["history"] if value is not None)
+        assert any(value is not None for value in event["history"][-2:])
         server.offer(make_result(None, "no_frame"))
         while event["results"] < 11:
             event = viewer.event()
@@ -426,11 +436,12 @@ def test_a_decision_that_fails_is_told_and_can_be_made_again(serve: Callable[...
             raise fault
         return bool(fault)
 
+    again = "it could not be done now; try again"
     server = serve(accept=accept)
     server.offer(make_result(), shot=make_shot())
     assert decide(server, "accept", "shot-1") == (500, {"error": "no space left on device"})
-    assert decide(server, "accept", "shot-1") == (500, {"error": "Internal Server Error"})
-    assert decide(server, "accept", "shot-1") == (500, {"error": "it could not be done now; try again"})
+    assert decide(server, "accept", "shot-1") == (500, INTERNAL)
+    assert decide(server, "accept", "shot-1") == (500, {"error": again, "shown": again})
     assert decide(server, "accept", "shot-1")[0] == 200
 
 
@@ -606,6 +617,29 @@ def test_the_token_in_the_address_becomes_a_cookie(serve: Callable[..., PreviewS
     assert ask(other, "/metrics", session)[0] == 401
 
 
+def post_token(server: PreviewServer, token: str, **headers: str) -> Answer:
+    kind = {"Content-Type": "application/x-www-form-urlencoded"}
+    return ask(server, "/", {**kind, **headers}, "POST", f"token={token}".encode())
+
+
+def test_the_form_sends_the_token_in_the_body(serve: Callable[..., PreviewServer]) -> None:
+    server = serve(ANYWHERE, TOKEN)
+    form = ask(server, "/")[2]
+    assert b'method="post"' in form
+    assert post_token(server, "wrong")[::2] == (401, form)
+    assert post_token(server, "%ff")[0] in (400, 401)
+    assert ask(server, "/", method="POST")[0] == 401
+    assert post_token(server, TOKEN, Origin="http://evil.example")[0] == 403
+    assert post_token(server, TOKEN, Origin="null")[0] == 403
+    too_long = b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 5000\r\n\r\n" + b"x" * 5000
+    assert b" 401 " not in raw(server, too_long)
+    status, headers, body = post_token(server, TOKEN)
+    assert (status, headers["location"], body) == (303, "./", b"")
+    session = {"Cookie": headers["set-cookie"].partition(";")[0]}
+    assert ask(server, "/", session)[0] == 200
+    assert post_token(serve(), "any")[0] == 303  # none is needed
+
+
 @pytest.mark.parametrize(
     "host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example", "10.0.0.1", "[", "", "a@b"]
 )
@@ -634,6 +668,36 @@ def test_other_origins_are_refused(serve: Callable[..., PreviewServer], origin: 
     server.offer(make_result(), shot=make_shot())
     assert decide(server, "accept", "shot-1", Origin=origin)[0] == 403
     assert ask(server, "/events", {"Origin": origin})[0] == 403
+
+
+def test_a_machine_without_a_name_has_no_empty_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "")
+    access = Access(Address("0.0.0.0", 80), TOKEN)
+    assert access.knows_host("localhost")
+    assert not any(access.knows_host(host) for host in ("", ".local", ":80"))
+
+
+@pytest.mark.parametrize(
+    ("site", "kind", "answered"),
+    [
+        ("cross-site", "image", False),
+        ("same-site", "empty", False),  # another port of this machine
+        ("cross-site", "iframe", False),
+        ("cross-site", "script", False),
+        ("cross-site", "", False),
+        ("cross-site", "document", True),  # somebody follows a link
+        ("same-origin", "image", True),
+        ("none", "document", True),
+    ],
+)
+def test_other_pages_cannot_take_a_viewers_place(
+    serve: Callable[..., PreviewServer], site: str, kind: str, answered: bool
+) -> None:
+    """Browsers send no Origin with `<img src="http://127.0.0.1:8080/stream.mjpg">`."""
+    server = serve()
+    server.offer(make_result(), shot=make_shot())
+    status = ask(server, "/api/best.jpg", {"Sec-Fetch-Site": site, "Sec-Fetch-Dest": kind})[0]
+    assert status == (200 if answered else 403)
 
 
 def test_the_own_origin_is_served(serve: Callable[..., PreviewServer]) -> None:
@@ -674,7 +738,7 @@ def test_no_path_leaves_the_fixed_ones(serve: Callable[..., PreviewServer], path
 
 def test_other_methods_are_refused(serve: Callable[..., PreviewServer]) -> None:
     server = serve()
-    for method, path in [("POST", "/"), ("PUT", "/preview.js"), ("DELETE", "/api/best"), ("GET", "/api/best/accept")]:
+    for method, path in [("PUT", "/"), ("PUT", "/preview.js"), ("DELETE", "/api/best"), ("GET", "/api/best/accept")]:
         assert ask(server, path, method=method)[0] == 405
 
 
@@ -683,7 +747,7 @@ def test_a_bug_in_a_handler_shows_no_traceback(
 ) -> None:
     server = serve(summary=Counts(lambda: 1 // 0))
     status, headers, body = ask(server, "/metrics")
-    assert (status, json.loads(body)) == (500, {"error": "Internal Server Error"})
+    assert (status, json.loads(body)) == (500, INTERNAL)
     assert "content-security-policy" in headers
     assert "Traceback" not in caplog.text
     assert "/metrics" in caplog.text
@@ -718,11 +782,41 @@ def test_too_many_viewers(serve: Callable[..., PreviewServer]) -> None:
         assert (one.status, two.status) == (200, 200)
         status, headers, body = ask(server, "/events")
         assert (status, headers["retry-after"]) == (503, "5")
-        assert json.loads(body)["error"] == "2 viewers are connected already; close one of them"
+        words = "2 viewers are connected already; close one of them"
+        assert json.loads(body) == {"error": words, "shown": words}
         assert ask(server, "/healthz")[0] == 503  # still answered: no result yet
     wait_for(lambda: server.events.readers == 0)
     with Viewer(server, "/events") as three:
         assert three.status == 200
+
+
+def test_refusals_speak_the_language_of_the_page_to_it_and_english_to_programs(
+    serve: Callable[..., PreviewServer],
+) -> None:
+    server = serve(language="es", max_clients=1)
+    assert b'<html lang="es">' in ask(server, "/")[2]
+    with Viewer(server, "/events"):
+        assert json.loads(ask(server, "/events")[2]) == {
+            "error": "1 viewers are connected already; close one of them",
+            "shown": "ya hay 1 páginas conectadas; cierre una",
+        }
+    status, answer = decide(server, "accept", "shot-1")
+    assert (status, answer["shown"]) == (409, "esta toma ya se ha sustituido o decidido")
+    assert answer["error"].startswith("this shot has been")
+
+
+def test_the_run_opens_the_page_in_the_language_of_its_hints() -> None:
+    scorer, loop = SimpleNamespace(card=make_card()), SimpleNamespace(summary=LiveSummary())
+    server = open_server("0", None, cast(QualityScorer, scorer), None, cast(LiveLoop, loop), "fr")
+    try:
+        assert b'<html lang="fr">' in ask(server, "/")[2]
+    finally:
+        server.close()
+
+
+def test_a_language_that_the_page_does_not_speak(serve: Callable[..., PreviewServer]) -> None:
+    with pytest.raises(ValueError, match="language: expected one of en, es, zh, fr, found 'xx'"):
+        serve(language="xx")
 
 
 def test_too_many_connections(serve: Callable[..., PreviewServer]) -> None:
@@ -741,6 +835,57 @@ def test_too_many_connections(serve: Callable[..., PreviewServer]) -> None:
             return False
 
     wait_for(answers)
+
+
+def connect_from(host: str, server: PreviewServer) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", server.address.port), timeout=5, source_address=(host, 0))
+
+
+def test_one_host_cannot_take_all_connections_of_a_network(serve: Callable[..., PreviewServer]) -> None:
+    server = serve(ANYWHERE, TOKEN, max_clients=2)
+    taken = [connect_from("127.0.0.2", server) for _ in range(6)]
+    time.sleep(0.2)
+    with connect_from("127.0.0.2", server) as one_more:
+        assert one_more.recv(1) == b""
+    assert ask(server, "/")[0] == 401  # from another host
+    for connection in taken:
+        connection.close()
+
+    def has_room() -> bool:
+        with contextlib.suppress(OSError), connect_from("127.0.0.2", server) as again:
+            again.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            return b" 401 " in again.recv(100)
+        return False
+
+    wait_for(has_room)
+
+
+def test_on_loopback_where_all_are_one_host_it_may_take_all(serve: Callable[..., PreviewServer]) -> None:
+    server = serve(max_clients=2)
+    taken = [connect_from("127.0.0.1", server) for _ in range(11)]
+    time.sleep(0.2)
+    assert ask(server, "/")[0] == 200
+    for connection in taken:
+        connection.close()
+
+
+def test_who_vanishes_from_the_network_is_noticed(
+    serve: Callable[..., PreviewServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A phone out of reach says no goodbye; while the camera gives nothing, only the kernel can miss it."""
+    found: list[bool] = []
+    notice = server_module.notice_when_gone
+
+    def look(connection: socket.socket) -> None:
+        notice(connection)
+        found.append(
+            connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) != 0
+            and connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) <= 10
+        )
+
+    monkeypatch.setattr(server_module, "notice_when_gone", look)
+    assert ask(serve(), "/")[0] == 200
+    assert found == [True]
 
 
 # ---- nobody slows the loop
@@ -768,8 +913,8 @@ def test_a_client_that_reads_nothing_slows_nobody(
     serve: Callable[..., PreviewServer], monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
     """While one viewer sleeps, whom the server tolerates here, the loop runs to its end and another viewer reads on."""
-    monkeypatch.setattr(server_module, "SLOW_CLIENT_S", 600)
-    monkeypatch.setattr(server_module, "SEND_BUFFER_BYTES", 4096)
+    monkeypatch.setattr(handlers_module, "SLOW_CLIENT_S", 600)
+    monkeypatch.setattr(handlers_module, "SEND_BUFFER_BYTES", 4096)
     monkeypatch.setattr(server_module, "EVENT_EVERY_S", 0.01)
     server = serve()
     seen: list[int] = []
@@ -796,8 +941,8 @@ def test_a_client_that_reads_nothing_slows_nobody(
 def test_a_client_that_reads_nothing_is_disconnected(
     serve: Callable[..., PreviewServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server_module, "SLOW_CLIENT_S", 0.3)
-    monkeypatch.setattr(server_module, "SEND_BUFFER_BYTES", 4096)
+    monkeypatch.setattr(handlers_module, "SLOW_CLIENT_S", 0.3)
+    monkeypatch.setattr(handlers_module, "SEND_BUFFER_BYTES", 4096)
     server = serve()
     shown = make_result()
     assert shown.frame is not None
@@ -805,6 +950,22 @@ def test_a_client_that_reads_nothing_is_disconnected(
     with sleeper(server, "/stream.mjpg"):
         wait_for(lambda: server.pictures.readers == 1)
         wait_for(lambda: server.offer(shown) or server.pictures.readers == 0, 30)
+
+
+def test_who_asks_and_never_reads_the_answers_is_disconnected(
+    serve: Callable[..., PreviewServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a token, requests in a row whose answers nobody takes: they must not hold a connection."""
+    monkeypatch.setattr(handlers_module, "SLOW_CLIENT_S", 0.3)
+    server = serve(ANYWHERE, TOKEN)
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(("127.0.0.1", server.address.port))
+        connection.settimeout(10)
+        with pytest.raises(ConnectionError):
+            while True:  # until the server has ended it; without that, until our own time is over
+                connection.sendall(b"GET /preview.js HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * 100)
+    assert ask(server, "/preview.js")[0] == 200
 
 
 def test_offer_does_not_wait_for_a_server_that_hangs(serve: Callable[..., PreviewServer]) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import configparser
+import grp
 import os
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,9 +25,19 @@ from fthnet_kit.edge.config import load_config
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.live import LiveLoop, LiveResult
 from fthnet_kit.edge.score import Score
-from fthnet_kit.edge.service import HEADER, Notifier, WatchdogSink, check_unit, install, unit_text, write_paths
+from fthnet_kit.edge.service import (
+    ENGINE_FAULT_S,
+    HEADER,
+    Notifier,
+    WatchdogSink,
+    check_unit,
+    install,
+    unit_text,
+    write_paths,
+)
 from fthnet_kit.edge.service_command import install_service
 from tests.conftest import fake_scorer
+from tests.edge.systemd_box import NoBoxError, SystemdBox
 
 
 class Systemd:
@@ -66,8 +78,8 @@ def systemd(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Systemd]
     listening.socket.close()
 
 
-def result(value: float | None = 72.4) -> LiveResult:
-    score = Score(value, raw=value, verdict="good") if value is not None else Score(None, reason="stalled")
+def result(value: float | None = 72.4, reason: str = "stalled") -> LiveResult:
+    score = Score(value, raw=value, verdict="good") if value is not None else Score(None, reason=reason)  # type: ignore[arg-type]
     return LiveResult(score, None, None, datetime.now(timezone.utc), 1.0, 2.0, 9, 3)
 
 
@@ -129,6 +141,73 @@ def test_a_camera_that_is_away_is_no_hang(tmp_path: Path) -> None:
         assert "WATCHDOG=1" in systemd.told()
         time.sleep(0.05)
     systemd.socket.close()
+
+
+def fault() -> LiveResult:
+    score = Score(None, reason="engine_fault")
+    return LiveResult(score, None, None, datetime.now(timezone.utc), None, None, 9, 3)
+
+
+class Clocked:
+    """A sink and what systemd hears of it, by a clock of its own."""
+
+    def __init__(self, systemd: Systemd) -> None:
+        self.now = 100.0
+        self.systemd = systemd
+        notifier = Notifier(systemd.address, watchdog_s=30.0, clock=lambda: self.now)
+        self.sink = WatchdogSink(notifier, clock=lambda: self.now)
+
+    def hears(self, what: LiveResult, after_s: float = 1.0) -> str:
+        """What is said of a result."""
+        self.now += after_s
+        self.sink.offer(what)
+        return "\n".join(self.systemd.told())
+
+
+@pytest.mark.parametrize("between", [None, "no_retina", "stalled"])
+def test_an_engine_that_only_fails_leads_to_a_new_process_and_not_before_its_time(
+    systemd: Systemd, between: str | None
+) -> None:
+    clocked = Clocked(systemd)
+    assert "READY=1" in clocked.hears(fault())
+    for second in range(1, ENGINE_FAULT_S):
+        assert "WATCHDOG=1" in clocked.hears(fault()), second
+        if between is not None:
+            clocked.sink.offer(result(None, between))
+    asked = clocked.hears(fault())
+    assert asked == f"STATUS=the engine has failed for {ENGINE_FAULT_S} s; starting again\nWATCHDOG=trigger"
+    for lost in (fault(), result(None)):  # no sign of life again, where systemd is too old to be asked
+        assert "WATCHDOG=1" not in clocked.hears(lost)
+    assert "WATCHDOG=1" in clocked.hears(result())
+
+
+def test_an_engine_that_fails_now_and_then_is_left_alone(systemd: Systemd) -> None:
+    clocked = Clocked(systemd)
+    for _ in range(2 * ENGINE_FAULT_S):
+        for each in (fault(), fault(), result()):
+            assert "WATCHDOG=1" in clocked.hears(each)
+
+
+@pytest.mark.parametrize("reason", ["no_frame", "stalled", "frozen", "corrupt_frame", "no_retina"])
+def test_a_camera_that_is_lost_for_hours_leads_to_no_new_process_even_after_a_fault(
+    systemd: Systemd, reason: str
+) -> None:
+    clocked = Clocked(systemd)
+    assert "WATCHDOG=1" in clocked.hears(fault())
+    for _ in range(500):
+        assert "WATCHDOG=1" in clocked.hears(result(None, reason), 10)
+    assert "WATCHDOG=1" in clocked.hears(result())
+    assert "WATCHDOG=1" in clocked.hears(fault())
+
+
+def test_a_unit_without_a_watchdog_is_never_asked_for_a_new_process(systemd: Systemd) -> None:
+    now = [0.0]
+    sink = WatchdogSink(Notifier(systemd.address, clock=lambda: now[0]), clock=lambda: now[0])
+    for _ in range(3):
+        now[0] += ENGINE_FAULT_S
+        sink.offer(fault())
+    assert "READY=1" in systemd.told()
+    assert systemd.silent(0.1)
 
 
 def test_nobody_listens_or_nobody_asked(tmp_path: Path) -> None:
@@ -240,7 +319,6 @@ def test_the_unit(write: Write) -> None:
         "WatchdogSec": "30",
         "Restart": "always",
         "ProtectSystem": "strict",
-        "SupplementaryGroups": "video render",
         "NoNewPrivileges": "yes",
         "User": "eve",
         "StateDirectory": "fthnet",
@@ -262,6 +340,26 @@ def test_the_unit_fits_where_things_lie(write: Write) -> None:
     assert "nvargus" in jetson
     strange = write_paths(load_config(write(plain + '[records]\npath = "/srv/$HOME/a\\"b/r.jsonl"')))
     assert [str(path) for path in strange] == ['/srv/$HOME/a"b']
+
+
+def test_only_groups_that_the_machine_has_are_asked_for(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load_config(write('[camera]\nsource = "0"'))
+    for known, asked in ({"root"}, None), ({"root", "video"}, ["video"]), ({"render", "video"}, ["video render"]):
+        groups = [grp.struct_group((name, "x", 1, [])) for name in known]
+        monkeypatch.setattr(grp, "getgrall", lambda groups=groups: groups)
+        assert settings(unit_text(config, "eve")).get("SupplementaryGroups") == asked
+
+
+def test_a_link_into_a_home_is_followed(write: Write, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As a virtual environment's Python is one."""
+    real = tmp_path / "pyenv" / "python3"
+    real.parent.mkdir()
+    real.touch()
+    (tmp_path / "python").symlink_to(real)
+    monkeypatch.setattr(service, "HOMES", (str(real.parent),))
+    config = load_config(write('[camera]\nsource = "0"'))
+    assert settings(unit_text(config, "eve", tmp_path / "python"))["ProtectHome"] == ["read-only"]
+    assert settings(unit_text(config, "eve", Path("/usr/bin/python3")))["ProtectHome"] == ["yes"]
 
 
 def test_dollars_and_percents_in_the_command_stay_what_they_are(write: Write, tmp_path: Path) -> None:
@@ -340,3 +438,175 @@ def test_the_command(write: Write, monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         assert isinstance(refused.exception, InputError)
         assert "--print shows the unit" in str(refused.exception)
         assert not (tmp_path / "fthnet.service").exists()
+
+
+class InBox:
+    """The service, as a real systemd runs it."""
+
+    def __init__(self, box: SystemdBox) -> None:
+        self.box = box
+
+    def fthnet(self, *arguments: object) -> str:
+        return self.box.run(sys.executable, "-m", "fthnet_kit.edge.cli", *arguments)
+
+    def configure(self, source: str) -> None:
+        self.box.write("/run/fthnet.toml", f'[camera]\nsource = "{source}"\n[records]\npath = "{RECORDS}"\n')
+
+    def change(self, name: str, settings: str) -> None:
+        """What an operator writes with `systemctl edit`."""
+        self.box.write(f"/etc/systemd/system/fthnet.service.d/{name}.conf", f"[Service]\n{settings}\n")
+        self.box.run("systemctl", "daemon-reload")
+
+    def state(self) -> dict[str, str]:
+        return self.box.state("fthnet.service")
+
+    def start(self) -> str:
+        """Number of the process, once systemd takes it for ready."""
+        self.box.run("systemctl", "start", "fthnet")
+        return self.state()["MainPID"]
+
+    def stop(self) -> float:
+        began = time.monotonic()
+        self.box.run("systemctl", "stop", "fthnet")
+        return time.monotonic() - began
+
+    def wait_for(self, wanted: Callable[[dict[str, str]], bool], seconds: float) -> dict[str, str]:
+        deadline = time.monotonic() + seconds
+        while not wanted(state := self.state()):
+            assert time.monotonic() < deadline, (state, self.journal()[-3000:])
+            time.sleep(0.05)
+        return state
+
+    def next_process(self, before: str, seconds: float = 20) -> str:
+        """Number of the process that follows another one, once it is ready."""
+        ready = self.wait_for(
+            lambda state: state["ActiveState"] == "active" and state["MainPID"] not in ("0", before), seconds
+        )
+        return ready["MainPID"]
+
+    def journal(self) -> str:
+        return self.box.run("journalctl", "--unit", "fthnet", "--no-pager", "--output", "cat")
+
+    def ends(self) -> list[str]:
+        """How its processes ended, in order: result, how, and exit code or signal."""
+        return [line.removeprefix("ended ") for line in self.journal().splitlines() if line.startswith("ended ")]
+
+
+RECORDS = "/var/lib/fthnet/r.jsonl"
+WATCHED_S = 4
+EDITED = f"""\
+WatchdogSec={WATCHED_S}
+RestartSec=300ms
+ExecStopPost=/bin/sh -c 'echo ended $SERVICE_RESULT $EXIT_CODE $EXIT_STATUS'"""
+LOST_ENGINE = """\
+from fthnet_kit.edge import service
+from fthnet_kit.edge.cameras import make_source
+from fthnet_kit.edge.errors import EngineError
+from fthnet_kit.edge.live import LiveLoop
+from fthnet_kit.edge.scorer import QualityScorer
+service.ENGINE_FAULT_S = 1
+scorer = QualityScorer.from_bundle()
+def infer(_):
+    raise EngineError("lost")
+scorer.backend.infer = infer
+LiveLoop(lambda: make_source("sim:?seconds=0&fps=20"), scorer).feed([service.WatchdogSink()])
+"""
+
+
+@pytest.fixture(scope="module")
+def shared_box() -> Iterator[InBox]:
+    """The unit of `fthnet install-service` on a systemd of its own; only its times are shortened."""
+    try:
+        with SystemdBox() as box:
+            inside = InBox(box)
+            inside.configure("sim:?seconds=0&fps=5")
+            owner = Path(sys.executable).resolve().owner()
+            written = inside.fthnet("install-service", "--config", "/run/fthnet.toml", "--user", owner)
+            assert "written: /etc/systemd/system/fthnet.service" in written
+            inside.change("times", EDITED)
+            yield inside
+    except NoBoxError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def in_box(shared_box: InBox) -> Iterator[InBox]:
+    yield shared_box
+    shared_box.stop()
+    shared_box.configure("sim:?seconds=0&fps=5")
+
+
+@pytest.mark.slow
+def test_systemd_starts_watches_restarts_and_stops_the_service(in_box: InBox) -> None:
+    process = in_box.start()
+    state = in_box.state()
+    assert (state["ActiveState"], state["Type"]) == ("active", "notify")
+    assert state["StatusText"].startswith("score "), state
+    for number, ended in (("KILL", "signal killed KILL"), ("TERM", "success exited 0")):
+        in_box.box.run("kill", f"-{number}", process)
+        process = in_box.next_process(process)
+        assert in_box.ends()[-1] == ended
+    stopped = time.monotonic()
+    in_box.box.run("kill", "-STOP", process)
+    process = in_box.next_process(process, WATCHED_S + 15)
+    assert time.monotonic() - stopped > WATCHED_S / 2
+    assert in_box.ends()[-1] == "watchdog killed ABRT"
+    assert in_box.state()["NRestarts"] == "3"
+    journal = in_box.journal()
+    assert "Fatal Python error: Aborted" in journal
+    assert "edge/live.py" in journal  # where its threads stood
+    assert in_box.stop() < 10
+    assert in_box.ends()[-1] == "success exited 0"
+    assert in_box.fthnet("records", "verify", RECORDS).startswith("whole: ")
+    assert "Traceback" not in journal
+
+
+@pytest.mark.slow
+def test_systemd_stops_the_service_while_it_starts(in_box: InBox) -> None:
+    for after_s in (0.1, 0.3, 0.6):
+        before = len(in_box.ends())
+        in_box.box.run("systemctl", "start", "--no-block", "fthnet")
+        time.sleep(after_s)
+        assert in_box.stop() < 10
+        assert in_box.ends()[before:] in (["success exited 0"], ["success killed TERM"])
+    assert "Traceback" not in in_box.journal()
+
+
+@pytest.mark.slow
+def test_systemd_starts_a_service_without_a_camera_again_and_again(in_box: InBox) -> None:
+    in_box.configure("/dev/video77")
+    before = len(in_box.ends())
+    in_box.box.run("systemctl", "start", "--no-block", "fthnet")
+    in_box.wait_for(lambda state: int(state["NRestarts"]) >= 2, 20)
+    assert set(in_box.ends()[before:]) == {"exit-code exited 5"}
+    in_box.configure("sim:?seconds=0&fps=5")
+    in_box.next_process("0")
+
+
+@pytest.mark.slow
+def test_systemd_leaves_a_service_alone_whose_camera_is_lost(in_box: InBox) -> None:
+    server = f"{sys.executable} -m fthnet_kit.bench.mjpeg_server --port 8099 --fps 10 --width 320 --height 240"
+    with_input = f"/bin/sh -c 'sleep 600 | {server}'"  # it ends with its standard input
+    in_box.box.write("/etc/systemd/system/camera.service", f"[Service]\nExecStart={with_input}\n")
+    in_box.configure("http://127.0.0.1:8099/video.mjpg")
+    in_box.box.run("systemctl", "daemon-reload")
+    in_box.box.run("systemctl", "start", "camera")
+    in_box.box.run("systemctl", "start", "--no-block", "fthnet")
+    process = in_box.next_process("0")
+    in_box.box.run("systemctl", "kill", "--signal=KILL", "camera")
+    in_box.wait_for(lambda state: state["StatusText"].startswith("no_frame"), 10)
+    time.sleep(1.5 * WATCHED_S)
+    state = in_box.state()
+    assert (state["ActiveState"], state["MainPID"]) == ("active", process)
+    in_box.box.run("systemctl", "start", "camera")
+    in_box.wait_for(lambda state: state["StatusText"].startswith("score "), 10)
+    assert in_box.state()["MainPID"] == process
+
+
+@pytest.mark.slow
+def test_systemd_starts_a_service_again_whose_engine_is_lost(in_box: InBox) -> None:
+    in_box.box.write("/run/lost_engine.py", LOST_ENGINE)
+    in_box.change("engine", f"ExecStart=\nExecStart={sys.executable} /run/lost_engine.py\nWatchdogSec=60")
+    process = in_box.start()
+    in_box.wait_for(lambda state: state["MainPID"] not in ("0", process), 15)
+    assert in_box.ends()[-1] == "watchdog killed ABRT"

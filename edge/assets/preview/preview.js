@@ -9,29 +9,54 @@ const RETRY_MS = 1000;
 const OUTCOME_MS = 6000;
 const SPOKEN_EVERY_MS = 4000;
 
+const byId = (id) => document.getElementById(id);
+
+// ---- words, in the language of the page
+
+const LANGUAGE = document.documentElement.lang;
+const TEXTS = JSON.parse(byId("texts").textContent);
+const UNKNOWN = "–";
+
+// The text of a key, with values in the places that it names: "{limit}".
+function say(key, values = {}) {
+  return TEXTS[key].replace(/\{(\w+)\}/g, (place, name) => values[name]);
+}
+
+function formatter(digits) {
+  const options = { minimumFractionDigits: digits, maximumFractionDigits: digits, useGrouping: false };
+  return new Intl.NumberFormat(LANGUAGE, options);
+}
+
+const WHOLE = formatter(0);
+const TENTHS = formatter(1);
+
 const VERDICTS = {
-  good: { symbol: "✓", word: "Good" },
-  usable: { symbol: "▲", word: "Usable" },
-  reject: { symbol: "✕", word: "Reject" },
+  good: { symbol: "✓", word: say("good") },
+  usable: { symbol: "▲", word: say("usable") },
+  reject: { symbol: "✕", word: say("reject") },
 };
 const REASONS = {
-  no_retina: "No retina in view",
-  corrupt_frame: "Picture cannot be read",
+  no_retina: say("no_retina"),
+  corrupt_frame: say("corrupt_frame"),
 };
 const FAULTS = {
-  no_frame: ["Camera lost", "Check the camera's cable and power. Scoring goes on by itself when it is back."],
-  stalled: ["Camera gives no pictures", "Wait a few seconds. If it stays so, unplug the camera and plug it in again."],
-  frozen: ["Picture is frozen", "The camera repeats one picture. Unplug it and plug it in again."],
-  engine_fault: [
-    "Scoring has failed",
-    "The neural network gives no score, so no picture is checked now. If this stays, restart the device.",
-  ],
+  no_frame: [say("camera_lost"), say("camera_lost_advice")],
+  stalled: [say("camera_stalled"), say("camera_stalled_advice")],
+  frozen: [say("picture_frozen"), say("picture_frozen_advice")],
+  engine_fault: [say("scoring_failed"), say("scoring_failed_advice")],
 };
 const NO_PICTURE = ["no_frame", "stalled", "frozen"]; // the reasons with which the picture is not live either
-const CAMERA_WORDS = { waiting: "waiting", reading: "live", lost: "lost", stalled: "stalled", frozen: "frozen" };
-const ENGINE_WORDS = { waiting: "waiting", ok: "working", fault: "failed" };
+const CAMERA_WORDS = {
+  waiting: say("waiting"),
+  reading: say("live"),
+  lost: say("lost"),
+  stalled: say("stalled"),
+  frozen: say("frozen"),
+};
+const ENGINE_WORDS = { waiting: say("waiting"), ok: say("working"), fault: say("failed") };
 
-const byId = (id) => document.getElementById(id);
+// ---- what is known
+
 const picture = byId("picture");
 
 let state = null; // the newest event
@@ -64,7 +89,7 @@ async function connect() {
   connectedAt = performance.now();
   try {
     const answer = await fetch("events", { signal: mine.signal });
-    refusal = answer.ok ? "" : (await answer.json()).error;
+    refusal = answer.ok ? "" : reasonOf(await answer.json());
     if (answer.ok) {
       showPictures();
       await listen(answer.body.pipeThrough(new TextDecoderStream()).getReader());
@@ -76,6 +101,11 @@ async function connect() {
     source = null;
     setTimeout(() => source || document.hidden || connect(), RETRY_MS);
   }
+}
+
+// Why the server refuses: in our language where the table has it, otherwise as the device put it.
+function reasonOf({ error, shown }) {
+  return shown ?? error;
 }
 
 async function listen(reader) {
@@ -115,15 +145,13 @@ function resultAge(now) {
 
 function trouble(now) {
   if (now - Math.max(heardAt, openedAt) > SILENT_MS) {
-    const words = refusal
-      ? `The device answers: ${refusal}.`
-      : "Check that the device is on and in the same network. This page connects again by itself.";
-    return { kind: "alarm", words: ["No connection", words] };
+    const words = refusal ? say("refused", { why: refusal }) : say("no_connection_advice");
+    return { kind: "alarm", words: [say("no_connection"), words] };
   }
-  if (state === null) return { kind: "calm", words: ["Connecting", "One moment."] };
-  if (state.results === 0) return { kind: "calm", words: ["Waiting for the camera", "The first picture has not come yet."] };
+  if (state === null) return { kind: "calm", words: [say("connecting"), say("connecting_advice")] };
+  if (state.results === 0) return { kind: "calm", words: [say("camera_awaited"), say("camera_awaited_advice")] };
   if (resultAge(now) > SILENT_MS) {
-    return { kind: "alarm", words: ["Scoring has stopped", "The device gives no results. If this stays, restart it."] };
+    return { kind: "alarm", words: [say("scoring_stopped"), say("scoring_stopped_advice")] };
   }
   return state.reason in FAULTS ? { kind: "alarm", words: FAULTS[state.reason] } : null;
 }
@@ -168,14 +196,14 @@ function renderScore(fresh, now) {
   const verdict = fresh && state.score !== null ? VERDICTS[state.verdict] : null;
   const panel = document.querySelector(".score");
   panel.dataset.verdict = verdict ? state.verdict : "";
-  setText("score", verdict ? String(Math.round(state.score)) : "–");
+  const word = verdict?.word ?? say("no_score");
+  setText("score", verdict ? WHOLE.format(state.score) : UNKNOWN);
   byId("gauge-value").style.strokeDasharray = `${verdict ? state.score : 0} 200`;
   setText("verdict-symbol", verdict?.symbol ?? "");
-  setText("verdict-word", verdict?.word ?? "No score");
+  setText("verdict-word", word);
   if (now - spokenAt >= SPOKEN_EVERY_MS) {
-    const words = verdict ? verdict.word : "No score";
-    if (drawn.spoken !== words) spokenAt = now;
-    setText("spoken", words);
+    if (drawn.spoken !== word) spokenAt = now;
+    setText("spoken", word);
   }
 }
 
@@ -189,7 +217,7 @@ function renderMarks() {
   const limits = [state.model.usable, state.model.good];
   if (drawn.limits === limits.join()) return;
   drawn.limits = limits.join();
-  byId("limits").textContent = `good from ${limits[1]}, usable from ${limits[0]}`;
+  byId("limits").textContent = say("limits", { good: limits[1], usable: limits[0] });
   byId("gauge-marks").replaceChildren(
     ...limits.map((limit) => {
       const angle = Math.PI * (1 - limit / 100);
@@ -213,7 +241,9 @@ function renderHistory() {
   const values = state.history.filter((value) => value !== null).map(Math.round);
   byId("history").setAttribute(
     "aria-label",
-    values.length ? `From ${Math.min(...values)} to ${Math.max(...values)}` : "No scores in the last minute",
+    values.length
+      ? say("history_range", { lowest: Math.min(...values), highest: Math.max(...values) })
+      : say("no_history"),
   );
 }
 
@@ -227,30 +257,37 @@ function renderShot(connected) {
     byId("shot-picture").src = `api/best.jpg?${encodeURIComponent(shot.id)}`;
   }
   panel.dataset.verdict = shot.verdict ?? "";
-  setText("shot-score", String(Math.round(shot.score)));
+  setText("shot-score", WHOLE.format(shot.score));
   const verdict = VERDICTS[shot.verdict];
   setText("shot-verdict", verdict ? `${verdict.symbol} ${verdict.word}` : "");
-  setText("shot-time", `taken ${new Date(shot.captured_at).toLocaleTimeString()}`);
+  setText("shot-time", say("taken_at", { time: new Date(shot.captured_at).toLocaleTimeString(LANGUAGE) }));
   for (const id of ["accept", "retake"]) byId(id).disabled = deciding || !connected;
+}
+
+// A number in the unit of a text; a dash where it is not known.
+function withUnit(key, format, value) {
+  return value == null ? UNKNOWN : say(key, { number: format.format(value) });
+}
+
+function gigabytes(megabytes) {
+  return megabytes == null ? null : megabytes / 1000;
 }
 
 function renderDevice(fresh, connected) {
   const device = state.device;
-  const unknown = "–";
-  setText("camera", connected ? CAMERA_WORDS[state.camera] : unknown);
-  setText("engine", connected ? ENGINE_WORDS[state.engine] : unknown);
+  setText("camera", connected ? CAMERA_WORDS[state.camera] : UNKNOWN);
+  setText("engine", connected ? ENGINE_WORDS[state.engine] : UNKNOWN);
   byId("camera").classList.toggle("bad", connected && !["reading", "waiting"].includes(state.camera));
   byId("engine").classList.toggle("bad", connected && state.engine === "fault");
-  setText("fps", fresh ? `${state.fps.toFixed(1)} fps` : unknown);
-  setText("age", fresh && state.age_ms !== null ? `${Math.round(state.age_ms)} ms` : unknown);
-  setText("latency", fresh && state.latency_ms !== null ? `${Math.round(state.latency_ms)} ms` : unknown);
-  setText("dropped", connected ? String(state.dropped) : unknown);
-  const hot = Boolean(device.throttling?.length);
-  const celsius = device.temperature_c == null ? unknown : `${Math.round(device.temperature_c)}\u00a0°C`;
-  setText("temperature", connected ? celsius + (hot ? " slowed" : "") : unknown);
-  byId("temperature").classList.toggle("bad", connected && hot);
-  const free = device.memory_available_mb == null ? unknown : `${(device.memory_available_mb / 1000).toFixed(1)} GB`;
-  setText("memory", connected ? free : unknown);
+  setText("fps", withUnit("frames_per_second", TENTHS, fresh ? state.fps : null));
+  setText("age", withUnit("milliseconds", WHOLE, fresh ? state.age_ms : null));
+  setText("latency", withUnit("milliseconds", WHOLE, fresh ? state.latency_ms : null));
+  setText("dropped", connected ? String(state.dropped) : UNKNOWN);
+  const hot = connected && Boolean(device.throttling?.length);
+  const temperature = withUnit("celsius", WHOLE, connected ? device.temperature_c : null);
+  setText("temperature", hot ? say("slowed", { temperature }) : temperature);
+  byId("temperature").classList.toggle("bad", hot);
+  setText("memory", withUnit("gigabytes", TENTHS, connected ? gigabytes(device.memory_available_mb) : null));
 }
 
 // ---- the operator's decision
@@ -274,12 +311,12 @@ async function decide(action) {
     });
     if (answer.ok) {
       decided = id;
-      tell(action === "accept" ? "✓ Accepted and kept" : "Put aside: take another");
+      tell(action === "accept" ? `✓ ${say("accepted")}` : say("put_aside"));
     } else {
-      tell(`Not done: ${(await answer.json()).error}`);
+      tell(say("not_done", { why: reasonOf(await answer.json()) }));
     }
   } catch {
-    tell("Not done: no connection. Try again.");
+    tell(say("not_done_offline"));
   }
   deciding = false;
   render();
