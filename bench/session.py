@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fthnet_kit.calibration.metrics import srcc
-from fthnet_kit.edge.errors import InputError, MissingExtraError
+from fthnet_kit.edge.errors import InputError
+from fthnet_kit.edge.plotting import load_pyplot
 from fthnet_kit.edge.records_reader import read_records
 
 FACTORS = ("severity", "defocus", "exposure", "motion", "occlusion")
@@ -58,15 +60,7 @@ def analyse(records: list[dict[str, Any]]) -> SessionReport:
 
 def plot(records: list[dict[str, Any]], report: SessionReport, path: Path) -> None:
     """Score and truth over time, as PNG or SVG."""
-    try:
-        import matplotlib
-
-        matplotlib.use("agg")
-        from matplotlib import pyplot as plt
-    except ImportError as error:
-        raise MissingExtraError("matplotlib", "report", purpose="plotting") from error
-    from datetime import datetime
-
+    plt = load_pyplot("plotting")
     start = datetime.fromisoformat(records[0]["captured_at"])
     seconds = [(datetime.fromisoformat(r["captured_at"]) - start).total_seconds() for r in records]
     scores = [np.nan if r["score"] is None else r["score"] for r in records]
