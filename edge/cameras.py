@@ -1,8 +1,9 @@
 """Sources of frames, by URI.
 
 =========================================  ==================================================
-``0``, ``/dev/video2``                     camera (V4L2/UVC), with options:
-                                           ``0?width=1920&height=1080&fps=30&fourcc=MJPG``
+``0``, ``/dev/video2``, ``/dev/v4l/…``     camera (V4L2/UVC), with options:
+                                           ``0?width=1920&height=1080&fps=30&fourcc=MJPG``,
+                                           ``exposure=100`` (manual from then on, by the camera's own unit)
 ``csi://0?width=1920&height=1080&fps=30``  a Jetson's CSI camera, through GStreamer
 ``gst:videotestsrc ! videoconvert``        any GStreamer pipeline that gives BGR pictures
 ``rtsp://…``, ``http://…``                 network camera (RTSP, MJPEG over HTTP)
@@ -26,9 +27,11 @@ import cv2
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.frame import Frame
 from fthnet_kit.edge.images import IMAGE_SUFFIXES, read_image
+from fthnet_kit.edge.network_stream import NetworkStream
 from fthnet_kit.edge.simulated_camera import Session, SimulatedCamera
 from fthnet_kit.edge.source import CorruptFrameError, Source
-from fthnet_kit.edge.video_capture import CAMERA_OPTIONS, VideoCapture
+from fthnet_kit.edge.usb_camera import CAMERA_OPTIONS, UsbCamera
+from fthnet_kit.edge.video_capture import VideoCapture
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".m4v", ".mpg", ".mpeg", ".webm", ".mjpg", ".mjpeg")
 
@@ -78,25 +81,27 @@ def make_source(uri: str) -> Source:
     if uri.startswith("sim:"):
         return SimulatedCamera(_session(uri[len("sim:") :].lstrip("?")))
     if uri.startswith(("rtsp://", "http://", "https://")):
-        return VideoCapture(uri, live=True, backend=cv2.CAP_FFMPEG)
+        return NetworkStream(uri)
     if uri.startswith("gst:"):
         return VideoCapture(_ending_in_appsink(uri.removeprefix("gst:").strip()), live=True, backend=cv2.CAP_GSTREAMER)
     device, _, query = uri.partition("?")
     if device.startswith("csi://"):
         return VideoCapture(_csi_pipeline(device, query), live=True, backend=cv2.CAP_GSTREAMER)
-    if device.isdigit() or device.startswith("/dev/video"):
+    if device.isdigit() or device.startswith(("/dev/video", "/dev/v4l/")):
         return _camera(device, query)
     return _files(uri)
 
 
-def _camera(device: str, query: str) -> VideoCapture:
+def _camera(device: str, query: str) -> UsbCamera:
     options = _options(device, query, {*CAMERA_OPTIONS, "fourcc"})
     fourcc = options.pop("fourcc", None)
     if fourcc is not None and len(fourcc) != 4:
         raise InputError(f"{device}: fourcc: expected four letters such as MJPG, found {fourcc!r}")
     numbers = {name: _number(device, name, text) for name, text in options.items()}
+    if ("width" in numbers) != ("height" in numbers):
+        raise InputError(f"{device}?{query}: expected width and height together, found one of them")
     target = int(device) if device.isdigit() else device
-    return VideoCapture(target, live=True, backend=cv2.CAP_V4L2, options=numbers, fourcc=fourcc)
+    return UsbCamera(target, numbers, fourcc)
 
 
 def _csi_pipeline(device: str, query: str) -> str:

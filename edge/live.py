@@ -41,7 +41,7 @@ KEPT_SAMPLES = 10_000  # of each stage's duration, for the summary
 SIGNATURE_STRIDE = 16
 FLAT_LEVELS = 4  # gray levels: a picture with less contrast (a lens cap, a saturated sensor) repeats itself in health
 TICK_S = 0.5  # between two statements that there is no frame
-LONGEST_READ_S = 1.5  # video_capture.READ_TIMEOUT_MS: how long a healthy driver can keep the grab thread from ending
+LONGEST_READ_S = 1.5  # network_stream.READ_TIMEOUT_MS: how long a healthy driver can keep the grab thread from ending
 MOST_HUNG = 6  # grab threads inside the driver, 2 minutes in all: only the end of the process can free them
 AFTER_CORRUPT_S = 0.002  # a driver that gives broken pictures without waiting must not take a whole core
 
