@@ -13,6 +13,7 @@ BENCHES = {
     "latency": "fthnet_kit.bench.latency_command:latency",
     "accuracy": "fthnet_kit.bench.accuracy_command:accuracy",
     "report": "fthnet_kit.bench.report_command:report",
+    "best-shot": "fthnet_kit.bench.best_shot:best_shot",
     "live": "fthnet_kit.bench.live_load:live",
     "soak": "fthnet_kit.bench.fault_soak:soak",
 }

@@ -1,15 +1,18 @@
 """The best shot of each eye: what a photographer would have kept, without pressing a button.
 
+The score decides which frames may be kept, and their *rank* which of them is: what `appraisal` says about
+detail, exposure, stillness and field, or the score where a frame was not appraised.
+
 An *eye* begins with the first frame that shows a retina (has a score) and ends when none did for
 `gone_s`, or at once when the camera is lost. Within it, a *stretch* is an unbroken run of frames whose
-scores are at least `usable` and at most `band` points below the run's best; where a better frame comes,
-frames that fell out of the band leave at the front. A stretch of `stable_s` and three frames is
-*stable*. A bad frame, a blink, a frame without a score, a gap: each ends the stretch. Nothing is
+scores are at least `usable` and whose ranks lie at most `band` points below the run's best; where a better
+frame comes, frames that fell out of the band leave at the front. A stretch of `stable_s` and three frames
+is *stable*. A bad frame, a blink, a frame without a score, a gap: each ends the stretch. Nothing is
 smoothed, neither the decision nor the score: what is stored is the frame's own score.
 
 The shot is *taken* when a stable stretch has ended, or when its best frame is `good` and nothing better
 came for `patience_s`; the best frame of that stretch is kept. It is taken once per eye. Until the eye
-leaves, a stable stretch that is better by `margin` points replaces it: the same files, each replaced
+leaves, a stable stretch whose rank is better by `margin` points replaces it: the same files, each replaced
 atomically, with a higher `revision` in the record. When the eye has left, the next one may be taken.
 
 The operator may `accept` a shot: it is not replaced any more. `retake` discards it and arms again; the
@@ -19,7 +22,8 @@ Each eye has a folder, numbered on from the highest that is there already, so th
 a clock that jumps can overwrite one:
 
     EYE-000001/best.png     the frame at full resolution, pixel for pixel
-               best.json    score, algorithm, every score of the stretch, SHA-256 of the other files
+               best.json    score, algorithm, what decided (`appraisal`), every score and rank of the stretch,
+                            SHA-256 of the other files
                best.dcm     with a DICOM context: the photograph
                best_quality.dcm     and the report with its score (`dicom_file`)
 
@@ -44,9 +48,11 @@ from typing import Any, Literal, NamedTuple
 import cv2
 import numpy as np
 
+from fthnet_kit.edge.appraisal import MIDDLE_GRAY_STOPS, Appraisal, Appraiser
 from fthnet_kit.edge.atomic import write_atomically
 from fthnet_kit.edge.dicom_file import DicomContext, ophthalmic_photograph, quality_report
 from fthnet_kit.edge.errors import InputError
+from fthnet_kit.edge.guidance import Measures
 from fthnet_kit.edge.live import LiveResult
 from fthnet_kit.edge.model_card import Thresholds
 from fthnet_kit.edge.preprocess import Image
@@ -68,7 +74,7 @@ class BestShotOptions:
         usable, good: scores, as the model card's thresholds.
         gone_s: without a retina for this long the eye has left.
         stable_s: length of a stable stretch.
-        band: how far, in points, a stretch's scores may lie below its best; in the simulator they differ by
+        band: how far, in points, a stretch's ranks may lie below its best; in the simulator they differ by
             about 20 within half a second around the best moment, and a narrow band misses that moment.
         patience_s: nothing better for this long, at a good score: take it.
         margin: how much better, in points, a later stretch must be to replace the shot.
@@ -94,11 +100,12 @@ class BestShotOptions:
 
 
 class Sample(NamedTuple):
-    """One score of a stretch."""
+    """One frame of a stretch."""
 
     frame: int | None
     at_s: float  # monotonic
     score: float
+    rank: float
 
 
 @dataclass(frozen=True)
@@ -111,7 +118,8 @@ class Shot:
         revision: 1 when it was taken, higher when a better stretch replaced it.
         folder: of its files.
         result: the kept frame with its own score.
-        stretch: all scores of its stretch so far.
+        stretch: all scores and ranks of its stretch so far.
+        appraisal: what the kept frame was chosen for; None where frames are ranked by score alone.
         accepted: by the operator.
         context: what DICOM asks for, as it was set when the shot was taken.
     """
@@ -122,6 +130,7 @@ class Shot:
     folder: Path
     result: LiveResult
     stretch: tuple[Sample, ...]
+    appraisal: Appraisal | None = None
     accepted: bool = False
     context: DicomContext | None = field(default=None, repr=False)
 
@@ -135,6 +144,11 @@ class Shot:
         """The kept frame's own score."""
         assert self.result.score.value is not None
         return self.result.score.value
+
+    @property
+    def rank(self) -> float:
+        """What the kept frame was chosen by, in points."""
+        return self.value if self.appraisal is None else self.appraisal.rank
 
 
 class _Stretch:
@@ -150,6 +164,8 @@ class _Stretch:
         self.buffer = buffer
         self._band = band
         self._best: LiveResult | None = None
+        self.appraisal: Appraisal | None = None  # of the best frame
+        self.rank = -math.inf
         self.best_s = 0.0
 
     @property
@@ -160,23 +176,26 @@ class _Stretch:
 
     @property
     def value(self) -> float:
-        """The best score."""
+        """The best frame's score."""
         assert self.best.score.value is not None
         return self.best.score.value
 
-    def add(self, result: LiveResult, value: float, now_s: float) -> bool:
-        """Add a frame; False where it is too bad to belong here, or the stretch is full."""
-        if self.samples and (value < self.value - self._band or len(self.samples) >= LONGEST_STRETCH):
+    def add(self, result: LiveResult, appraisal: Appraisal | None, now_s: float) -> bool:
+        """Add a frame with a score; False where it is too bad to belong here, or the stretch is full."""
+        value = result.score.value
+        assert value is not None
+        rank = value if appraisal is None else appraisal.rank
+        if self.samples and (rank < self.rank - self._band or len(self.samples) >= LONGEST_STRETCH):
             return False
-        self.samples.append(Sample(result.score.frame_index, now_s, value))
-        if self._best is None or value > self.value:
+        self.samples.append(Sample(result.score.frame_index, now_s, value, rank))
+        if rank > self.rank:
             assert result.frame is not None
             if self.buffer is None or self.buffer.shape != result.frame.image.shape:
                 self.buffer = np.empty_like(result.frame.image)
             np.copyto(self.buffer, result.frame.image)
             self._best = replace(result, frame=replace(result.frame, image=self.buffer))
-            self.best_s = now_s
-            outside = [i for i, sample in enumerate(self.samples) if sample.score < value - self._band]
+            self.appraisal, self.rank, self.best_s = appraisal, rank, now_s
+            outside = [i for i, sample in enumerate(self.samples) if sample.rank < rank - self._band]
             del self.samples[: outside[-1] + 1 if outside else 0]
         return True
 
@@ -184,6 +203,32 @@ class _Stretch:
         """Whether it has lasted long enough."""
         lasted_s = self.samples[-1].at_s - self.samples[0].at_s + ROUNDING_S
         return len(self.samples) >= LEAST_FRAMES and lasted_s >= stable_s
+
+
+class AppraisedBestShot:
+    """Appraises measured results and offers them to a `BestShot`, a frame late (`measuring.Follower`).
+
+    Args:
+        best_shot: closed with it.
+        aim_stops: median luminance of a well exposed field, in stops below white; differs between cameras.
+    """
+
+    def __init__(self, best_shot: BestShot, aim_stops: float = MIDDLE_GRAY_STOPS) -> None:
+        self._best_shot = best_shot
+        self._appraiser = Appraiser(best_shot.offer, aim_stops)
+
+    def follow(self, result: LiveResult, measures: Measures | None) -> None:
+        """One result."""
+        self._appraiser.follow(result, measures)
+
+    def idle(self) -> None:
+        """No next frame tells how the last one moved."""
+        self._appraiser.flush()
+
+    def close(self) -> None:
+        """Offer the last frame, take what there is, and finish writing."""
+        self._appraiser.flush()
+        self._best_shot.close()
 
 
 class _Job(NamedTuple):
@@ -198,7 +243,7 @@ class BestShot:
         folder: of the eyes' folders; made where it is missing.
         options: when a shot is taken.
         on_shot: called with each shot when it is taken (`revision` 1) and when it is replaced, on the
-            thread that called `offer`, before the files are written; must not block.
+            thread that called `offer` or `close`, before the files are written; must not block.
         dicom: also write DICOM files, with this context; `context` may be set anew between eyes.
         clock_s: monotonic seconds, for results without a frame.
 
@@ -269,10 +314,13 @@ class BestShot:
             context = context.with_study()
         self._context = context
 
-    def offer(self, result: LiveResult) -> None:
-        """One result."""
+    def offer(self, result: LiveResult, appraisal: Appraisal | None = None) -> None:
+        """One result, with what its frame is ranked by; without an appraisal the score ranks it.
+
+        Appraise all frames or none: a rank compares with a rank.
+        """
         with self._lock:
-            shots = self._follow(result)
+            shots = self._follow(result, appraisal)
             self._save_again()
         for shot in shots:
             self._announce(shot)
@@ -319,7 +367,7 @@ class BestShot:
             self._announce(shot)
         self._worker.close()
 
-    def _follow(self, result: LiveResult) -> list[Shot]:
+    def _follow(self, result: LiveResult, appraisal: Appraisal | None) -> list[Shot]:
         """What a result changes; the shots that it gave."""
         captured_s = self._clock_s() if result.frame is None else result.frame.captured_ns / 1e9
         self._now_s = max(self._now_s, captured_s)
@@ -337,11 +385,11 @@ class BestShot:
         self._seen_s = self._now_s
         if value < self.options.usable:
             return shots + self._end_stretch()
-        if self._stretch is None or not self._stretch.add(result, value, self._now_s):
+        if self._stretch is None or not self._stretch.add(result, appraisal, self._now_s):
             shots += self._end_stretch()
             self._stretch = _Stretch(self.options.band, self._spare)
             self._spare = None
-            self._stretch.add(result, value, self._now_s)
+            self._stretch.add(result, appraisal, self._now_s)
         return shots + self._consider(ended=False)
 
     def _end_stretch(self) -> list[Shot]:
@@ -372,13 +420,15 @@ class BestShot:
             self._next_eye = max(self._next_eye, eye + 1)
             self.shots += 1
             folder = self.folder / f"EYE-{eye:06d}"
-            shot = Shot(eye, self._take, 1, folder, stretch.best, tuple(stretch.samples), context=self._context)
-        elif not taken.accepted and stretch.value >= taken.value + options.margin:
+            samples = tuple(stretch.samples)
+            shot = Shot(eye, self._take, 1, folder, stretch.best, samples, stretch.appraisal, context=self._context)
+        elif not taken.accepted and stretch.rank >= taken.rank + options.margin:
             shot = replace(
                 taken,
                 revision=taken.revision + 1,
                 result=stretch.best,
                 stretch=tuple(stretch.samples),
+                appraisal=stretch.appraisal,
                 context=self._context,
             )
         else:
@@ -508,15 +558,22 @@ def _to_json(record: dict[str, Any]) -> bytes:
 
 def _record(shot: Shot, options: BestShotOptions, files: dict[str, bytes]) -> dict[str, Any]:
     """What `best.json` holds. No patient data: those are in the DICOM files alone."""
-    best_s = next(sample.at_s for sample in shot.stretch if sample.score == shot.value)
+    best_s = next(sample.at_s for sample in shot.stretch if sample.rank == shot.rank)
     return {
         "eye": shot.eye,
         "take": shot.take,
         "revision": shot.revision,
         "accepted": shot.accepted,
         **shot.result.to_dict(),
+        "ranked_by": "score" if shot.appraisal is None else "appraisal",
+        "appraisal": None if shot.appraisal is None else shot.appraisal.to_dict(),
         "stretch": [
-            {"frame": sample.frame, "seconds": round(sample.at_s - best_s, 3), "score": round(sample.score, 3)}
+            {
+                "frame": sample.frame,
+                "seconds": round(sample.at_s - best_s, 3),
+                "score": round(sample.score, 3),
+                "rank": round(sample.rank, 3),
+            }
             for sample in shot.stretch
         ],
         "options": asdict(options),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from fthnet_kit.edge.access import Address
+from fthnet_kit.edge.appraisal import MIDDLE_GRAY_STOPS
 from fthnet_kit.edge.backend_names import BackendName
 from fthnet_kit.edge.guidance import Language
 from fthnet_kit.edge.live import LiveOptions
@@ -143,6 +144,10 @@ class BestShotSection:
             option="dicom",
             must_exist=True,
         ),
+    )
+    aim_stops: float = field(
+        default=round(MIDDLE_GRAY_STOPS, 2),
+        metadata=about("Median luminance of this camera's well exposed field, in stops below white", least=-8, most=0),
     )
 
 

@@ -56,6 +56,8 @@ WHOLE = 242  # of 255: a cell that lies in the field
 PROBE_STEP = 4  # every how many pixels it is asked whether they are lit
 LEAST_FRAME = 64  # pixels: too small to measure
 LEAST_FIELD = 0.25  # of the frame's shorter side: what is smaller is a reflex
+WELL_LIT = 0.5  # of the field's median level: what is darker lies under a lid or beside the pupil
+SMOOTH = 2.0  # pixels of `SIDE`, sigma: noise is no darkness
 SURROUNDINGS = 3.0  # pixels of `DETAIL_SIDE`, sigma: coarser structure is light, finer is detail
 LEAST_RESPONSE = 0.05  # of phase correlation: below, the frames have nothing in common
 RIM = np.ones((9, 9), np.uint8)  # of a field of 128: its edge is not detail
@@ -95,6 +97,8 @@ class Measures:
 
     Attributes:
         lit: share of the frame that is lit.
+        well_lit: area that is at least half as bright as the field's median, as a share of the largest circle in the
+            frame: what a lid, a crescent beside the pupil and their soft edges leave.
         offset: where the lit part's centroid lies, from the frame's centre, right and down, in field diameters.
         bright_stops: the field's brighter tenth (luminance), in stops below white.
         middle_stops: the field's median luminance, in stops below white.
@@ -102,6 +106,8 @@ class Measures:
         tilt_stops: of the light from one edge of the field to the opposite; vignetting, the same all round, is none.
         sharpness: contrast of green details of 1/64 of the field, as a share of that of details twice as
             large: blur takes the finer first, whatever the contrast of this retina.
+        fineness: the same of green details of 1/128 and 1/64 of the field, over those of 1/32: tells blur apart that
+            `sharpness` hardly sees, but also sees noise where little else is left.
         shift: how far the picture has moved since the previous frame, right and down, in field diameters;
             None where that cannot be told.
         detail: green of the whole frame against its surroundings, float32 (about 96 rows): relative, 0 where dark.
@@ -109,19 +115,21 @@ class Measures:
     """
 
     lit: float = 0.0
+    well_lit: float = 0.0
     offset: tuple[float, float] = (0.0, 0.0)
     bright_stops: float = -18.0
     middle_stops: float = -18.0
     clipped: float = 0.0
     tilt_stops: float = 0.0
     sharpness: float = 0.0
+    fineness: float = 0.0
     shift: tuple[float, float] | None = None
     detail: Map | None = field(default=None, repr=False, compare=False)
     inside: Image | None = field(default=None, repr=False, compare=False)
 
 
 def measure(image: npt.NDArray[np.generic], previous: Measures | None = None) -> Measures:
-    """What can be said about a frame without a network, in about 2 ms at 1080p.
+    """What can be said about a frame without a network, in about 3 ms at 1080p.
 
     Args:
         image: the camera's frame, BGR uint8 (H, W, 3), or what `preprocess.to_bgr8` accepts; not cut to the field,
@@ -148,14 +156,17 @@ def measure(image: npt.NDArray[np.generic], previous: Measures | None = None) ->
     mask = cv2.resize(lit[y : y + h, x : x + w], to_field, interpolation=cv2.INTER_NEAREST)
     light = cv2.cvtColor(box, cv2.COLOR_BGR2GRAY)
     levels = np.cumsum(cv2.calcHist([light], [0], mask, [256], [0, 256]))
+    sharpness, fineness = _sharpness(box[:, :, 1], mask)
     return Measures(
         lit=area["m00"] / lit.size,
+        well_lit=_well_lit(small, lit),
         offset=offset,
         bright_stops=_stops(float(np.searchsorted(levels, 0.9 * levels[-1]))),
         middle_stops=_stops(float(np.searchsorted(levels, 0.5 * levels[-1]))),
         clipped=_share(cv2.inRange(box[:, :, 2], WHITE, 255), mask),
         tilt_stops=_tilt(light, mask),
-        sharpness=_sharpness(box[:, :, 1], mask),
+        sharpness=sharpness,
+        fineness=fineness,
         shift=_shift(previous, detail, diameter * DETAIL_SIDE / min(height, width)),
         detail=detail,
         inside=inside,
@@ -205,16 +216,29 @@ def _tilt(light: Image, mask: Image) -> float:
     return float(np.hypot(across, down)) * CELLS
 
 
-def _sharpness(green: Image, mask: Image) -> float:
-    """Contrast of fine details over that of coarser ones, from two levels of a Laplacian pyramid."""
-    finer = cv2.pyrDown(np.ascontiguousarray(green))  # field 128: what is below a 128th is mostly noise
+def _sharpness(green: Image, mask: Image) -> tuple[float, float]:
+    """Contrast of details over that of coarser ones, from three levels of a Laplacian pyramid: sharpness, fineness."""
+    green = np.ascontiguousarray(green)
+    finer = cv2.pyrDown(green)  # field 128: what is below a 128th is mostly noise
     middle = cv2.pyrDown(finer)
     coarse = cv2.pyrDown(middle)
     inner = cv2.erode(cv2.resize(mask, finer.shape[1::-1], interpolation=cv2.INTER_NEAREST), RIM, borderValue=0)
+    finest = _energy(green, finer, cv2.resize(inner, green.shape[1::-1], interpolation=cv2.INTER_NEAREST))
     fine = _energy(finer, middle, inner)
     inner = cv2.resize(inner, middle.shape[1::-1], interpolation=cv2.INTER_NEAREST)
     coarser = _energy(middle, coarse, inner)
-    return float(np.sqrt(fine / coarser)) if coarser > 0 else 0.0
+    if coarser <= 0:
+        return 0.0, 0.0
+    return float(np.sqrt(fine / coarser)), float(np.sqrt((finest + fine) / (2 * coarser)))
+
+
+def _well_lit(image: Image, lit: Image) -> float:
+    """Area of the lit region that is not much darker than most of it, over the area of the frame's largest circle."""
+    light = cv2.GaussianBlur(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), (0, 0), SMOOTH)
+    levels = np.cumsum(cv2.calcHist([light], [0], lit, [256], [0, 256]))
+    median = float(np.searchsorted(levels, 0.5 * levels[-1]))
+    bright = cv2.bitwise_and(cv2.inRange(light, WELL_LIT * median + 1, 255), lit)
+    return cv2.countNonZero(bright) / (np.pi / 4 * min(lit.shape) ** 2)
 
 
 def _energy(level: Image, below: Image, mask: Image) -> float:

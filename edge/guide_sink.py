@@ -1,22 +1,16 @@
-"""Guidance beside the loop: hints from the newest frame, in a thread of their own."""
+"""Guidance beside the loop: hints from measured frames."""
 
 from __future__ import annotations
 
-import logging
-import threading
-
-from fthnet_kit.edge.guidance import Guide, Hint, Language
+from fthnet_kit.edge.guidance import Guide, Hint, Language, Measures
 from fthnet_kit.edge.live import LiveResult
-
-LOG = logging.getLogger("fthnet")
-IDLE_S = 1.0  # without a result for so long there is nothing to advise
 
 
 class GuideSink:
-    """A sink that turns results into the hint of the moment; the newest frame wins, scoring never waits.
+    """Turns measured results into the hint of the moment (`measuring.Follower`).
 
     Args:
-        guide: measures frames and decides.
+        guide: decides.
         language: of `text`.
     """
 
@@ -24,11 +18,6 @@ class GuideSink:
         self.guide = guide
         self.language = language
         self.hint: Hint | None = None
-        self._newest: LiveResult | None = None
-        self._stopping = False
-        self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._run, name="guide", daemon=True)
-        self._thread.start()
 
     @property
     def text(self) -> str | None:
@@ -36,31 +25,18 @@ class GuideSink:
         hint = self.hint
         return None if hint is None else hint.text(self.language)
 
-    def offer(self, result: LiveResult) -> None:
-        """Note a result; an older one that nobody has looked at is forgotten."""
-        with self._changed:
-            self._newest = result
-            self._changed.notify()
+    def follow(self, result: LiveResult, measures: Measures | None) -> None:
+        """The hint after this result; none without a picture."""
+        hint = None
+        try:
+            if measures is not None and result.frame is not None:
+                hint = self.guide.advise(measures, result.score, result.frame.captured_ns / 1e9)
+        finally:
+            self.hint = hint
+
+    def idle(self) -> None:
+        """Without a picture there is nothing to advise."""
+        self.hint = None
 
     def close(self) -> None:
-        """End the thread."""
-        with self._changed:
-            self._stopping = True
-            self._changed.notify()
-        self._thread.join(2.0)
-
-    def _run(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._stopping or self._newest is not None, IDLE_S)
-                result, self._newest = self._newest, None
-                if self._stopping:
-                    return
-            if result is None or result.frame is None:
-                self.hint = None  # no picture, no advice
-                continue
-            try:
-                self.hint = self.guide.update(result.frame.image, result.score, result.frame.captured_ns / 1e9)
-            except Exception as error:  # advice is never worth the run
-                self.hint = None
-                LOG.warning("guidance: %s: %s", type(error).__name__, error)
+        """Nothing to release."""

@@ -134,6 +134,7 @@ def run(
             best_frame=BestFrame(save_best) if save_best else None,
             mqtt=broker,
             guide=GuideSink(Guide(Optics(flip_x=mirror)), language),
+            aim_stops=config.best_shot.aim_stops,
         )
         if best_shot:
             options = BestShotOptions.of(scorer.card.thresholds)
@@ -148,9 +149,10 @@ def run(
 
 @dataclass
 class Sinks:
-    """Where the results of a run go; what was not asked for is None."""
+    """Where the results of a run go; what was not asked for is None. `aim_stops`: see `AppraisedBestShot`."""
 
     guide: GuideSink
+    aim_stops: float
     records: Records | None = None
     best_frame: BestFrame | None = None
     best_shot: BestShot | None = None
@@ -158,8 +160,13 @@ class Sinks:
     mqtt: MqttSink | None = None
 
     def all(self) -> list[Sink]:
-        """Those that there are; the page comes after what it shows."""
-        sinks = (self.records, self.best_frame, self.best_shot, self.guide, self.mqtt, self.page)
+        """Those that there are, and a thread that measures for two of them; the page comes after what it shows."""
+        from fthnet_kit.edge.best_shot import AppraisedBestShot
+        from fthnet_kit.edge.measuring import MeasuringSink
+
+        shots = [] if self.best_shot is None else [AppraisedBestShot(self.best_shot, self.aim_stops)]
+        measuring = MeasuringSink([self.guide, *shots])
+        sinks = (self.records, self.best_frame, measuring, self.mqtt, self.page)
         return [sink for sink in sinks if sink is not None]
 
     def publish(self, shot: Shot) -> None:
