@@ -281,6 +281,9 @@ def check_cameras(root: Path = ROOT, run: Run = run_command) -> list[Finding]:
     ]
     if not can_list:
         findings.append(Finding("Camera", "note", "modes unknown: no v4l2-ctl", "sudo apt install v4l-utils"))
+    if line(root / "sys/module/uvcvideo/parameters/nodrop") == "1":
+        remedy = "echo options uvcvideo nodrop=0 | sudo tee /etc/modprobe.d/uvcvideo.conf, then restart"
+        findings.append(Finding("Camera", "note", "USB pictures that lost a part on the way are not dropped", remedy))
     return findings
 
 

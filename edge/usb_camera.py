@@ -5,7 +5,7 @@
 - A camera that lacks what was asked for gives something else, and OpenCV says nothing. Here it is logged.
 
 What OpenCV hides: V4L2's flag on pictures that lost a part on the way (V4L2_BUF_FLAG_ERROR). They are noticed only
-as MJPEG, where the end is missing or nothing can be decoded.
+as MJPEG, where the end is missing or nothing can be decoded. `fthnet doctor` says where the driver hands them on.
 """
 
 from __future__ import annotations

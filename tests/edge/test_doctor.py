@@ -264,6 +264,14 @@ def test_cameras(tmp_path: Path) -> None:
     assert advice.remedy == "sudo apt install v4l-utils"
 
 
+@pytest.mark.parametrize(("nodrop", "told"), [("1\n", True), ("0\n", False)])
+def test_torn_pictures_of_usb_cameras(tmp_path: Path, nodrop: str, told: bool) -> None:
+    """Linux hands them on from some version on, with a mark that OpenCV does not pass on."""
+    root = machine(tmp_path, {"dev/video0": "", "sys/module/uvcvideo/parameters/nodrop": nodrop})
+    findings = check_cameras(root, lambda _: MODES)
+    assert any("nodrop=0" in (finding.remedy or "") for finding in findings) is told
+
+
 @contextmanager
 def unprivileged() -> Iterator[None]:
     """As a user to whom root's files are closed."""
