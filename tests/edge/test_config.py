@@ -95,7 +95,7 @@ def values_of(key: Key) -> st.SearchStrategy[Any]:
         return st.integers(int(m["least"] or 0), int(m["most"] or 100_000))
     if key.kind is float:
         least = m["above"] if m["least"] is None else m["least"]
-        return st.floats(least, m["most"] or 1e6, exclude_min=m["least"] is None)
+        return st.floats(least, 1e6 if m["most"] is None else m["most"], exclude_min=m["least"] is None)
     return st.builds(lambda word: Path("/srv") / word, WORDS) if key.kind is Path else TEXT
 
 
