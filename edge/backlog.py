@@ -6,6 +6,8 @@ are seconds old, and OpenCV says nothing.
 
 from __future__ import annotations
 
+import math
+
 PROMPT_NS = 2_000_000  # a grab that waits less found its picture waiting; measured: 0.5 ms and less
 FASTER = 0.9  # of the camera's own interval: pictures that come faster have waited
 LONGEST_STEP_NS = 1_000_000_000  # from one timestamp to the next; a longer one, or one back, starts the clock anew
@@ -34,9 +36,9 @@ class Backlog:
     def __init__(self, *, timestamps: bool, own_clock: bool = False) -> None:
         self.late_ns = 0
         self._timestamps = timestamps
-        self._own_clock = own_clock
+        self._own_clock = timestamps and own_clock
         self._arrived_ns = 0
-        self._stamp_ns = -LONGEST_STEP_NS
+        self._stamp_ns = -math.inf  # before the first picture, whatever its timestamp
         self._delay_ns = 0  # from timestamp to arrival, with empty buffers
 
     def holds_more(self, arrived_ns: int, waited_ns: int, stamp_ms: float) -> bool:
