@@ -1,7 +1,7 @@
 /* A CUDA driver in host memory: libcuda.so.1 for tests on machines without a GPU.
  *
- * PyCUDA runs on it unchanged. One device, whose memory is host memory; no modules, and one kernel, which tests launch
- * (stand_in_launch_mean). A stream can be captured into a graph, and the graph be launched. It is strict where a
+ * PyCUDA runs on it unchanged. One device, whose memory is host memory, and two kernels: one that tests launch
+ * (stand_in_launch_mean), and `scale`, which every module holds, whatever its text says. A stream can be captured into a graph, and the graph be launched. It is strict where a
  * program's mistakes would show on a GPU only now and then:
  *
  * - every call that needs a context fails on a thread that has none;
@@ -41,6 +41,7 @@ enum {
     INVALID_CONTEXT = 201,
     INVALID_HANDLE = 400,
     ILLEGAL_STATE = 401,
+    NOT_FOUND = 500,
     NOT_READY = 600,
     ILLEGAL_ADDRESS = 700,
     CONTEXT_IS_DESTROYED = 709,
@@ -84,9 +85,9 @@ typedef struct Object {
 
 struct Work {
     Work *next;
-    enum { COPY, FILL, RECORD, WAIT, MEAN } action;
+    enum { COPY, FILL, RECORD, WAIT, MEAN, SCALE } action;
     void *target, *source;
-    size_t size; /* bytes to copy, elements to fill, bytes of an image */
+    size_t size; /* bytes to copy, elements to fill or to scale, bytes of an image */
     unsigned value, width;
     size_t images;
     float factor;
@@ -262,7 +263,7 @@ static void fill(char *target, unsigned value, unsigned width, size_t count) {
     for (size_t i = 0; i < count; i++) memcpy(target + i * width, &value, width); /* little-endian */
 }
 
-/* The one kernel: target[i] = factor * the mean of the i-th image. */
+/* A test's kernel: target[i] = factor * the mean of the i-th image. */
 static void mean(float *target, const unsigned char *source, size_t images, size_t bytes, float factor) {
     for (size_t i = 0; i < images; i++) {
         uint64_t sum = 0;
@@ -271,7 +272,12 @@ static void mean(float *target, const unsigned char *source, size_t images, size
     }
 }
 
+static void scale(float *target, float factor, size_t count) {
+    for (size_t i = 0; i < count; i++) target[i] *= factor;
+}
+
 static void perform(const Work *work) {
+    if (work->action == SCALE) scale(work->target, work->factor, work->size);
     if (work->action == MEAN) mean(work->target, work->source, work->images, work->size, work->factor);
     if (work->action == COPY) memmove(work->target, work->source, work->size);
     if (work->action == FILL) fill(work->target, work->value, work->width, work->size);
@@ -908,6 +914,48 @@ EXPORT int cuGraphDestroy(void *handle) {
     return destroy_graph(GRAPH, handle);
 }
 
+/* --- modules: every one holds `scale(float *data, float factor, unsigned count)` and nothing else ---------------- */
+
+EXPORT int cuModuleLoadDataEx(void **module, const void *image, unsigned count, int *options, void **values) {
+    (void)count, (void)options, (void)values;
+    ENTER(LIVE_CONTEXT);
+    if (!module || !image) return INVALID_VALUE;
+    *module = &scale;
+    return SUCCESS;
+}
+
+EXPORT int cuModuleUnload(void *module) {
+    ENTER(LIVE_CONTEXT);
+    return module == &scale ? SUCCESS : INVALID_HANDLE;
+}
+
+EXPORT int cuModuleGetFunction(void **function, void *module, const char *name) {
+    ENTER(LIVE_CONTEXT);
+    if (module != &scale || strcmp(name, "scale") != 0) return NOT_FOUND;
+    *function = module;
+    return SUCCESS;
+}
+
+EXPORT int cuFuncSetBlockShape(void *function, int x, int y, int z) { /* PyCUDA's habit; each launch says it again */
+    (void)x, (void)y, (void)z;
+    ENTER(LIVE_CONTEXT);
+    return function == &scale ? SUCCESS : INVALID_HANDLE;
+}
+
+/* Its arguments come packed in one buffer: `extra` is {1, buffer, 2, its size, 0}, as PyCUDA hands them over. */
+EXPORT int cuLaunchKernel(void *function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,
+                          unsigned block_y, unsigned block_z, unsigned shared, void *stream, void **arguments,
+                          void **extra) {
+    (void)grid_y, (void)grid_z, (void)block_y, (void)block_z, (void)shared, (void)arguments;
+    ENTER(LIVE_CONTEXT);
+    struct { void *data; float factor; unsigned count; } packed;
+    if (function != &scale || !extra || *(size_t *)extra[3] != sizeof packed) return INVALID_VALUE;
+    memcpy(&packed, extra[1], sizeof packed);
+    if ((uint64_t)grid_x * block_x < packed.count) return INVALID_VALUE;
+    Work work = {.action = SCALE, .target = packed.data, .factor = packed.factor, .size = packed.count};
+    return inside(DEVICE_MEMORY, packed.data, packed.count * sizeof(float)) ? submit(stream, work) : ILLEGAL_ADDRESS;
+}
+
 /* --- what PyCUDA names and this driver has not ------------------------------------------------------------------ */
 
 #define UNSUPPORTED_CALLS(X) \
@@ -916,17 +964,17 @@ EXPORT int cuGraphDestroy(void *handle) {
     X(cuCtxGetApiVersion) X(cuCtxGetCacheConfig) X(cuCtxGetLimit) X(cuCtxGetSharedMemConfig)                    \
     X(cuCtxSetCacheConfig) X(cuCtxSetLimit) X(cuCtxSetSharedMemConfig) X(cuDeviceCanAccessPeer)                 \
     X(cuDeviceGetByPCIBusId) X(cuDeviceGetPCIBusId) X(cuFuncGetAttribute) X(cuFuncSetAttribute)                 \
-    X(cuFuncSetBlockShape) X(cuFuncSetCacheConfig) X(cuFuncSetSharedSize) X(cuIpcCloseMemHandle)                \
+    X(cuFuncSetCacheConfig) X(cuFuncSetSharedSize) X(cuIpcCloseMemHandle)                \
     X(cuIpcGetEventHandle) X(cuIpcGetMemHandle) X(cuIpcOpenEventHandle) X(cuIpcOpenMemHandle_v2) X(cuLaunch)    \
-    X(cuLaunchGrid) X(cuLaunchGridAsync) X(cuLaunchKernel) X(cuLinkAddData_v2) X(cuLinkAddFile_v2)              \
+    X(cuLaunchGrid) X(cuLaunchGridAsync) X(cuLinkAddData_v2) X(cuLinkAddFile_v2)              \
     X(cuLinkComplete) X(cuLinkCreate_v2) X(cuLinkDestroy) X(cuMemAllocManaged) X(cuMemAllocPitch_v2)            \
     X(cuMemGetAddressRange_v2) X(cuMemHostRegister_v2) X(cuMemHostUnregister) X(cuMemcpy2DAsync_v2)             \
     X(cuMemcpy2DUnaligned_v2) X(cuMemcpy2D_v2) X(cuMemcpy3DAsync_v2) X(cuMemcpy3DPeer) X(cuMemcpy3DPeerAsync)   \
     X(cuMemcpy3D_v2) X(cuMemcpyAtoA_v2) X(cuMemcpyAtoD_v2) X(cuMemcpyAtoH_v2) X(cuMemcpyDtoA_v2)                \
     X(cuMemcpyHtoA_v2) X(cuMemcpyPeer) X(cuMemcpyPeerAsync) X(cuMemsetD2D16Async) X(cuMemsetD2D16_v2)           \
-    X(cuMemsetD2D32Async) X(cuMemsetD2D32_v2) X(cuMemsetD2D8Async) X(cuMemsetD2D8_v2) X(cuModuleGetFunction)    \
+    X(cuMemsetD2D32Async) X(cuMemsetD2D32_v2) X(cuMemsetD2D8Async) X(cuMemsetD2D8_v2)    \
     X(cuModuleGetGlobal_v2) X(cuModuleGetSurfRef) X(cuModuleGetTexRef) X(cuModuleLoad) X(cuModuleLoadData)      \
-    X(cuModuleLoadDataEx) X(cuModuleUnload) X(cuParamSetSize) X(cuParamSetTexRef) X(cuParamSetf) X(cuParamSeti) \
+    X(cuParamSetSize) X(cuParamSetTexRef) X(cuParamSetf) X(cuParamSeti) \
     X(cuParamSetv) X(cuProfilerInitialize) X(cuProfilerStart) X(cuProfilerStop) X(cuStreamAttachMemAsync)       \
     X(cuSurfRefGetArray) X(cuSurfRefSetArray) X(cuTexRefCreate) X(cuTexRefDestroy) X(cuTexRefGetAddressMode)    \
     X(cuTexRefGetAddress_v2) X(cuTexRefGetArray) X(cuTexRefGetFilterMode) X(cuTexRefGetFlags)                   \
