@@ -69,7 +69,7 @@ class Bundle:
 
 def shipped_bundle() -> Path:
     """Folder of the demonstration bundle inside the installed package."""
-    return Path(str(files(__package__) / "demo"))
+    return Path(str(files("fthnet_kit.edge") / "demo"))
 
 
 def sha256_of(path: Path) -> str:

@@ -102,7 +102,9 @@ class EngineManifest:
             raise EngineError(
                 f"{path}: expected an engine's manifest, found none that can be read ({error})"
             ) from error
-        schema = json.loads((files(__package__) / "assets/engine_manifest.schema.json").read_text(encoding="utf-8"))
+        schema = json.loads(
+            (files("fthnet_kit.edge") / "assets/engine_manifest.schema.json").read_text(encoding="utf-8")
+        )
         problem = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(schema).iter_errors(content))
         if problem is not None:
             place = ".".join(str(part) for part in problem.absolute_path) or "the manifest"

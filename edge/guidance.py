@@ -330,7 +330,7 @@ class Hint:
 def texts() -> Mapping[Code, Mapping[Language, str]]:
     """The table of texts, by code and language (`assets/guidance.json`)."""
     table: Mapping[Code, Mapping[Language, str]] = json.loads(
-        (files(__package__) / "assets" / "guidance.json").read_text(encoding="utf-8")
+        (files("fthnet_kit.edge") / "assets" / "guidance.json").read_text(encoding="utf-8")
     )
     return table
 

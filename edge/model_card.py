@@ -75,7 +75,9 @@ class ModelCard:
             content = json.loads(text)
         except ValueError as error:
             raise BundleError(f"{where}: expected JSON, found something else ({error})") from error
-        schema = json.loads((files(__package__) / "assets" / "model_card.schema.json").read_text(encoding="utf-8"))
+        schema = json.loads(
+            (files("fthnet_kit.edge") / "assets" / "model_card.schema.json").read_text(encoding="utf-8")
+        )
         problem = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(schema).iter_errors(content))
         if problem is not None:
             place = ".".join(str(part) for part in problem.absolute_path) or "the card"

@@ -60,4 +60,4 @@ def fill(page: str, words: Mapping[str, str]) -> str:
 
 
 def _read(name: str) -> str:
-    return (files(__package__) / "assets" / "preview" / name).read_text(encoding="utf-8")
+    return (files("fthnet_kit.edge") / "assets" / "preview" / name).read_text(encoding="utf-8")

@@ -223,7 +223,7 @@ class SimulatedCamera:
         self.live = session.realtime
         self.fps: float | None = session.fps
         self._handling = Mishap(session.seed, session.defect) if session.defect else Handling(session.seed)
-        self._photograph = read_image(Path(str(files(__package__) / "assets" / "retina.jpg")))
+        self._photograph = read_image(Path(str(files("fthnet_kit.edge") / "assets" / "retina.jpg")))
         self._index = 0
         self._started_ns: int | None = None
 

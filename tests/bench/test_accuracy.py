@@ -27,8 +27,8 @@ from fthnet_kit.bench.accuracy import (
     open_engines,
     read_data,
 )
-from fthnet_kit.bench.accuracy_command import accuracy as command
 from fthnet_kit.bench.accuracy_report import accuracy_reports, head_lines, report_facts
+from fthnet_kit.bench.commands.accuracy import accuracy as command
 from fthnet_kit.calibration import metrics
 from fthnet_kit.edge import BundleError, EngineError, InputError, Preprocessing, QualityScorer, Thresholds
 from fthnet_kit.edge.bundle import Bundle

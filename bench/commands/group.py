@@ -10,9 +10,9 @@ from fthnet_kit.edge.lazy_group import LazyGroup
 from fthnet_kit.edge.options import FQS_FOLDER, PATH, bundle_argument, output_option, threads_option
 
 BENCHES = {
-    "latency": "fthnet_kit.bench.latency_command:latency",
-    "accuracy": "fthnet_kit.bench.accuracy_command:accuracy",
-    "report": "fthnet_kit.bench.report_command:report",
+    "latency": "fthnet_kit.bench.commands.latency:latency",
+    "accuracy": "fthnet_kit.bench.commands.accuracy:accuracy",
+    "report": "fthnet_kit.bench.commands.report:report",
     "best-shot": "fthnet_kit.bench.best_shot:best_shot",
     "live": "fthnet_kit.bench.live_load:live",
     "soak": "fthnet_kit.bench.fault_soak:soak",
