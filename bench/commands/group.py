@@ -14,8 +14,8 @@ BENCHES = {
     "accuracy": "fthnet_kit.bench.commands.accuracy:accuracy",
     "report": "fthnet_kit.bench.commands.report:report",
     "best-shot": "fthnet_kit.bench.best_shot:best_shot",
-    "live": "fthnet_kit.bench.live_load:live",
-    "soak": "fthnet_kit.bench.fault_soak:soak",
+    "live": "fthnet_kit.bench.endurance.live_load:live",
+    "soak": "fthnet_kit.bench.endurance.fault_soak:soak",
 }
 
 

@@ -1,6 +1,6 @@
 """Every fault that DESIGN.md lists, against the real thing where there is one.
 
-Network cameras are real servers on loopback, processes of their own (`fthnet_kit.bench.mjpeg_server`, and GStreamer's
+Network cameras are real servers on loopback, processes of their own (`fthnet_kit.bench.endurance.faulty_camera`, and GStreamer's
 RTSP server); signals, kill -9, full disks and a jumping clock strike the real `fthnet run`; GStreamer pipelines
 run in the system's OpenCV. Bounds are the requirement's (a stall told after 1 s, a score again within 3 s) with
 `SLACK_S` for a busy machine.
@@ -28,7 +28,7 @@ import numpy as np
 import packaging
 import pytest
 
-from fthnet_kit.bench.mjpeg_server import FAULTS, MisbehavingCamera, read_stamp
+from fthnet_kit.bench.endurance.faulty_camera import FAULTS, MisbehavingCamera, read_stamp
 from fthnet_kit.edge import stop_signals
 from fthnet_kit.edge.cameras import make_source
 from fthnet_kit.edge.errors import CameraError
@@ -866,7 +866,7 @@ def test_a_camera_that_is_not_there_at_the_start_is_one_line_and_exit_code_5(fth
 
 def test_the_soak_counts_what_it_should(tmp_path: Path) -> None:
     """The judge of `fthnet bench soak`, on records made up for it."""
-    from fthnet_kit.bench.fault_soak import Records, growth_of
+    from fthnet_kit.bench.endurance.fault_soak import Records, growth_of
 
     def line(seq: int, score: float | None, **more: object) -> str:
         record = {"seq": seq, "score": score, "reason": None, "age_ms": 5.0, "latency_ms": 9.0, **more}

@@ -585,7 +585,9 @@ def test_systemd_starts_a_service_without_a_camera_again_and_again(in_box: InBox
 
 @pytest.mark.slow
 def test_systemd_leaves_a_service_alone_whose_camera_is_lost(in_box: InBox) -> None:
-    server = f"{sys.executable} -m fthnet_kit.bench.mjpeg_server --port 8099 --fps 10 --width 320 --height 240"
+    server = (
+        f"{sys.executable} -m fthnet_kit.bench.endurance.faulty_camera --port 8099 --fps 10 --width 320 --height 240"
+    )
     with_input = f"/bin/sh -c 'sleep 600 | {server}'"  # it ends with its standard input
     in_box.box.write("/etc/systemd/system/camera.service", f"[Service]\nExecStart={with_input}\n")
     in_box.configure("http://127.0.0.1:8099/video.mjpg")

@@ -30,7 +30,7 @@ SIZE = (320, 400)  # room for a stamp
 
 LIVE = """
 import json, sys, time
-from fthnet_kit.bench.mjpeg_server import read_stamp
+from fthnet_kit.bench.endurance.faulty_camera import read_stamp
 from fthnet_kit.edge.cameras import make_source
 from fthnet_kit.edge.live import LiveLoop
 from fthnet_kit.edge.score import Score
@@ -52,7 +52,7 @@ print(json.dumps(loop.summary.faults), file=sys.stderr)
 
 READ = """
 import json, sys, time
-from fthnet_kit.bench.mjpeg_server import read_stamp
+from fthnet_kit.bench.endurance.faulty_camera import read_stamp
 from fthnet_kit.edge.cameras import make_source
 
 uri, count, pause_s = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])

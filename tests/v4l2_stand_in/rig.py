@@ -23,7 +23,7 @@ from pathlib import Path
 import cv2
 import pytest
 
-from fthnet_kit.bench.mjpeg_server import STAMP_BITS, STAMP_PIXELS, VARIANTS, Pictures, encode
+from fthnet_kit.bench.endurance.faulty_camera import STAMP_BITS, STAMP_PIXELS, VARIANTS, Pictures, encode
 from fthnet_kit.edge.images import decode
 from fthnet_kit.edge.preprocess import Image
 

@@ -196,7 +196,7 @@ def live(seconds: float, fps: float, bundle: Path | None, precision: str | None,
     from rich.console import Console
     from rich.table import Table
 
-    from fthnet_kit.bench.mjpeg_server import MisbehavingCamera
+    from fthnet_kit.bench.endurance.faulty_camera import MisbehavingCamera
     from fthnet_kit.bench.results import plain, write_file
 
     model = [] if bundle is None else ["--bundle", str(bundle)]

@@ -1,6 +1,6 @@
 """A network camera that misbehaves on command: MJPEG over HTTP on loopback, in a process of its own.
 
-    python -m fthnet_kit.bench.mjpeg_server --fps 30
+    python -m fthnet_kit.bench.endurance.faulty_camera --fps 30
 
 It plays the kit's photograph, no two frames in a row the same, says its port in one line on stdout, and then
 takes one command a line on stdin: ``healthy`` or a fault's name (`FAULTS`). `MisbehavingCamera` starts and commands it,
@@ -280,7 +280,14 @@ class MisbehavingCamera:
 
     def start(self) -> None:
         """Start it, again on the same port; it listens when this returns."""
-        command = [sys.executable, "-m", "fthnet_kit.bench.mjpeg_server", "--port", str(self.port), *self._options]
+        command = [
+            sys.executable,
+            "-m",
+            "fthnet_kit.bench.endurance.faulty_camera",
+            "--port",
+            str(self.port),
+            *self._options,
+        ]
         self._process = subprocess.Popen(  # noqa: S603  (our own command)
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )

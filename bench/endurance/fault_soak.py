@@ -25,7 +25,7 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from fthnet_kit.bench.mjpeg_server import MisbehavingCamera
+    from fthnet_kit.bench.endurance.faulty_camera import MisbehavingCamera
 
 FRAMES_A_MINUTE = 5_000  # 10^5 in 20 minutes
 RECOVERY_S = 3.0
@@ -149,7 +149,7 @@ class Soak:
 
     def run(self) -> dict[str, Any]:
         """Measure; the report."""
-        from fthnet_kit.bench.mjpeg_server import MisbehavingCamera
+        from fthnet_kit.bench.endurance.faulty_camera import MisbehavingCamera
 
         with MisbehavingCamera(self.plan.fps) as camera:
             self._start(camera.url)
@@ -210,7 +210,7 @@ class Soak:
 
     def _next_fault(self) -> str:
         """Each as often as any other, in an order that the seed draws."""
-        from fthnet_kit.bench.mjpeg_server import FAULTS
+        from fthnet_kit.bench.endurance.faulty_camera import FAULTS
 
         if not self._deck:
             self._deck = sorted(FAULTS)
@@ -380,7 +380,7 @@ def soak(
     from rich.console import Console
     from rich.table import Table
 
-    from fthnet_kit.bench.mjpeg_server import FAULTS
+    from fthnet_kit.bench.endurance.faulty_camera import FAULTS
     from fthnet_kit.bench.results import plain, write_file
     from fthnet_kit.edge.errors import KitError
 
