@@ -74,8 +74,8 @@ def accuracy(
     from rich.console import Console
     from rich.progress import Progress
 
-    from fthnet_kit.bench.accuracy import FOLD_VIEWS, measure_accuracy, read_data
-    from fthnet_kit.bench.accuracy_report import data_line, head_lines, sections, write_reports
+    from fthnet_kit.bench.quality.accuracy import FOLD_VIEWS, measure_accuracy, read_data
+    from fthnet_kit.bench.quality.accuracy_page import data_line, head_lines, sections, write_reports
     from fthnet_kit.edge.bundle import Bundle
     from fthnet_kit.edge.commands import LOG_WIDTH
     from fthnet_kit.edge.plotting import load_pyplot

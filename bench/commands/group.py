@@ -13,7 +13,7 @@ BENCHES = {
     "latency": "fthnet_kit.bench.commands.latency:latency",
     "accuracy": "fthnet_kit.bench.commands.accuracy:accuracy",
     "report": "fthnet_kit.bench.commands.report:report",
-    "best-shot": "fthnet_kit.bench.best_shot:best_shot",
+    "best-shot": "fthnet_kit.bench.quality.best_shot:best_shot",
     "live": "fthnet_kit.bench.endurance.live_load:live",
     "soak": "fthnet_kit.bench.endurance.fault_soak:soak",
 }
@@ -33,7 +33,7 @@ def session(records: Path, output: Path | None) -> None:
     RECORDS is what `fthnet run --source sim: --records RECORDS` wrote. Prints the Spearman correlation
     between the score and each thing that the simulator did, over frames with the eye in view.
     """
-    from fthnet_kit.bench.session import analyse, plot, read_session
+    from fthnet_kit.bench.quality.session import analyse, plot, read_session
 
     found = read_session(records)
     report = analyse(found)
@@ -71,7 +71,7 @@ def severity(
     from rich.console import Console
     from rich.progress import track
 
-    from fthnet_kit.bench.severity import best_images, measure_severity, severity_table, write_report
+    from fthnet_kit.bench.quality.severity import best_images, measure_severity, severity_table, write_report
     from fthnet_kit.calibration.image_set import of_split, read_image_set
     from fthnet_kit.edge.bundle import Bundle
     from fthnet_kit.edge.commands import LOG_WIDTH

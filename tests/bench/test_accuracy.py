@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from fthnet_kit.bench import accuracy
-from fthnet_kit.bench.accuracy import (
+from fthnet_kit.bench.commands.accuracy import accuracy as command
+from fthnet_kit.bench.quality import accuracy
+from fthnet_kit.bench.quality.accuracy import (
     AccuracyReport,
     ClassedSet,
     Engine,
@@ -27,8 +28,7 @@ from fthnet_kit.bench.accuracy import (
     open_engines,
     read_data,
 )
-from fthnet_kit.bench.accuracy_report import accuracy_reports, head_lines, report_facts
-from fthnet_kit.bench.commands.accuracy import accuracy as command
+from fthnet_kit.bench.quality.accuracy_page import accuracy_reports, head_lines, report_facts
 from fthnet_kit.calibration import metrics
 from fthnet_kit.edge import BundleError, EngineError, InputError, Preprocessing, QualityScorer, Thresholds
 from fthnet_kit.edge.bundle import Bundle

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fthnet_kit.bench.best_shot import distribution, frames_of, play, quality_of
+from fthnet_kit.bench.quality.best_shot import distribution, frames_of, play, quality_of
 from fthnet_kit.edge.best_shot import BestShotOptions
 from fthnet_kit.edge.frame import Frame
 from fthnet_kit.edge.score import Score

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from fthnet_kit.bench.severity import (
+from fthnet_kit.bench.quality.severity import (
     SEVERITIES,
     best_images,
     degraded_view,

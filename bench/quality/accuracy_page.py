@@ -13,7 +13,7 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from fthnet_kit.bench.accuracy import (
+from fthnet_kit.bench.quality.accuracy import (
     QUALITIES,
     REFUSED,
     WITHOUT_SCORE,

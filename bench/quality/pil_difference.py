@@ -1,6 +1,6 @@
 """How far the kit's resize is from the authors' PIL resize, in score points.
 
-``python -m fthnet_kit.bench.pil_difference FOLDER``: scores every photograph of a folder twice with the
+``python -m fthnet_kit.bench.quality.pil_difference FOLDER``: scores every photograph of a folder twice with the
 same model, once as the kit prepares it and once with Pillow's antialiased bilinear resize to 512x512
 (torchvision's `Resize` on a PIL image, as in the authors' pipeline) of the same crop.
 """
