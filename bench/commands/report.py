@@ -16,7 +16,7 @@ def report(folder: Path, output: Path | None) -> None:
     DIR holds JSON files that `fthnet bench latency --json` and `fthnet bench accuracy -o` wrote. Other JSON
     files are named at the end of the page.
     """
-    from fthnet_kit.bench.report import read_folder, report_page
+    from fthnet_kit.bench.report.summary_page import read_folder, report_page
     from fthnet_kit.bench.results import write_file
 
     found, left_out = read_folder(folder)
