@@ -16,9 +16,9 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from fthnet_kit.bench.charts import Array, histogram, milliseconds, stacked_bar, time_line
 from fthnet_kit.bench.page import box, bullets, cards, code, page, section, soft
-from fthnet_kit.bench.results import plain
+from fthnet_kit.bench.results.charts import Array, histogram, milliseconds, stacked_bar, time_line
+from fthnet_kit.bench.results.results_file import plain
 from fthnet_kit.convert.report_parts import html_table, meanings, paragraph
 
 Content = Mapping[str, Any]

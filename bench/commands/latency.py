@@ -73,7 +73,7 @@ def latency(
     from fthnet_kit.bench.comparison import compare_in_turn, compare_with_file, other_of
     from fthnet_kit.bench.latency import Pictures, encode, measure, measure_cold_start, simulated_frames
     from fthnet_kit.bench.latency_report import latency_page, latency_tables
-    from fthnet_kit.bench.results import read_results, write_file, write_results
+    from fthnet_kit.bench.results.results_file import read_results, write_file, write_results
     from fthnet_kit.edge.bundle import Bundle
     from fthnet_kit.edge.scorer import QualityScorer
 

@@ -17,7 +17,7 @@ def report(folder: Path, output: Path | None) -> None:
     files are named at the end of the page.
     """
     from fthnet_kit.bench.report.summary_page import read_folder, report_page
-    from fthnet_kit.bench.results import write_file
+    from fthnet_kit.bench.results.results_file import write_file
 
     found, left_out = read_folder(folder)
     target = output or folder / "report.html"

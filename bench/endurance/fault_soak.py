@@ -381,7 +381,7 @@ def soak(
     from rich.table import Table
 
     from fthnet_kit.bench.endurance.faulty_camera import FAULTS
-    from fthnet_kit.bench.results import plain, write_file
+    from fthnet_kit.bench.results.results_file import plain, write_file
     from fthnet_kit.edge.errors import KitError
 
     arguments = [] if bundle is None else ["--bundle", str(bundle)]

@@ -197,7 +197,7 @@ def live(seconds: float, fps: float, bundle: Path | None, precision: str | None,
     from rich.table import Table
 
     from fthnet_kit.bench.endurance.faulty_camera import MisbehavingCamera
-    from fthnet_kit.bench.results import plain, write_file
+    from fthnet_kit.bench.results.results_file import plain, write_file
 
     model = [] if bundle is None else ["--bundle", str(bundle)]
     model += [] if precision is None else ["--precision", precision]

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from fthnet_kit.bench.charts import MOST_POINTS, Axis, histogram, thinned, time_line
 from fthnet_kit.bench.latency_report import STABLE, UNSTABLE, latency_page, latency_tables
+from fthnet_kit.bench.results.charts import MOST_POINTS, Axis, histogram, thinned, time_line
 from tests.bench.browser import chromium, visit
 from tests.bench.contents import bare_content, device, latency_content
 

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fthnet_kit.bench import results
 from fthnet_kit.bench.latency import Pictures, Plan, measure
-from fthnet_kit.bench.results import SCHEMAS, read_results, write_results
+from fthnet_kit.bench.results.results_file import SCHEMAS, read_results, write_results
+from fthnet_kit.bench.results.results_file import results_file as results
 from fthnet_kit.bench.timing import Limit
 from fthnet_kit.edge import InputError, QualityScorer
 from fthnet_kit.edge.bundle import Bundle
