@@ -15,7 +15,7 @@ from fthnet_kit.edge.options import bundle_argument, views_option
 from fthnet_kit.edge.precision import PRECISIONS, Precision
 
 if TYPE_CHECKING:
-    from fthnet_kit.bench.latency import Plan
+    from fthnet_kit.bench.speed.latency import Plan
 
 
 @click.command()
@@ -70,10 +70,10 @@ def latency(
     """
     from rich.console import Console
 
-    from fthnet_kit.bench.comparison import compare_in_turn, compare_with_file, other_of
-    from fthnet_kit.bench.latency import Pictures, encode, measure, measure_cold_start, simulated_frames
-    from fthnet_kit.bench.latency_report import latency_page, latency_tables
     from fthnet_kit.bench.results.results_file import read_results, write_file, write_results
+    from fthnet_kit.bench.speed.comparison import compare_in_turn, compare_with_file, other_of
+    from fthnet_kit.bench.speed.latency import Pictures, encode, measure, measure_cold_start, simulated_frames
+    from fthnet_kit.bench.speed.latency_page import latency_page, latency_tables
     from fthnet_kit.edge.bundle import Bundle
     from fthnet_kit.edge.scorer import QualityScorer
 
@@ -116,8 +116,8 @@ def latency(
 
 def plan_of(runs: int | None, seconds: float | None, minutes: float | None, fps: float, *, quick: bool) -> Plan:
     """The plan that the options ask for."""
-    from fthnet_kit.bench.latency import Plan
-    from fthnet_kit.bench.timing import Limit
+    from fthnet_kit.bench.speed.latency import Plan
+    from fthnet_kit.bench.speed.timing import Limit
 
     if minutes is not None:
         limit = Limit(runs or 0, 60 * minutes)

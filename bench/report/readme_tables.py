@@ -1,7 +1,7 @@
 """Writes the figures of the README from results of this machine, so that none of them is typed.
 
 ``python -m fthnet_kit.bench.report.readme_tables FILES… --readme README.md``: FILES are JSON results of `fthnet bench latency`,
-`fthnet bench accuracy` and `fthnet_kit.bench.peers`. What stands between the two marks is replaced.
+`fthnet bench accuracy` and `fthnet_kit.bench.speed.peers`. What stands between the two marks is replaced.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def peer_rows(content: Content) -> Iterator[str]:
         f"| {content['model']}, {content['threads']} threads, in turn | PyTorch eager {eager:.0f} ms, plain "
         f"`torch.onnx.export` in ONNX Runtime {plain:.0f}, this kit FP32 {fp32:.0f}, INT8 {int8:.0f}: FP32 / eager "
         f"{fp32 / eager:.2f}, FP32 / plain {fp32 / plain:.2f}, INT8 / FP32 {int8 / fp32:.2f} "
-        "| `python -m fthnet_kit.bench.peers BUNDLE` |"
+        "| `python -m fthnet_kit.bench.speed.peers BUNDLE` |"
     )
 
 

@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 import pytest
 
-from fthnet_kit.bench.comparison import compare_in_turn, comparison, other_of
-from fthnet_kit.bench.latency import Pictures, Plan, ReplayCamera, encode, measure, simulated_frames
-from fthnet_kit.bench.monitor import Monitor
-from fthnet_kit.bench.timing import Limit
+from fthnet_kit.bench.speed.comparison import compare_in_turn, comparison, other_of
+from fthnet_kit.bench.speed.latency import Pictures, Plan, ReplayCamera, encode, measure, simulated_frames
+from fthnet_kit.bench.speed.monitor import Monitor
+from fthnet_kit.bench.speed.timing import Limit
 from fthnet_kit.edge import Bundle, QualityScorer
 from fthnet_kit.edge.errors import EngineError, InputError
 from fthnet_kit.edge.preprocess import Image

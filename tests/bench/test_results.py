@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fthnet_kit.bench.latency import Pictures, Plan, measure
 from fthnet_kit.bench.results.results_file import SCHEMAS, read_results, write_results
 from fthnet_kit.bench.results.results_file import results_file as results
-from fthnet_kit.bench.timing import Limit
+from fthnet_kit.bench.speed.latency import Pictures, Plan, measure
+from fthnet_kit.bench.speed.timing import Limit
 from fthnet_kit.edge import InputError, QualityScorer
 from fthnet_kit.edge.bundle import Bundle
 from tests.bench.contents import accuracy_content, bare_content, latency_content

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fthnet_kit.bench.roofline import (
+from fthnet_kit.bench.speed.roofline import (
     ESTIMATE,
     WIDTHS,
     Ceilings,
@@ -305,7 +305,7 @@ def test_the_copy_leaves_the_cache_and_the_memory_alone(tmp_path: Path) -> None:
 
 def test_needs_neither_torch_nor_onnx() -> None:
     code = (
-        "import sys, fthnet_kit.bench.roofline as r; r.estimates(r.model_work({}, 'int8')); r.cpu_ceilings(1); "
+        "import sys, fthnet_kit.bench.speed.roofline as r; r.estimates(r.model_work({}, 'int8')); r.cpu_ceilings(1); "
         "print(sorted({'torch', 'onnx', 'cv2'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

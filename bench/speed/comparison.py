@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fthnet_kit.bench.latency import Pictures, alternate, score_once
-from fthnet_kit.bench.timing import Limit, no_garbage_collection, warm_up
+from fthnet_kit.bench.speed.latency import Pictures, alternate, score_once
+from fthnet_kit.bench.speed.timing import Limit, no_garbage_collection, warm_up
 from fthnet_kit.edge.backend_names import BACKENDS
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.precision import PRECISIONS
