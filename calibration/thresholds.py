@@ -25,8 +25,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fthnet_kit.calibration.image_set import LabelledImage
-from fthnet_kit.calibration.metrics import Scores, auc, bootstrap_interval
+from fthnet_kit.calibration.agreement import Scores, auc, bootstrap_interval
+from fthnet_kit.calibration.labelled_images import LabelledImage
 from fthnet_kit.edge.atomic import write_atomically
 from fthnet_kit.edge.bundle import Bundle
 from fthnet_kit.edge.errors import EngineError, InputError

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from fthnet_kit.calibration.image_set import LabelledImage
-from fthnet_kit.calibration.metrics import Scores
+from fthnet_kit.calibration.agreement import Scores
+from fthnet_kit.calibration.labelled_images import LabelledImage
 from fthnet_kit.calibration.thresholds import (
     GRID,
     NO_VALUE,

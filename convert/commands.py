@@ -159,7 +159,7 @@ def train(
     from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
-    from fthnet_kit.calibration.training import Progress, Recipe
+    from fthnet_kit.calibration.trainer import Progress, Recipe
     from fthnet_kit.convert.bundle_folder import refuse_existing
     from fthnet_kit.convert.bundle_writer import Identity
     from fthnet_kit.convert.training_run import TrainingRun, train_to_bundle
@@ -228,7 +228,7 @@ def quantize(bundle: Path, folders: tuple[Path, ...], images: int, held_out: int
     calibration photographs, which the bundle itself names but does not show. Nothing is run on a GPU: FP16 is
     judged on a twin of the graph that rounds where a GPU would.
     """
-    from fthnet_kit.calibration.calibration_set import contact_sheet
+    from fthnet_kit.calibration.int8_photographs import contact_sheet
     from fthnet_kit.convert.bundle_folder import RANGES_NAME
     from fthnet_kit.convert.quantization_report import quantization_reports
     from fthnet_kit.convert.quantize import Quantizer

@@ -20,7 +20,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fthnet_kit.calibration.calibration_set import (
+from fthnet_kit.calibration.int8_fit import LayerCalibration, LayerSample, finish_layer, fit_layer
+from fthnet_kit.calibration.int8_observe import observe
+from fthnet_kit.calibration.int8_photographs import (
     HELD_OUT,
     WANTED,
     Entry,
@@ -34,11 +36,9 @@ from fthnet_kit.calibration.calibration_set import (
     split,
     without_repeats,
 )
-from fthnet_kit.calibration.gate import INT8_BUDGET, LEAST_INT8, Cost, cost, shortfalls
-from fthnet_kit.calibration.image_set import LabelledImage
-from fthnet_kit.calibration.int8 import LayerCalibration, LayerSample, finish_layer, fit_layer
-from fthnet_kit.calibration.observe import observe
-from fthnet_kit.calibration.ranges_file import calibration_key, read_ranges, write_ranges
+from fthnet_kit.calibration.int8_ranges_file import calibration_key, read_ranges, write_ranges
+from fthnet_kit.calibration.labelled_images import LabelledImage
+from fthnet_kit.calibration.precision_gate import INT8_BUDGET, LEAST_INT8, Cost, cost, shortfalls
 from fthnet_kit.convert.bundle_folder import RANGES_NAME
 from fthnet_kit.convert.fthnet_config import FTHNetConfig
 from fthnet_kit.convert.graph import Graph, Plan, Site, Weights, layer_parameters, write_graph

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from fthnet_kit.calibration.gate import BUDGETS, Budget, Cost
+from fthnet_kit.calibration.precision_gate import BUDGETS, Budget, Cost
 from fthnet_kit.edge.model_card import ModelCard
 
 GATE_COLUMNS = ("precision", "images", "mean |Δ|", "p99 |Δ|", "max |Δ|", "SRCC", "flips", "budget", "gate")

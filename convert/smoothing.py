@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from fthnet_kit.calibration.int8 import Floats
+from fthnet_kit.calibration.int8_fit import Floats
 from fthnet_kit.convert.graph import Weights
 
 NORMS = {".attn.qkv": ".norm1", ".mlp.fc1": ".norm2", ".downsample.reduction": ".downsample.norm"}

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from fthnet_kit.calibration.image_set import LabelledImage, of_split, read_image_sets
-from fthnet_kit.calibration.metrics import accuracy_metrics
-from fthnet_kit.calibration.training import Progress, Recipe, Trainer, normalise
+from fthnet_kit.calibration.agreement import accuracy_metrics
+from fthnet_kit.calibration.labelled_images import LabelledImage, of_split, read_image_sets
+from fthnet_kit.calibration.trainer import Progress, Recipe, Trainer, normalise
 from fthnet_kit.calibration.training_report import curves_and_scatter, report_page
 from fthnet_kit.convert.bundle_writer import Identity, write_bundle
 from fthnet_kit.convert.checkpoint import Checkpoint, load_checkpoint

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from rich.table import Table
 
-from fthnet_kit.calibration.gate import BUDGETS, Budget
+from fthnet_kit.calibration.precision_gate import BUDGETS, Budget
 from fthnet_kit.convert.report_parts import (
     GATE_COLUMNS,
     GATE_MEANING,

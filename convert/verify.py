@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from fthnet_kit.calibration.calibration_set import (
+from fthnet_kit.calibration.int8_photographs import (
     FEWEST,
     Photograph,
     find_photographs,
@@ -18,8 +18,8 @@ from fthnet_kit.calibration.calibration_set import (
     stratify,
     without_repeats,
 )
-from fthnet_kit.calibration.gate import Cost, cost, shortfalls
-from fthnet_kit.calibration.image_set import LabelledImage
+from fthnet_kit.calibration.labelled_images import LabelledImage
+from fthnet_kit.calibration.precision_gate import Cost, cost, shortfalls
 from fthnet_kit.convert.bundle_folder import RANGES_NAME, REPORTS
 from fthnet_kit.convert.fp16_twin import rounded_twin
 from fthnet_kit.edge.bundle import CONVERTED_NAMES, Bundle

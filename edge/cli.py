@@ -25,7 +25,7 @@ COMMANDS = {
     "bench": "fthnet_kit.bench.commands.group:bench",
     "session": "fthnet_kit.bench.commands.group:session",
     "severity": "fthnet_kit.bench.commands.group:severity",
-    "thresholds": "fthnet_kit.calibration.commands:thresholds",
+    "thresholds": "fthnet_kit.calibration.thresholds_command:thresholds",
     "export": "fthnet_kit.convert.commands:export",
     "train": "fthnet_kit.convert.commands:train",
     "quantize": "fthnet_kit.convert.commands:quantize",

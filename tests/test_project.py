@@ -61,7 +61,7 @@ NEEDS_EXTRA = {  # modules that are nothing without an optional library: importi
     "fthnet_kit.convert.parity",
     "fthnet_kit.convert.bundle_writer",
     "fthnet_kit.convert.training_run",
-    "fthnet_kit.calibration.training",
+    "fthnet_kit.calibration.trainer",
     "fthnet_kit.bench.speed.peers",
     "fthnet_kit.convert.rebatch",
 }

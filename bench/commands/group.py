@@ -72,7 +72,7 @@ def severity(
     from rich.progress import track
 
     from fthnet_kit.bench.quality.severity import best_images, measure_severity, severity_table, write_report
-    from fthnet_kit.calibration.image_set import of_split, read_image_set
+    from fthnet_kit.calibration.labelled_images import of_split, read_image_set
     from fthnet_kit.edge.bundle import Bundle
     from fthnet_kit.edge.commands import LOG_WIDTH
     from fthnet_kit.edge.onnx_backend import OnnxBackend

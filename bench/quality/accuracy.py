@@ -28,9 +28,7 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from fthnet_kit.calibration.gate import Cost, cost
-from fthnet_kit.calibration.image_set import NAME_COLUMN, SCORE_COLUMN, read_image_set
-from fthnet_kit.calibration.metrics import (
+from fthnet_kit.calibration.agreement import (
     Scores,
     auc,
     auc_values,
@@ -41,6 +39,8 @@ from fthnet_kit.calibration.metrics import (
     rmse,
     srcc,
 )
+from fthnet_kit.calibration.labelled_images import NAME_COLUMN, SCORE_COLUMN, read_image_set
+from fthnet_kit.calibration.precision_gate import Cost, cost
 from fthnet_kit.edge.backend import Backend
 from fthnet_kit.edge.backend_names import BackendName
 from fthnet_kit.edge.backends import open_backend

@@ -25,7 +25,7 @@ from fthnet_kit.bench.quality.accuracy import (
     RatedSet,
     Run,
 )
-from fthnet_kit.calibration.metrics import DRAWS, Scores
+from fthnet_kit.calibration.agreement import DRAWS, Scores
 from fthnet_kit.convert.report_parts import (
     heading,
     html_file,

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fthnet_kit.calibration.metrics import srcc
+from fthnet_kit.calibration.agreement import srcc
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.plotting import load_pyplot
 from fthnet_kit.edge.records_reader import read_records

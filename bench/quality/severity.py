@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from rich.table import Table
 
-from fthnet_kit.calibration.image_set import LabelledImage
-from fthnet_kit.calibration.metrics import srcc
+from fthnet_kit.calibration.agreement import srcc
+from fthnet_kit.calibration.labelled_images import LabelledImage
 from fthnet_kit.edge.backend import Backend
 from fthnet_kit.edge.degradations import DEGRADATIONS, degrade
 from fthnet_kit.edge.images import read_image

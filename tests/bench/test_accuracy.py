@@ -29,7 +29,7 @@ from fthnet_kit.bench.quality.accuracy import (
     read_data,
 )
 from fthnet_kit.bench.quality.accuracy_page import accuracy_reports, head_lines, report_facts
-from fthnet_kit.calibration import metrics
+from fthnet_kit.calibration import agreement as metrics
 from fthnet_kit.edge import BundleError, EngineError, InputError, Preprocessing, QualityScorer, Thresholds
 from fthnet_kit.edge.bundle import Bundle
 from fthnet_kit.edge.degradations import degrade

@@ -19,7 +19,7 @@ from fthnet_kit.bench.quality.severity import (
     severity_table,
     write_report,
 )
-from fthnet_kit.calibration.image_set import LabelledImage
+from fthnet_kit.calibration.labelled_images import LabelledImage
 from fthnet_kit.edge import InputError, Preprocessing, QualityScorer
 from fthnet_kit.edge.cli import main
 from fthnet_kit.edge.degradations import DEGRADATIONS

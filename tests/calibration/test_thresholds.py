@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fthnet_kit.calibration.image_set import LabelledImage, read_image_set
+from fthnet_kit.calibration.labelled_images import LabelledImage, read_image_set
 from fthnet_kit.calibration.thresholds import (
     GRID,
     NO_VALUE,

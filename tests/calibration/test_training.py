@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import torch
 
-from fthnet_kit.calibration.augment import FAULTS, LOSS_AT_WORST, SampleSource, remaining
-from fthnet_kit.calibration.image_set import of_split, read_image_set
-from fthnet_kit.calibration.training import Recipe, Trainer, ranking_loss
+from fthnet_kit.calibration.labelled_images import of_split, read_image_set
+from fthnet_kit.calibration.trainer import Recipe, Trainer, ranking_loss
+from fthnet_kit.calibration.training_samples import FAULTS, LOSS_AT_WORST, SampleSource, remaining
 from fthnet_kit.convert.fthnet import FTHNet
 from fthnet_kit.convert.fthnet_config import FTHNetConfig
 from fthnet_kit.edge import Bundle, InputError, Preprocessing, QualityScorer
@@ -89,8 +89,8 @@ def test_learning_rate_warms_up_and_ends_low() -> None:
 KILLED = """
 import sys
 from pathlib import Path
-from fthnet_kit.calibration.image_set import of_split, read_image_set
-from fthnet_kit.calibration.training import Recipe, Trainer
+from fthnet_kit.calibration.labelled_images import of_split, read_image_set
+from fthnet_kit.calibration.trainer import Recipe, Trainer
 from fthnet_kit.convert.fthnet import FTHNet, FTHNetConfig
 images = read_image_set(Path(sys.argv[1]))
 network = FTHNet(FTHNetConfig(embed_dim=8, depths=(1, 1, 1, 1), num_heads=(1, 2, 4, 8)))

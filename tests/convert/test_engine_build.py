@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from fthnet_kit.calibration.int8 import Int8Layer, quantise_weight
+from fthnet_kit.calibration.int8_fit import Int8Layer, quantise_weight
 from fthnet_kit.convert.fthnet import FTHNet
 from fthnet_kit.convert.fthnet_config import FTHNetConfig
 from fthnet_kit.convert.graph import Plan, Weights, layer_parameters, write_graph

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from onnx import TensorProto, helper, numpy_helper
 
-from fthnet_kit.calibration.int8 import Int8Layer, quantise_weight
+from fthnet_kit.calibration.int8_fit import Int8Layer, quantise_weight
 from fthnet_kit.convert.fp16_twin import rounded_twin
 from fthnet_kit.convert.fthnet import FTHNet, partition_windows, relative_position_index, shifted_window_mask
 from fthnet_kit.convert.fthnet_config import FTHNetConfig

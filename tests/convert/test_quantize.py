@@ -20,7 +20,7 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from fthnet_kit.calibration.gate import LEAST_INT8
+from fthnet_kit.calibration.precision_gate import LEAST_INT8
 from fthnet_kit.convert.bundle_writer import Identity, write_bundle
 from fthnet_kit.convert.checkpoint import Checkpoint
 from fthnet_kit.convert.fthnet import FTHNet

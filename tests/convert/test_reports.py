@@ -19,9 +19,9 @@ from rich.console import Console
 pytest.importorskip("onnx")
 pytest.importorskip("matplotlib")
 
-from fthnet_kit.calibration.calibration_set import Photograph
-from fthnet_kit.calibration.gate import cost
-from fthnet_kit.calibration.int8 import Fit, LayerCalibration
+from fthnet_kit.calibration.int8_fit import Fit, LayerCalibration
+from fthnet_kit.calibration.int8_photographs import Photograph
+from fthnet_kit.calibration.precision_gate import cost
 from fthnet_kit.convert.fthnet_config import FTHNetConfig
 from fthnet_kit.convert.graph import layer_parameters, write_graph
 from fthnet_kit.convert.quantization_report import layer_macs, layer_rows, network_order, quantization_reports

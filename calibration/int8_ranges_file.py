@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from fthnet_kit.calibration.calibration_set import Photograph
-from fthnet_kit.calibration.int8 import Fit, LayerCalibration
+from fthnet_kit.calibration.int8_fit import Fit, LayerCalibration
+from fthnet_kit.calibration.int8_photographs import Photograph
 from fthnet_kit.edge.atomic import write_atomically
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.model_card import ModelCard

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from fthnet_kit.calibration.int8 import LayerSample
+from fthnet_kit.calibration.int8_fit import LayerSample
 from fthnet_kit.edge.backend import INPUT_NAME, OUTPUT_NAME
 from fthnet_kit.edge.onnx_backend import session_options
 from fthnet_kit.edge.preprocess import Image

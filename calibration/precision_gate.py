@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fthnet_kit.calibration.metrics import Scores, srcc
+from fthnet_kit.calibration.agreement import Scores, srcc
 from fthnet_kit.edge.model_card import Thresholds
 
 

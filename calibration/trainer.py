@@ -25,9 +25,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from fthnet_kit.calibration.augment import FAULTS, SampleSource
-from fthnet_kit.calibration.image_set import LabelledImage
-from fthnet_kit.calibration.metrics import Agreement, agreement
+from fthnet_kit.calibration.agreement import Agreement, agreement
+from fthnet_kit.calibration.labelled_images import LabelledImage
+from fthnet_kit.calibration.training_samples import FAULTS, SampleSource
 from fthnet_kit.edge.degradations import degrade
 from fthnet_kit.edge.errors import InputError, MissingExtraError
 from fthnet_kit.edge.images import read_image

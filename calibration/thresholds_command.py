@@ -67,7 +67,7 @@ def thresholds(
     from rich.console import Console
     from rich.progress import track
 
-    from fthnet_kit.calibration.image_set import of_split, read_image_sets
+    from fthnet_kit.calibration.labelled_images import of_split, read_image_sets
     from fthnet_kit.calibration.thresholds import (
         Target,
         apply_thresholds,

@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from fthnet_kit.calibration.image_set import TABLES, LabelledImage, read_image_set
-from fthnet_kit.calibration.metrics import srcc
+from fthnet_kit.calibration.agreement import srcc
+from fthnet_kit.calibration.labelled_images import TABLES, LabelledImage, read_image_set
 from fthnet_kit.edge.bundle import sha256_of
 from fthnet_kit.edge.cameras import find_images
 from fthnet_kit.edge.errors import InputError
