@@ -81,8 +81,8 @@ def export(
     Exports to ONNX with normalisation, layout and the factor 100 inside, compares ONNX Runtime with
     PyTorch on real photographs, and writes nothing where they differ by more than 0.01 points.
     """
-    from fthnet_kit.convert.bundle_folder import refuse_existing
-    from fthnet_kit.convert.bundle_writer import Identity, write_bundle
+    from fthnet_kit.convert.bundle.folder import refuse_existing
+    from fthnet_kit.convert.bundle.write import Identity, write_bundle
     from fthnet_kit.convert.checkpoint import load_checkpoint
     from fthnet_kit.edge.cameras import find_images
     from fthnet_kit.edge.errors import InputError
@@ -160,9 +160,9 @@ def train(
     from rich.progress import Progress as Bar
 
     from fthnet_kit.calibration.trainer import Progress, Recipe
-    from fthnet_kit.convert.bundle_folder import refuse_existing
-    from fthnet_kit.convert.bundle_writer import Identity
-    from fthnet_kit.convert.training_run import TrainingRun, train_to_bundle
+    from fthnet_kit.convert.bundle.folder import refuse_existing
+    from fthnet_kit.convert.bundle.train_to_bundle import TrainingRun, train_to_bundle
+    from fthnet_kit.convert.bundle.write import Identity
 
     refuse_existing(bundle, replace=replace)
     identity = Identity(name, model_version, manufacturer, training_data=training_data)
@@ -229,10 +229,10 @@ def quantize(bundle: Path, folders: tuple[Path, ...], images: int, held_out: int
     judged on a twin of the graph that rounds where a GPU would.
     """
     from fthnet_kit.calibration.int8_photographs import contact_sheet
-    from fthnet_kit.convert.bundle_folder import RANGES_NAME
+    from fthnet_kit.convert.bundle.add_precisions import install_outcome
+    from fthnet_kit.convert.bundle.folder import RANGES_NAME
     from fthnet_kit.convert.quantization_report import quantization_reports
     from fthnet_kit.convert.quantize import Quantizer
-    from fthnet_kit.convert.quantized_bundle import install_outcome
     from fthnet_kit.edge.bundle import Bundle
     from fthnet_kit.edge.errors import InputError, ParityError
 

@@ -39,7 +39,7 @@ from fthnet_kit.calibration.int8_photographs import (
 from fthnet_kit.calibration.int8_ranges_file import calibration_key, read_ranges, write_ranges
 from fthnet_kit.calibration.labelled_images import LabelledImage
 from fthnet_kit.calibration.precision_gate import INT8_BUDGET, LEAST_INT8, Cost, cost, shortfalls
-from fthnet_kit.convert.bundle_folder import RANGES_NAME
+from fthnet_kit.convert.bundle.folder import RANGES_NAME
 from fthnet_kit.convert.fthnet_config import FTHNetConfig
 from fthnet_kit.convert.graph import Graph, Plan, Site, Weights, layer_parameters, write_graph
 from fthnet_kit.convert.smoothing import producer, smooth

@@ -14,7 +14,7 @@ from fthnet_kit.calibration.agreement import accuracy_metrics
 from fthnet_kit.calibration.labelled_images import LabelledImage, of_split, read_image_sets
 from fthnet_kit.calibration.trainer import Progress, Recipe, Trainer, normalise
 from fthnet_kit.calibration.training_report import curves_and_scatter, report_page
-from fthnet_kit.convert.bundle_writer import Identity, write_bundle
+from fthnet_kit.convert.bundle.write import Identity, write_bundle
 from fthnet_kit.convert.checkpoint import Checkpoint, load_checkpoint
 from fthnet_kit.convert.fthnet import FTHNet
 from fthnet_kit.convert.fthnet_config import FTHNetConfig

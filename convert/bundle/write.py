@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fthnet_kit.convert.bundle_folder import REPORTS, hashes, install, refuse_existing
+from fthnet_kit.convert.bundle.folder import REPORTS, hashes, install, refuse_existing
 from fthnet_kit.convert.checkpoint import Checkpoint, round_to_half, save_checkpoint
 from fthnet_kit.convert.parity import Parity, measure_parity, parity_images, require
 from fthnet_kit.convert.to_onnx import export_onnx
