@@ -26,11 +26,11 @@ COMMANDS = {
     "session": "fthnet_kit.bench.commands.group:session",
     "severity": "fthnet_kit.bench.commands.group:severity",
     "thresholds": "fthnet_kit.calibration.thresholds_command:thresholds",
-    "export": "fthnet_kit.convert.commands:export",
-    "train": "fthnet_kit.convert.commands:train",
-    "quantize": "fthnet_kit.convert.commands:quantize",
-    "verify": "fthnet_kit.convert.commands:verify",
-    "build": "fthnet_kit.convert.engine_commands:build",
+    "export": "fthnet_kit.convert.commands.quantize:export",
+    "train": "fthnet_kit.convert.commands.quantize:train",
+    "quantize": "fthnet_kit.convert.commands.quantize:quantize",
+    "verify": "fthnet_kit.convert.commands.quantize:verify",
+    "build": "fthnet_kit.convert.commands.build:build",
 }
 
 EXIT_CODES = """\b
