@@ -15,7 +15,7 @@ import click
 from fthnet_kit.edge.options import bundle_argument
 
 if TYPE_CHECKING:
-    from fthnet_kit.convert.to_engine import Report
+    from fthnet_kit.convert.engine.build import Report
     from fthnet_kit.edge.bundle import Bundle
     from fthnet_kit.edge.engine_manifest import EngineManifest
 
@@ -53,7 +53,7 @@ def build(
     scores as the FP32 graph does. --check needs no GPU: it shows that NVIDIA's parser and builder take the graphs.
     Without BUNDLE: the one that the kit ships.
     """
-    from fthnet_kit.convert.to_engine import BuildOptions, build_engine, free_memory, workspace_for
+    from fthnet_kit.convert.engine.build import BuildOptions, build_engine, free_memory, workspace_for
     from fthnet_kit.edge.bundle import Bundle
 
     opened = Bundle.open(bundle)
@@ -61,7 +61,7 @@ def build(
         check_bundle(opened, device)
         return
     go_on_in_child()
-    from fthnet_kit.convert.build_target import build_target
+    from fthnet_kit.convert.engine.target import build_target
 
     tensorrt, target, machine, free_on_gpu = build_target(device)
     mib = workspace or workspace_for(min(free_memory(), free_on_gpu))
@@ -140,7 +140,7 @@ def check_bundle(bundle: Bundle, device: str | None) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from fthnet_kit.convert.engine_check import check_builds
+    from fthnet_kit.convert.engine.check import check_builds
     from fthnet_kit.edge.commands import LOG_WIDTH
     from fthnet_kit.edge.errors import EngineError
     from fthnet_kit.edge.tensorrt_library import load_tensorrt

@@ -96,7 +96,7 @@ def copy(bundle: Bundle, tmp_path: Path) -> Bundle:
 @pytest.fixture(scope="module")
 def images(bundle: Bundle) -> Image:
     """24 pictures as network input."""
-    from fthnet_kit.convert.engine_agreement import pictures
+    from fthnet_kit.convert.engine.agreement import pictures
 
     return pictures(bundle.card.preprocessing)
 

@@ -12,8 +12,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from fthnet_kit.convert.engine_layers import Product
-from fthnet_kit.convert.to_engine import build_plan, free_memory, workspace_for
+from fthnet_kit.convert.engine.build import build_plan, free_memory, workspace_for
+from fthnet_kit.convert.engine.layers import Product
 from fthnet_kit.edge.bundle import Bundle
 from fthnet_kit.edge.engine_manifest import Target
 from fthnet_kit.edge.errors import BundleError, EngineError

@@ -20,8 +20,8 @@ from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Any
 
-from fthnet_kit.convert.engine_agreement import engine_agreement
-from fthnet_kit.convert.engine_layers import EngineLayers, Product, inspect, products
+from fthnet_kit.convert.engine.agreement import engine_agreement
+from fthnet_kit.convert.engine.layers import EngineLayers, Product, inspect, products
 from fthnet_kit.edge.atomic import write_atomically
 from fthnet_kit.edge.bundle import Bundle, sha256_of
 from fthnet_kit.edge.engine_manifest import EngineManifest, Target, engine_path, sources
