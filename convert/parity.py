@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fthnet_kit.convert.fthnet import FTHNet
+from fthnet_kit.convert.network.fthnet import FTHNet
 from fthnet_kit.convert.to_onnx import ScoringGraph
 from fthnet_kit.edge import degradations
 from fthnet_kit.edge.errors import MissingExtraError, ParityError

@@ -12,7 +12,7 @@ import numpy as np
 from fthnet_kit.calibration.int8_fit import LayerCalibration
 from fthnet_kit.calibration.int8_photographs import Photograph
 from fthnet_kit.calibration.precision_gate import LEAST_INT8
-from fthnet_kit.convert.fthnet_config import FTHNetConfig
+from fthnet_kit.convert.network.config import FTHNetConfig
 from fthnet_kit.convert.quantize import PROBES, WORTHWHILE, Outcome, Sensitivity
 from fthnet_kit.convert.report_parts import (
     GATE_COLUMNS,

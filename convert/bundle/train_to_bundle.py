@@ -15,9 +15,9 @@ from fthnet_kit.calibration.labelled_images import LabelledImage, of_split, read
 from fthnet_kit.calibration.trainer import Progress, Recipe, Trainer, normalise
 from fthnet_kit.calibration.training_report import curves_and_scatter, report_page
 from fthnet_kit.convert.bundle.write import Identity, write_bundle
-from fthnet_kit.convert.checkpoint import Checkpoint, load_checkpoint
-from fthnet_kit.convert.fthnet import FTHNet
-from fthnet_kit.convert.fthnet_config import FTHNetConfig
+from fthnet_kit.convert.network.checkpoint import Checkpoint, load_checkpoint
+from fthnet_kit.convert.network.config import FTHNetConfig
+from fthnet_kit.convert.network.fthnet import FTHNet
 from fthnet_kit.edge.errors import MissingExtraError
 from fthnet_kit.edge.images import read_image
 from fthnet_kit.edge.preprocess import Preprocessing, prepare

@@ -30,7 +30,7 @@ from fthnet_kit.bench.speed.roofline import (
     module_of,
     modules,
 )
-from fthnet_kit.convert.fthnet_config import FTHNetConfig
+from fthnet_kit.convert.network.config import FTHNetConfig
 from fthnet_kit.edge.device import Clock, Device
 
 RELEASED, SMALL = FTHNetConfig(), FTHNetConfig(embed_dim=32)
@@ -59,8 +59,8 @@ def target_macs(config: FTHNetConfig) -> int:
 )
 def test_work_is_what_the_graph_counts(config: FTHNetConfig) -> None:
     pytest.importorskip("torch")
-    from fthnet_kit.convert.fthnet import FTHNet
     from fthnet_kit.convert.graph import write_graph
+    from fthnet_kit.convert.network.fthnet import FTHNet
     from fthnet_kit.convert.to_onnx import weights_of
     from fthnet_kit.edge import Preprocessing
 

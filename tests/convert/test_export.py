@@ -11,9 +11,9 @@ import onnxruntime
 import pytest
 import torch
 
-from fthnet_kit.convert.checkpoint import load_checkpoint
-from fthnet_kit.convert.fthnet import FTHNet
-from fthnet_kit.convert.fthnet_config import FTHNetConfig
+from fthnet_kit.convert.network.checkpoint import load_checkpoint
+from fthnet_kit.convert.network.config import FTHNetConfig
+from fthnet_kit.convert.network.fthnet import FTHNet
 from fthnet_kit.convert.to_onnx import ScoringGraph
 from fthnet_kit.edge import Bundle, QualityScorer
 from fthnet_kit.edge.onnx_backend import OnnxBackend

@@ -16,8 +16,6 @@ from onnx import TensorProto, helper, numpy_helper
 
 from fthnet_kit.calibration.int8_fit import Int8Layer, quantise_weight
 from fthnet_kit.convert.fp16_twin import rounded_twin
-from fthnet_kit.convert.fthnet import FTHNet, partition_windows, relative_position_index, shifted_window_mask
-from fthnet_kit.convert.fthnet_config import FTHNetConfig
 from fthnet_kit.convert.graph import (
     Plan,
     Weights,
@@ -28,6 +26,8 @@ from fthnet_kit.convert.graph import (
     window_order,
     write_graph,
 )
+from fthnet_kit.convert.network.config import FTHNetConfig
+from fthnet_kit.convert.network.fthnet import FTHNet, partition_windows, relative_position_index, shifted_window_mask
 from fthnet_kit.convert.smoothing import producer, smooth
 from fthnet_kit.convert.to_onnx import ScoringGraph, weights_of
 from fthnet_kit.edge import Preprocessing

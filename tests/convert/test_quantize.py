@@ -23,10 +23,10 @@ from onnx import numpy_helper
 from fthnet_kit.calibration.precision_gate import LEAST_INT8
 from fthnet_kit.convert.bundle.add_precisions import install_outcome
 from fthnet_kit.convert.bundle.write import Identity, write_bundle
-from fthnet_kit.convert.checkpoint import Checkpoint
-from fthnet_kit.convert.fthnet import FTHNet
-from fthnet_kit.convert.fthnet_config import FTHNetConfig
 from fthnet_kit.convert.graph import write_graph
+from fthnet_kit.convert.network.checkpoint import Checkpoint
+from fthnet_kit.convert.network.config import FTHNetConfig
+from fthnet_kit.convert.network.fthnet import FTHNet
 from fthnet_kit.convert.quantization_report import quantization_reports
 from fthnet_kit.convert.quantize import Outcome, Quantizer
 from fthnet_kit.convert.to_onnx import weights_of

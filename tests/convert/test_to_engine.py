@@ -42,9 +42,9 @@ from fthnet_kit.convert.engine.build import (
     workspace_for,
 )
 from fthnet_kit.convert.engine.layers import EngineLayers
-from fthnet_kit.convert.fthnet import FTHNet
-from fthnet_kit.convert.fthnet_config import FTHNetConfig
 from fthnet_kit.convert.graph import Plan, write_graph
+from fthnet_kit.convert.network.config import FTHNetConfig
+from fthnet_kit.convert.network.fthnet import FTHNet
 from fthnet_kit.convert.rebatch import with_batch
 from fthnet_kit.convert.to_onnx import weights_of
 from fthnet_kit.edge import Bundle, EngineError, InputError, Preprocessing

@@ -18,7 +18,7 @@ Stergiou et al. 2021, arXiv:2101.00440).
 
 from __future__ import annotations
 
-from fthnet_kit.convert.fthnet_config import MASKED, MLP_RATIO, PATCH_SIZE, TARGET_LAYERS, FTHNetConfig
+from fthnet_kit.convert.network.config import MASKED, MLP_RATIO, PATCH_SIZE, TARGET_LAYERS, FTHNetConfig
 from fthnet_kit.edge.errors import MissingExtraError
 
 try:

@@ -18,8 +18,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fthnet_kit.convert.fthnet import FTHNet
-from fthnet_kit.convert.fthnet_config import FTHNetConfig
+from fthnet_kit.convert.network.config import FTHNetConfig
+from fthnet_kit.convert.network.fthnet import FTHNet
 from fthnet_kit.edge.atomic import write_atomically
 from fthnet_kit.edge.errors import BundleError, MissingExtraError
 
