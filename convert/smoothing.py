@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from fthnet_kit.calibration.int8_fit import Floats
-from fthnet_kit.convert.graph import Weights
+from fthnet_kit.convert.onnx_graph.fthnet_graph import Weights
 
 NORMS = {".attn.qkv": ".norm1", ".mlp.fc1": ".norm2", ".downsample.reduction": ".downsample.norm"}
 LAST_NORM = {"conv1x1.0.0": "bbone.norm"}

@@ -46,8 +46,8 @@ NEEDS_EXTRA = {  # modules that are nothing without an optional library: importi
     "fthnet_kit.edge.metrics",
     "fthnet_kit.edge.page_handlers",
     "fthnet_kit.edge.server",
-    "fthnet_kit.convert.graph",
-    "fthnet_kit.convert.graph_writer",
+    "fthnet_kit.convert.onnx_graph.fthnet_graph",
+    "fthnet_kit.convert.onnx_graph.writer",
     "fthnet_kit.convert.fp16_twin",
     "fthnet_kit.convert.quantize",
     "fthnet_kit.convert.bundle.add_precisions",
@@ -57,13 +57,13 @@ NEEDS_EXTRA = {  # modules that are nothing without an optional library: importi
     "fthnet_kit.convert.verify",
     "fthnet_kit.convert.network.fthnet",
     "fthnet_kit.convert.network.checkpoint",
-    "fthnet_kit.convert.to_onnx",
-    "fthnet_kit.convert.parity",
+    "fthnet_kit.convert.onnx_graph.export",
+    "fthnet_kit.convert.onnx_graph.parity",
     "fthnet_kit.convert.bundle.write",
     "fthnet_kit.convert.bundle.train_to_bundle",
     "fthnet_kit.calibration.trainer",
     "fthnet_kit.bench.speed.peers",
-    "fthnet_kit.convert.rebatch",
+    "fthnet_kit.convert.onnx_graph.rebatch",
 }
 MODULES = sorted(
     f"fthnet_kit.{folder}" + ("" if path.stem == "__init__" else f".{path.stem}")

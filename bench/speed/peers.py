@@ -20,7 +20,7 @@ import click
 import numpy as np
 
 from fthnet_kit.convert.network.checkpoint import load_checkpoint
-from fthnet_kit.convert.to_onnx import ScoringGraph
+from fthnet_kit.convert.onnx_graph.export import ScoringGraph
 from fthnet_kit.edge.atomic import write_atomically
 from fthnet_kit.edge.backend import INPUT_NAME, OUTPUT_NAME
 from fthnet_kit.edge.bundle import CHECKPOINT_NAME, Bundle

@@ -359,7 +359,7 @@ def graph_of_batch(onnx: Path, batch: int | None) -> Iterator[Path]:
     if batch is None:
         yield onnx
         return
-    from fthnet_kit.convert.rebatch import with_batch
+    from fthnet_kit.convert.onnx_graph.rebatch import with_batch
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / onnx.name

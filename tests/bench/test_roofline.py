@@ -59,9 +59,9 @@ def target_macs(config: FTHNetConfig) -> int:
 )
 def test_work_is_what_the_graph_counts(config: FTHNetConfig) -> None:
     pytest.importorskip("torch")
-    from fthnet_kit.convert.graph import write_graph
     from fthnet_kit.convert.network.fthnet import FTHNet
-    from fthnet_kit.convert.to_onnx import weights_of
+    from fthnet_kit.convert.onnx_graph.export import weights_of
+    from fthnet_kit.convert.onnx_graph.fthnet_graph import write_graph
     from fthnet_kit.edge import Preprocessing
 
     weights = weights_of(FTHNet(config))

@@ -25,10 +25,10 @@ from fthnet_kit.convert.engine.layers import (
     products,
     sums_in_half,
 )
-from fthnet_kit.convert.graph import Graph, Plan, Weights, write_graph
 from fthnet_kit.convert.network.config import FTHNetConfig
 from fthnet_kit.convert.network.fthnet import FTHNet
-from fthnet_kit.convert.to_onnx import weights_of
+from fthnet_kit.convert.onnx_graph.export import weights_of
+from fthnet_kit.convert.onnx_graph.fthnet_graph import Graph, Plan, Weights, write_graph
 from fthnet_kit.edge import EngineError, Preprocessing
 from fthnet_kit.edge.tensorrt_library import load_tensorrt
 from tests.conftest import ROOT

@@ -14,7 +14,7 @@ import torch
 from fthnet_kit.convert.network.checkpoint import load_checkpoint
 from fthnet_kit.convert.network.config import FTHNetConfig
 from fthnet_kit.convert.network.fthnet import FTHNet
-from fthnet_kit.convert.to_onnx import ScoringGraph
+from fthnet_kit.convert.onnx_graph.export import ScoringGraph
 from fthnet_kit.edge import Bundle, QualityScorer
 from fthnet_kit.edge.onnx_backend import OnnxBackend
 from fthnet_kit.edge.preprocess import prepare

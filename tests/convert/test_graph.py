@@ -16,7 +16,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from fthnet_kit.calibration.int8_fit import Int8Layer, quantise_weight
 from fthnet_kit.convert.fp16_twin import rounded_twin
-from fthnet_kit.convert.graph import (
+from fthnet_kit.convert.network.config import FTHNetConfig
+from fthnet_kit.convert.network.fthnet import FTHNet, partition_windows, relative_position_index, shifted_window_mask
+from fthnet_kit.convert.onnx_graph.export import ScoringGraph, weights_of
+from fthnet_kit.convert.onnx_graph.fthnet_graph import (
     Plan,
     Weights,
     layer_parameters,
@@ -26,10 +29,7 @@ from fthnet_kit.convert.graph import (
     window_order,
     write_graph,
 )
-from fthnet_kit.convert.network.config import FTHNetConfig
-from fthnet_kit.convert.network.fthnet import FTHNet, partition_windows, relative_position_index, shifted_window_mask
 from fthnet_kit.convert.smoothing import producer, smooth
-from fthnet_kit.convert.to_onnx import ScoringGraph, weights_of
 from fthnet_kit.edge import Preprocessing
 from fthnet_kit.edge.degradations import degrade
 from fthnet_kit.edge.onnx_backend import OnnxBackend

@@ -23,13 +23,13 @@ from onnx import numpy_helper
 from fthnet_kit.calibration.precision_gate import LEAST_INT8
 from fthnet_kit.convert.bundle.add_precisions import install_outcome
 from fthnet_kit.convert.bundle.write import Identity, write_bundle
-from fthnet_kit.convert.graph import write_graph
 from fthnet_kit.convert.network.checkpoint import Checkpoint
 from fthnet_kit.convert.network.config import FTHNetConfig
 from fthnet_kit.convert.network.fthnet import FTHNet
+from fthnet_kit.convert.onnx_graph.export import weights_of
+from fthnet_kit.convert.onnx_graph.fthnet_graph import write_graph
 from fthnet_kit.convert.quantization_report import quantization_reports
 from fthnet_kit.convert.quantize import Outcome, Quantizer
-from fthnet_kit.convert.to_onnx import weights_of
 from fthnet_kit.convert.verify import verify
 from fthnet_kit.edge import Bundle, InputError, Preprocessing
 from fthnet_kit.edge.bundle import CONVERTED_NAMES, sha256_of

@@ -42,11 +42,11 @@ from fthnet_kit.convert.engine.build import (
     workspace_for,
 )
 from fthnet_kit.convert.engine.layers import EngineLayers
-from fthnet_kit.convert.graph import Plan, write_graph
 from fthnet_kit.convert.network.config import FTHNetConfig
 from fthnet_kit.convert.network.fthnet import FTHNet
-from fthnet_kit.convert.rebatch import with_batch
-from fthnet_kit.convert.to_onnx import weights_of
+from fthnet_kit.convert.onnx_graph.export import weights_of
+from fthnet_kit.convert.onnx_graph.fthnet_graph import Plan, write_graph
+from fthnet_kit.convert.onnx_graph.rebatch import with_batch
 from fthnet_kit.edge import Bundle, EngineError, InputError, Preprocessing
 from fthnet_kit.edge.bundle import CONVERTED_NAMES, FP32_NAME, sha256_of, shipped_bundle
 from fthnet_kit.edge.engine_manifest import RANGES_NAME, Target, engine_path, load_engine

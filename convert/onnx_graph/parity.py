@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from fthnet_kit.convert.network.fthnet import FTHNet
-from fthnet_kit.convert.to_onnx import ScoringGraph
+from fthnet_kit.convert.onnx_graph.export import ScoringGraph
 from fthnet_kit.edge import degradations
 from fthnet_kit.edge.errors import MissingExtraError, ParityError
 from fthnet_kit.edge.images import read_image

@@ -1,6 +1,6 @@
 """The same ONNX graph for another batch size.
 
-The kit's graphs for TensorRT (`convert/graph.py`) say the batch nowhere but in the shapes of their input and output,
+The kit's graphs for TensorRT (`convert/onnx_graph/fthnet_graph.py`) say the batch nowhere but in the shapes of their input and output,
 so an engine of any batch size comes from a bundle's one file.
 """
 
