@@ -26,7 +26,7 @@ from fthnet_kit.bench.quality.accuracy import (
     Run,
 )
 from fthnet_kit.calibration.agreement import DRAWS, Scores
-from fthnet_kit.convert.report_parts import (
+from fthnet_kit.convert.precision.gate_table import (
     heading,
     html_file,
     html_table,

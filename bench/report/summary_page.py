@@ -12,7 +12,7 @@ from fthnet_kit.bench.quality.accuracy_page import HOW, MEANING
 from fthnet_kit.bench.results.charts import bars, milliseconds
 from fthnet_kit.bench.results.results_file import SCHEMAS, printable, read_results
 from fthnet_kit.bench.speed.latency_page import UNSTABLE, latency_parts
-from fthnet_kit.convert.report_parts import html_table, meanings, paragraph
+from fthnet_kit.convert.precision.gate_table import html_table, meanings, paragraph
 from fthnet_kit.edge.errors import InputError
 
 Content = Mapping[str, Any]

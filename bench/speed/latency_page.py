@@ -19,7 +19,7 @@ from rich.text import Text
 from fthnet_kit.bench.page import box, bullets, cards, code, page, section, soft
 from fthnet_kit.bench.results.charts import Array, histogram, milliseconds, stacked_bar, time_line
 from fthnet_kit.bench.results.results_file import plain
-from fthnet_kit.convert.report_parts import html_table, meanings, paragraph
+from fthnet_kit.convert.precision.gate_table import html_table, meanings, paragraph
 
 Content = Mapping[str, Any]
 Rows = list[tuple[str, ...]]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from fthnet_kit.convert.bundle.folder import RANGES_NAME, REPORTS, hashes, install
-from fthnet_kit.convert.quantize import Outcome
+from fthnet_kit.convert.precision.quantize import Outcome
 from fthnet_kit.edge.bundle import CONVERTED_NAMES, Bundle
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.model_card import CARD_NAME, ModelCard

@@ -231,8 +231,8 @@ def quantize(bundle: Path, folders: tuple[Path, ...], images: int, held_out: int
     from fthnet_kit.calibration.int8_photographs import contact_sheet
     from fthnet_kit.convert.bundle.add_precisions import install_outcome
     from fthnet_kit.convert.bundle.folder import RANGES_NAME
-    from fthnet_kit.convert.quantization_report import quantization_reports
-    from fthnet_kit.convert.quantize import Quantizer
+    from fthnet_kit.convert.precision.quantize import Quantizer
+    from fthnet_kit.convert.precision.quantize_report import quantization_reports
     from fthnet_kit.edge.bundle import Bundle
     from fthnet_kit.edge.errors import InputError, ParityError
 
@@ -276,8 +276,8 @@ def verify(bundle: Path | None, folders: tuple[Path, ...], images: int, output: 
     """
     from rich.console import Console
 
-    from fthnet_kit.convert.verification_report import noise_line, verification_reports, verification_table
-    from fthnet_kit.convert.verify import verify as run
+    from fthnet_kit.convert.precision.verify import verify as run
+    from fthnet_kit.convert.precision.verify_report import noise_line, verification_reports, verification_table
     from fthnet_kit.edge.bundle import CONVERTED_NAMES, Bundle
     from fthnet_kit.edge.errors import BundleError, InputError, ParityError
 

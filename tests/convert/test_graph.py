@@ -15,7 +15,6 @@ from hypothesis.extra import numpy as hnp
 from onnx import TensorProto, helper, numpy_helper
 
 from fthnet_kit.calibration.int8_fit import Int8Layer, quantise_weight
-from fthnet_kit.convert.fp16_twin import rounded_twin
 from fthnet_kit.convert.network.config import FTHNetConfig
 from fthnet_kit.convert.network.fthnet import FTHNet, partition_windows, relative_position_index, shifted_window_mask
 from fthnet_kit.convert.onnx_graph.export import ScoringGraph, weights_of
@@ -29,7 +28,8 @@ from fthnet_kit.convert.onnx_graph.fthnet_graph import (
     window_order,
     write_graph,
 )
-from fthnet_kit.convert.smoothing import producer, smooth
+from fthnet_kit.convert.precision.fp16_twin import rounded_twin
+from fthnet_kit.convert.precision.smoothing import producer, smooth
 from fthnet_kit.edge import Preprocessing
 from fthnet_kit.edge.degradations import degrade
 from fthnet_kit.edge.onnx_backend import OnnxBackend

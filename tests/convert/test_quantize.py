@@ -28,9 +28,9 @@ from fthnet_kit.convert.network.config import FTHNetConfig
 from fthnet_kit.convert.network.fthnet import FTHNet
 from fthnet_kit.convert.onnx_graph.export import weights_of
 from fthnet_kit.convert.onnx_graph.fthnet_graph import write_graph
-from fthnet_kit.convert.quantization_report import quantization_reports
-from fthnet_kit.convert.quantize import Outcome, Quantizer
-from fthnet_kit.convert.verify import verify
+from fthnet_kit.convert.precision.quantize import Outcome, Quantizer
+from fthnet_kit.convert.precision.quantize_report import quantization_reports
+from fthnet_kit.convert.precision.verify import verify
 from fthnet_kit.edge import Bundle, InputError, Preprocessing
 from fthnet_kit.edge.bundle import CONVERTED_NAMES, sha256_of
 from fthnet_kit.edge.degradations import DEGRADATIONS, degrade

@@ -13,8 +13,7 @@ from fthnet_kit.calibration.int8_fit import LayerCalibration
 from fthnet_kit.calibration.int8_photographs import Photograph
 from fthnet_kit.calibration.precision_gate import LEAST_INT8
 from fthnet_kit.convert.network.config import FTHNetConfig
-from fthnet_kit.convert.quantize import PROBES, WORTHWHILE, Outcome, Sensitivity
-from fthnet_kit.convert.report_parts import (
+from fthnet_kit.convert.precision.gate_table import (
     GATE_COLUMNS,
     GATE_MEANING,
     HOW_JUDGED,
@@ -29,6 +28,7 @@ from fthnet_kit.convert.report_parts import (
     model_facts,
     paragraph,
 )
+from fthnet_kit.convert.precision.quantize import PROBES, WORTHWHILE, Outcome, Sensitivity
 from fthnet_kit.edge.model_card import ModelCard
 from fthnet_kit.edge.plotting import load_pyplot, png_of
 

@@ -21,7 +21,7 @@ from fthnet_kit.calibration.int8_photographs import (
 from fthnet_kit.calibration.labelled_images import LabelledImage
 from fthnet_kit.calibration.precision_gate import Cost, cost, shortfalls
 from fthnet_kit.convert.bundle.folder import RANGES_NAME, REPORTS
-from fthnet_kit.convert.fp16_twin import rounded_twin
+from fthnet_kit.convert.precision.fp16_twin import rounded_twin
 from fthnet_kit.edge.bundle import CONVERTED_NAMES, Bundle
 from fthnet_kit.edge.errors import InputError, MissingExtraError
 from fthnet_kit.edge.images import read_image

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from rich.table import Table
 
 from fthnet_kit.calibration.precision_gate import BUDGETS, Budget
-from fthnet_kit.convert.report_parts import (
+from fthnet_kit.convert.precision.gate_table import (
     GATE_COLUMNS,
     GATE_MEANING,
     HOW_JUDGED,
@@ -25,7 +25,7 @@ from fthnet_kit.convert.report_parts import (
     model_facts,
     paragraph,
 )
-from fthnet_kit.convert.verify import Points, Verification
+from fthnet_kit.convert.precision.verify import Points, Verification
 from fthnet_kit.edge.model_card import ModelCard, Thresholds
 from fthnet_kit.edge.plotting import load_pyplot, png_of
 

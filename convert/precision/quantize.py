@@ -42,8 +42,8 @@ from fthnet_kit.calibration.precision_gate import INT8_BUDGET, LEAST_INT8, Cost,
 from fthnet_kit.convert.bundle.folder import RANGES_NAME
 from fthnet_kit.convert.network.config import FTHNetConfig
 from fthnet_kit.convert.onnx_graph.fthnet_graph import Graph, Plan, Site, Weights, layer_parameters, write_graph
-from fthnet_kit.convert.smoothing import producer, smooth
-from fthnet_kit.convert.verify import Points, Report, score_model
+from fthnet_kit.convert.precision.smoothing import producer, smooth
+from fthnet_kit.convert.precision.verify import Points, Report, score_model
 from fthnet_kit.edge.bundle import CHECKPOINT_NAME, Bundle
 from fthnet_kit.edge.errors import BundleError, MissingExtraError
 from fthnet_kit.edge.images import read_image
