@@ -20,7 +20,7 @@ from fthnet_kit.calibration.labelled_images import TABLES, LabelledImage, read_i
 from fthnet_kit.edge.bundle import sha256_of
 from fthnet_kit.edge.cameras import find_images
 from fthnet_kit.edge.errors import InputError
-from fthnet_kit.edge.images import read_image
+from fthnet_kit.edge.image import read_image
 from fthnet_kit.edge.preprocess import Image, Preprocessing, prepare
 from fthnet_kit.edge.retina import shows_retina
 

@@ -16,8 +16,8 @@ import numpy as np
 
 from fthnet_kit.calibration.int8_fit import Fit, LayerCalibration
 from fthnet_kit.calibration.int8_photographs import Photograph
-from fthnet_kit.edge.atomic import write_atomically
 from fthnet_kit.edge.errors import InputError
+from fthnet_kit.edge.files import write_atomically
 from fthnet_kit.edge.model_card import ModelCard
 
 FORMAT = 1  # raised whenever the same inputs would give other ranges

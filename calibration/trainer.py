@@ -30,7 +30,7 @@ from fthnet_kit.calibration.labelled_images import LabelledImage
 from fthnet_kit.calibration.training_samples import FAULTS, SampleSource
 from fthnet_kit.edge.degradations import degrade
 from fthnet_kit.edge.errors import InputError, MissingExtraError
-from fthnet_kit.edge.images import read_image
+from fthnet_kit.edge.image import read_image
 from fthnet_kit.edge.preprocess import (
     IMAGENET_MEAN,
     IMAGENET_STD,

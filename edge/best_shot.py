@@ -49,9 +49,9 @@ import cv2
 import numpy as np
 
 from fthnet_kit.edge.appraisal import MIDDLE_GRAY_STOPS, Appraisal, Appraiser
-from fthnet_kit.edge.atomic import write_atomically
 from fthnet_kit.edge.dicom_file import DicomContext, ophthalmic_photograph, quality_report
 from fthnet_kit.edge.errors import InputError
+from fthnet_kit.edge.files import write_atomically
 from fthnet_kit.edge.guidance import Measures
 from fthnet_kit.edge.live import LiveResult
 from fthnet_kit.edge.model_card import Thresholds

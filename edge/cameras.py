@@ -26,7 +26,7 @@ import cv2
 
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.frame import Frame
-from fthnet_kit.edge.images import IMAGE_SUFFIXES, read_image
+from fthnet_kit.edge.image import IMAGE_SUFFIXES, read_image
 from fthnet_kit.edge.network_stream import NetworkStream
 from fthnet_kit.edge.simulated_camera import Session, SimulatedCamera
 from fthnet_kit.edge.source import CorruptFrameError, Source

@@ -43,7 +43,7 @@ def score(
 
     from fthnet_kit.edge.cameras import find_images
     from fthnet_kit.edge.errors import InputError
-    from fthnet_kit.edge.images import read_image
+    from fthnet_kit.edge.image import read_image
     from fthnet_kit.edge.scorer import QualityScorer
 
     errors = Console(stderr=True, highlight=False, soft_wrap=True)

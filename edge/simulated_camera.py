@@ -23,7 +23,7 @@ import numpy as np
 from fthnet_kit.edge.degradations import Rng, degrade
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.frame import Frame
-from fthnet_kit.edge.images import read_image
+from fthnet_kit.edge.image import read_image
 from fthnet_kit.edge.preprocess import Image
 
 BLINK_S = 0.35

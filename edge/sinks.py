@@ -13,8 +13,8 @@ from typing import Generic, Protocol, TypeVar
 
 import cv2
 
-from fthnet_kit.edge.atomic import write_atomically
 from fthnet_kit.edge.errors import InputError
+from fthnet_kit.edge.files import write_atomically
 from fthnet_kit.edge.live import LiveResult
 
 LOG = logging.getLogger("fthnet")

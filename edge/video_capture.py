@@ -10,7 +10,7 @@ import cv2
 from fthnet_kit.edge.backlog import Backlog
 from fthnet_kit.edge.errors import CameraError, InputError
 from fthnet_kit.edge.frame import Frame
-from fthnet_kit.edge.images import decode, is_truncated_jpeg
+from fthnet_kit.edge.image import decode, is_truncated_jpeg
 from fthnet_kit.edge.preprocess import Image, to_bgr8
 from fthnet_kit.edge.source import CorruptFrameError
 

@@ -30,7 +30,7 @@ from types import TracebackType
 import cv2
 import numpy as np
 
-from fthnet_kit.edge.images import read_image
+from fthnet_kit.edge.image import read_image
 from fthnet_kit.edge.preprocess import Image
 
 PICTURE_FAULTS = {

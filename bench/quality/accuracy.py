@@ -47,7 +47,7 @@ from fthnet_kit.edge.backends import open_backend
 from fthnet_kit.edge.bundle import Bundle
 from fthnet_kit.edge.device import Device, read_device
 from fthnet_kit.edge.errors import EngineError, InputError, KitError
-from fthnet_kit.edge.images import read_image
+from fthnet_kit.edge.image import read_image
 from fthnet_kit.edge.model_card import ModelCard, Thresholds
 from fthnet_kit.edge.precision import PRECISIONS, Precision
 from fthnet_kit.edge.preprocess import INPUT, Image, Preprocessing, Views, prepare

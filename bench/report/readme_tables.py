@@ -15,9 +15,9 @@ from typing import Any
 
 import click
 
-from fthnet_kit.edge.atomic import write_atomically
 from fthnet_kit.edge.device import read_device
 from fthnet_kit.edge.errors import InputError
+from fthnet_kit.edge.files import write_atomically
 
 BEGIN, END = "<!-- measured -->", "<!-- /measured -->"
 Content = Mapping[str, Any]

@@ -16,7 +16,7 @@ import numpy as np
 from fthnet_kit.edge.bundle import Bundle
 from fthnet_kit.edge.degradations import degrade
 from fthnet_kit.edge.errors import EngineError
-from fthnet_kit.edge.images import read_image
+from fthnet_kit.edge.image import read_image
 from fthnet_kit.edge.onnx_backend import OnnxBackend
 from fthnet_kit.edge.preprocess import Image, Preprocessing, prepare
 from fthnet_kit.edge.tensorrt_library import TensorRT

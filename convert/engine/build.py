@@ -22,10 +22,10 @@ from typing import Any
 
 from fthnet_kit.convert.engine.agreement import engine_agreement
 from fthnet_kit.convert.engine.layers import EngineLayers, Product, inspect, products
-from fthnet_kit.edge.atomic import write_atomically
 from fthnet_kit.edge.bundle import Bundle, sha256_of
 from fthnet_kit.edge.engine_manifest import EngineManifest, Target, engine_path, sources
 from fthnet_kit.edge.errors import EngineError, InputError
+from fthnet_kit.edge.files import write_atomically
 from fthnet_kit.edge.tensorrt_library import TensorRT, errors_of
 
 MIB = 1 << 20

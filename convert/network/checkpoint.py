@@ -20,8 +20,8 @@ import numpy as np
 
 from fthnet_kit.convert.network.config import FTHNetConfig
 from fthnet_kit.convert.network.fthnet import FTHNet
-from fthnet_kit.edge.atomic import write_atomically
 from fthnet_kit.edge.errors import BundleError, MissingExtraError
+from fthnet_kit.edge.files import write_atomically
 
 try:
     import torch

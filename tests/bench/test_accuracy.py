@@ -35,7 +35,7 @@ from fthnet_kit.edge.bundle import Bundle
 from fthnet_kit.edge.degradations import degrade
 from fthnet_kit.edge.device import Device
 from fthnet_kit.edge.errors import KitError
-from fthnet_kit.edge.images import read_image
+from fthnet_kit.edge.image import read_image
 from fthnet_kit.edge.preprocess import Image
 from tests.conftest import ROOT, FakeBackend, make_card
 

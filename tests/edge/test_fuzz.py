@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from fthnet_kit.edge.cameras import ImageFiles
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.frame import Frame
-from fthnet_kit.edge.images import declared_size, decode, is_truncated_jpeg, read_image
+from fthnet_kit.edge.image import declared_size, decode, is_truncated_jpeg, read_image
 from fthnet_kit.edge.live import LiveLoop
 from fthnet_kit.edge.preprocess import MAX_SIDE
 from fthnet_kit.edge.source import CorruptFrameError
