@@ -11,7 +11,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from fthnet_kit.edge.degradations import Rng
+from fthnet_kit.edge.capture.degradations import Rng
 from fthnet_kit.edge.preprocess import RESIZE, Image
 
 Colour = tuple[float, float, float]  # BGR

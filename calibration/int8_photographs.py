@@ -18,7 +18,7 @@ import numpy.typing as npt
 from fthnet_kit.calibration.agreement import srcc
 from fthnet_kit.calibration.labelled_images import TABLES, LabelledImage, read_image_set
 from fthnet_kit.edge.bundle import sha256_of
-from fthnet_kit.edge.cameras import find_images
+from fthnet_kit.edge.capture.open_source import find_images
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.image import read_image
 from fthnet_kit.edge.preprocess import Image, Preprocessing, prepare

@@ -28,7 +28,7 @@ import numpy as np
 from fthnet_kit.calibration.agreement import Agreement, agreement
 from fthnet_kit.calibration.labelled_images import LabelledImage
 from fthnet_kit.calibration.training_samples import FAULTS, SampleSource
-from fthnet_kit.edge.degradations import degrade
+from fthnet_kit.edge.capture.degradations import degrade
 from fthnet_kit.edge.errors import InputError, MissingExtraError
 from fthnet_kit.edge.image import read_image
 from fthnet_kit.edge.preprocess import (

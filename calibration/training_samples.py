@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fthnet_kit.calibration.drawn_non_retinas import not_retina
-from fthnet_kit.edge.degradations import DEGRADATIONS, Rng, degrade
+from fthnet_kit.edge.capture.degradations import DEGRADATIONS, Rng, degrade
 from fthnet_kit.edge.preprocess import INPUT, MARGIN, RESIZE, Image
 
 FAULTS = tuple(DEGRADATIONS)

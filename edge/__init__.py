@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fthnet_kit.edge.bundle import Bundle as Bundle
-    from fthnet_kit.edge.cameras import make_source as make_source
+    from fthnet_kit.edge.capture.open_source import make_source as make_source
     from fthnet_kit.edge.errors import BundleError as BundleError
     from fthnet_kit.edge.errors import CameraError as CameraError
     from fthnet_kit.edge.errors import EngineError as EngineError

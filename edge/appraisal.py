@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fthnet_kit.edge.degradations import BRIGHTEST_STOPS, DARKEST_STOPS
+from fthnet_kit.edge.capture.degradations import BRIGHTEST_STOPS, DARKEST_STOPS
 from fthnet_kit.edge.guidance import LONGEST_GAP_S, UNSTEADY, Measures
 from fthnet_kit.edge.live import LiveResult
 

@@ -97,7 +97,7 @@ def run(
     from rich.console import Console
 
     from fthnet_kit.edge.best_shot import BestShot, BestShotOptions
-    from fthnet_kit.edge.cameras import make_source
+    from fthnet_kit.edge.capture.open_source import make_source
     from fthnet_kit.edge.dicom_file import DicomContext
     from fthnet_kit.edge.errors import InputError
     from fthnet_kit.edge.guidance import Guide, Optics

@@ -20,12 +20,12 @@ import numpy as np
 
 from fthnet_kit.edge.appraisal import Appraisal
 from fthnet_kit.edge.best_shot import AppraisedBestShot, BestShot, BestShotOptions
+from fthnet_kit.edge.capture.simulated_camera import Session, SimulatedCamera
 from fthnet_kit.edge.frame import Frame
 from fthnet_kit.edge.guidance import Measures, measure
 from fthnet_kit.edge.live import LiveResult
 from fthnet_kit.edge.options import PATH, threads_option
 from fthnet_kit.edge.score import Score
-from fthnet_kit.edge.simulated_camera import Session, SimulatedCamera
 
 WITHIN = 0.05  # of the best true quality: as good as it
 NOON = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)  # simulated frames have no date

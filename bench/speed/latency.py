@@ -28,14 +28,14 @@ from fthnet_kit.bench.speed.roofline import Ceilings, Module, achieved, cpu_ceil
 from fthnet_kit.bench.speed.stability import Conditions, find_leak, find_step, reasons
 from fthnet_kit.bench.speed.timing import Limit, Samples, clock_resolution_ms, sample, summary, warm_up
 from fthnet_kit.edge.bundle import Bundle
-from fthnet_kit.edge.cameras import make_source
+from fthnet_kit.edge.capture.open_source import make_source
+from fthnet_kit.edge.capture.simulated_camera import Session, SimulatedCamera
+from fthnet_kit.edge.capture.source import CorruptFrameError, Source
 from fthnet_kit.edge.device import ROOT, Device, entries, line, read_device
 from fthnet_kit.edge.errors import EngineError, InputError
 from fthnet_kit.edge.frame import Frame
 from fthnet_kit.edge.live import LiveLoop
 from fthnet_kit.edge.scorer import QualityScorer
-from fthnet_kit.edge.simulated_camera import Session, SimulatedCamera
-from fthnet_kit.edge.source import CorruptFrameError, Source
 
 SCHEMA = "fthnet-latency"
 VERSION = 1

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from fthnet_kit.edge.bundle import Bundle
-from fthnet_kit.edge.degradations import degrade
+from fthnet_kit.edge.capture.degradations import degrade
 from fthnet_kit.edge.errors import EngineError
 from fthnet_kit.edge.image import read_image
 from fthnet_kit.edge.onnx_backend import OnnxBackend

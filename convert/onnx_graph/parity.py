@@ -12,7 +12,7 @@ import numpy as np
 
 from fthnet_kit.convert.network.fthnet import FTHNet
 from fthnet_kit.convert.onnx_graph.export import ScoringGraph
-from fthnet_kit.edge import degradations
+from fthnet_kit.edge.capture import degradations
 from fthnet_kit.edge.errors import MissingExtraError, ParityError
 from fthnet_kit.edge.image import read_image
 from fthnet_kit.edge.onnx_backend import OnnxBackend

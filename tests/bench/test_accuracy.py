@@ -32,7 +32,7 @@ from fthnet_kit.bench.quality.accuracy_page import accuracy_reports, head_lines,
 from fthnet_kit.calibration import agreement as metrics
 from fthnet_kit.edge import BundleError, EngineError, InputError, Preprocessing, QualityScorer, Thresholds
 from fthnet_kit.edge.bundle import Bundle
-from fthnet_kit.edge.degradations import degrade
+from fthnet_kit.edge.capture.degradations import degrade
 from fthnet_kit.edge.device import Device
 from fthnet_kit.edge.errors import KitError
 from fthnet_kit.edge.image import read_image

@@ -20,7 +20,7 @@ from fthnet_kit.calibration.training_samples import FAULTS, LOSS_AT_WORST, Sampl
 from fthnet_kit.convert.network.config import FTHNetConfig
 from fthnet_kit.convert.network.fthnet import FTHNet
 from fthnet_kit.edge import Bundle, InputError, Preprocessing, QualityScorer
-from fthnet_kit.edge.degradations import DEGRADATIONS, degrade
+from fthnet_kit.edge.capture.degradations import DEGRADATIONS, degrade
 from fthnet_kit.edge.preprocess import canonical
 
 TINY = FTHNetConfig(embed_dim=8, depths=(1, 1, 1, 1), num_heads=(1, 2, 4, 8))

@@ -31,7 +31,7 @@ from fthnet_kit.convert.onnx_graph.fthnet_graph import (
 from fthnet_kit.convert.precision.fp16_twin import rounded_twin
 from fthnet_kit.convert.precision.smoothing import producer, smooth
 from fthnet_kit.edge import Preprocessing
-from fthnet_kit.edge.degradations import degrade
+from fthnet_kit.edge.capture.degradations import degrade
 from fthnet_kit.edge.onnx_backend import OnnxBackend
 from fthnet_kit.edge.preprocess import Image, prepare
 

@@ -33,7 +33,7 @@ from fthnet_kit.convert.precision.quantize_report import quantization_reports
 from fthnet_kit.convert.precision.verify import verify
 from fthnet_kit.edge import Bundle, InputError, Preprocessing
 from fthnet_kit.edge.bundle import CONVERTED_NAMES, sha256_of
-from fthnet_kit.edge.degradations import DEGRADATIONS, degrade
+from fthnet_kit.edge.capture.degradations import DEGRADATIONS, degrade
 from fthnet_kit.edge.errors import BundleError
 from fthnet_kit.edge.model_card import CARD_NAME, ModelCard
 from fthnet_kit.edge.onnx_backend import OnnxBackend

@@ -30,7 +30,8 @@ import pytest
 
 from fthnet_kit.bench.endurance.faulty_camera import FAULTS, MisbehavingCamera, read_stamp
 from fthnet_kit.edge import stop_signals
-from fthnet_kit.edge.cameras import make_source
+from fthnet_kit.edge.capture.open_source import make_source
+from fthnet_kit.edge.capture.source import CorruptFrameError
 from fthnet_kit.edge.errors import CameraError
 from fthnet_kit.edge.frame import Frame
 from fthnet_kit.edge.live import LiveLoop, LiveOptions, LiveResult
@@ -40,7 +41,6 @@ from fthnet_kit.edge.run_command import _wait_for
 from fthnet_kit.edge.score import Score
 from fthnet_kit.edge.scorer import QualityScorer
 from fthnet_kit.edge.sinks import BackgroundWorker
-from fthnet_kit.edge.source import CorruptFrameError
 from tests.conftest import ROOT, fake_scorer
 
 pytestmark = pytest.mark.slow
@@ -289,7 +289,7 @@ def test_an_rtsp_camera_stalls_is_killed_and_comes_back() -> None:
 GST_RUN = """
 import json, sys, time
 import cv2
-from fthnet_kit.edge.cameras import make_source
+from fthnet_kit.edge.capture.open_source import make_source
 from fthnet_kit.edge.errors import CameraError
 from fthnet_kit.edge.live import LiveLoop, LiveOptions
 from fthnet_kit.edge.score import Score

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fthnet_kit.edge.degradations import degrade
+from fthnet_kit.edge.capture.degradations import degrade
+from fthnet_kit.edge.capture.simulated_camera import DEFECTS, Handling, Session, SimulatedCamera
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.guidance import (
     BLINK_S,
@@ -31,7 +32,6 @@ from fthnet_kit.edge.guidance import (
 from fthnet_kit.edge.preprocess import Image, Preprocessing, prepare
 from fthnet_kit.edge.retina import shows_retina
 from fthnet_kit.edge.score import Score
-from fthnet_kit.edge.simulated_camera import DEFECTS, Handling, Session, SimulatedCamera
 from tests.conftest import ROOT
 
 FPS = 10

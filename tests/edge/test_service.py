@@ -20,7 +20,7 @@ import pytest
 from click.testing import CliRunner
 
 from fthnet_kit.edge import service
-from fthnet_kit.edge.cameras import make_source
+from fthnet_kit.edge.capture.open_source import make_source
 from fthnet_kit.edge.config import load_config
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.live import LiveLoop, LiveResult
@@ -500,7 +500,7 @@ RestartSec=300ms
 ExecStopPost=/bin/sh -c 'echo ended $SERVICE_RESULT $EXIT_CODE $EXIT_STATUS'"""
 LOST_ENGINE = """\
 from fthnet_kit.edge import service
-from fthnet_kit.edge.cameras import make_source
+from fthnet_kit.edge.capture.open_source import make_source
 from fthnet_kit.edge.errors import EngineError
 from fthnet_kit.edge.live import LiveLoop
 from fthnet_kit.edge.scorer import QualityScorer

@@ -31,7 +31,7 @@ SIZE = (320, 400)  # room for a stamp
 LIVE = """
 import json, sys, time
 from fthnet_kit.bench.endurance.faulty_camera import read_stamp
-from fthnet_kit.edge.cameras import make_source
+from fthnet_kit.edge.capture.open_source import make_source
 from fthnet_kit.edge.live import LiveLoop
 from fthnet_kit.edge.score import Score
 
@@ -53,7 +53,7 @@ print(json.dumps(loop.summary.faults), file=sys.stderr)
 READ = """
 import json, sys, time
 from fthnet_kit.bench.endurance.faulty_camera import read_stamp
-from fthnet_kit.edge.cameras import make_source
+from fthnet_kit.edge.capture.open_source import make_source
 
 uri, count, pause_s = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
 source = make_source(uri)

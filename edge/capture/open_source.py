@@ -24,14 +24,14 @@ from urllib.parse import parse_qsl
 
 import cv2
 
+from fthnet_kit.edge.capture.network_stream import NetworkStream
+from fthnet_kit.edge.capture.opencv_source import VideoCapture
+from fthnet_kit.edge.capture.simulated_camera import Session, SimulatedCamera
+from fthnet_kit.edge.capture.source import CorruptFrameError, Source
+from fthnet_kit.edge.capture.usb_camera import CAMERA_OPTIONS, UsbCamera
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.frame import Frame
 from fthnet_kit.edge.image import IMAGE_SUFFIXES, read_image
-from fthnet_kit.edge.network_stream import NetworkStream
-from fthnet_kit.edge.simulated_camera import Session, SimulatedCamera
-from fthnet_kit.edge.source import CorruptFrameError, Source
-from fthnet_kit.edge.usb_camera import CAMERA_OPTIONS, UsbCamera
-from fthnet_kit.edge.video_capture import VideoCapture
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".m4v", ".mpg", ".mpeg", ".webm", ".mjpg", ".mjpeg")
 

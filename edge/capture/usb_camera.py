@@ -17,9 +17,9 @@ from collections.abc import Mapping
 
 import cv2
 
-from fthnet_kit.edge.backlog import Backlog
+from fthnet_kit.edge.capture.backlog import Backlog
+from fthnet_kit.edge.capture.opencv_source import VideoCapture, fourcc_of
 from fthnet_kit.edge.errors import CameraError
-from fthnet_kit.edge.video_capture import VideoCapture, fourcc_of
 
 LOG = logging.getLogger("fthnet")
 FIRST_PICTURE_S = 4.0

@@ -6,9 +6,9 @@ import time
 
 import cv2
 
-from fthnet_kit.edge.backlog import Backlog
+from fthnet_kit.edge.capture.backlog import Backlog
+from fthnet_kit.edge.capture.opencv_source import VideoCapture, fourcc_of
 from fthnet_kit.edge.errors import CameraError
-from fthnet_kit.edge.video_capture import VideoCapture, fourcc_of
 
 OPEN_TIMEOUT_MS = 4000  # the first time
 QUICK_OPEN_TIMEOUT_MS = 1500  # of one that is known to open in less than a third of it

@@ -20,7 +20,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from fthnet_kit.edge.degradations import Rng, degrade
+from fthnet_kit.edge.capture.degradations import Rng, degrade
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.frame import Frame
 from fthnet_kit.edge.image import read_image
