@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from fthnet_kit.edge.options import (
+from fthnet_kit.edge.cli.options import (
     FQS_FOLDER,
     bundle_argument,
     data_option,
@@ -78,7 +78,7 @@ def thresholds(
     )
     from fthnet_kit.calibration.thresholds_report import ThresholdReport
     from fthnet_kit.edge.bundle import Bundle
-    from fthnet_kit.edge.commands import LOG_WIDTH, views_of
+    from fthnet_kit.edge.cli.score import LOG_WIDTH, views_of
     from fthnet_kit.edge.onnx_backend import OnnxBackend
     from fthnet_kit.edge.plotting import load_pyplot
     from fthnet_kit.edge.report_files import make_folder

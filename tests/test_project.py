@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from fthnet_kit.edge.cli import COMMANDS
+from fthnet_kit.edge.cli.main import COMMANDS
 
 ROOT = Path(__file__).parents[1]
 MAY_IMPORT = {
@@ -134,7 +134,7 @@ def test_the_runtime_imports_nothing_heavy() -> None:
 def test_help_imports_neither_opencv_nor_torch() -> None:
     code = """
 import sys, json
-from fthnet_kit.edge.cli import main
+from fthnet_kit.edge.cli.main import main
 try:
     main(['--help'])
 except SystemExit:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from fthnet_kit.edge.lazy_group import LazyGroup
-from fthnet_kit.edge.options import FQS_FOLDER, PATH, bundle_argument, output_option, threads_option
+from fthnet_kit.edge.cli.lazy_group import LazyGroup
+from fthnet_kit.edge.cli.options import FQS_FOLDER, PATH, bundle_argument, output_option, threads_option
 
 BENCHES = {
     "latency": "fthnet_kit.bench.commands.latency:latency",
@@ -74,7 +74,7 @@ def severity(
     from fthnet_kit.bench.quality.severity import best_images, measure_severity, severity_table, write_report
     from fthnet_kit.calibration.labelled_images import of_split, read_image_set
     from fthnet_kit.edge.bundle import Bundle
-    from fthnet_kit.edge.commands import LOG_WIDTH
+    from fthnet_kit.edge.cli.score import LOG_WIDTH
     from fthnet_kit.edge.onnx_backend import OnnxBackend
     from fthnet_kit.edge.plotting import load_pyplot
     from fthnet_kit.edge.report_files import make_folder

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from fthnet_kit.edge.backend_names import BACKENDS, BackendName
-from fthnet_kit.edge.commands import LOG_WIDTH, views_of
-from fthnet_kit.edge.options import bundle_argument, views_option
+from fthnet_kit.edge.cli.options import bundle_argument, views_option
+from fthnet_kit.edge.cli.score import LOG_WIDTH, views_of
 from fthnet_kit.edge.precision import PRECISIONS, Precision
 
 if TYPE_CHECKING:

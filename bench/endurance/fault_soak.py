@@ -409,6 +409,6 @@ def soak(
 
 
 if __name__ == "__main__":
-    from fthnet_kit.edge.cli import main
+    from fthnet_kit.edge.cli.main import main
 
     main(["bench", "soak", *sys.argv[1:]])

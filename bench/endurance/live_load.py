@@ -234,6 +234,6 @@ def live(seconds: float, fps: float, bundle: Path | None, precision: str | None,
 
 
 if __name__ == "__main__":
-    from fthnet_kit.edge.cli import main
+    from fthnet_kit.edge.cli.main import main
 
     main(["bench", "live", *sys.argv[1:]])

@@ -21,10 +21,10 @@ import numpy as np
 from fthnet_kit.edge.appraisal import Appraisal
 from fthnet_kit.edge.best_shot import AppraisedBestShot, BestShot, BestShotOptions
 from fthnet_kit.edge.capture.simulated_camera import Session, SimulatedCamera
+from fthnet_kit.edge.cli.options import PATH, threads_option
 from fthnet_kit.edge.frame import Frame
 from fthnet_kit.edge.guidance import Measures, measure
 from fthnet_kit.edge.live import LiveResult
-from fthnet_kit.edge.options import PATH, threads_option
 from fthnet_kit.edge.score import Score
 
 WITHIN = 0.05  # of the best true quality: as good as it

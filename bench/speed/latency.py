@@ -454,6 +454,6 @@ def alternate(runs: Sequence[Callable[[], Any]], limit: Limit) -> Iterator[list[
 
 
 if __name__ == "__main__":
-    from fthnet_kit.edge.cli import main
+    from fthnet_kit.edge.cli.main import main
 
     main(["bench", "latency", *sys.argv[1:]])

@@ -23,10 +23,10 @@ from fthnet_kit.convert.network.checkpoint import load_checkpoint
 from fthnet_kit.convert.onnx_graph.export import ScoringGraph
 from fthnet_kit.edge.backend import INPUT_NAME, OUTPUT_NAME
 from fthnet_kit.edge.bundle import CHECKPOINT_NAME, Bundle
+from fthnet_kit.edge.cli.options import bundle_argument
 from fthnet_kit.edge.files import write_atomically
 from fthnet_kit.edge.image import read_image
 from fthnet_kit.edge.onnx_backend import OnnxBackend, session_options
-from fthnet_kit.edge.options import bundle_argument
 from fthnet_kit.edge.preprocess import Image, prepare
 
 WARM_UP = 5

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fthnet_kit.edge.options import bundle_argument
+from fthnet_kit.edge.cli.options import bundle_argument
 
 if TYPE_CHECKING:
     from fthnet_kit.convert.engine.build import Report
@@ -141,7 +141,7 @@ def check_bundle(bundle: Bundle, device: str | None) -> None:
     from rich.table import Table
 
     from fthnet_kit.convert.engine.check import check_builds
-    from fthnet_kit.edge.commands import LOG_WIDTH
+    from fthnet_kit.edge.cli.score import LOG_WIDTH
     from fthnet_kit.edge.errors import EngineError
     from fthnet_kit.edge.tensorrt_library import load_tensorrt
 

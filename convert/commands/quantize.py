@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from fthnet_kit.edge.options import (
+from fthnet_kit.edge.cli.options import (
     FQS_FOLDER,
     bundle_argument,
     bundle_output,

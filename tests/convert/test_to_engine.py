@@ -883,7 +883,7 @@ def test_ctrl_c_in_a_terminal_ends_build_and_command(graphs: dict[str, bytes], t
     script = f"""
     from pathlib import Path
     import fthnet_kit.convert.engine.build as to_engine
-    from fthnet_kit.edge.cli import main
+    from fthnet_kit.edge.cli.main import main
     build = to_engine.build_plan
     def build_plan(*arguments):
         *rest, report = arguments

@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from fthnet_kit.edge.bundle import FP32_NAME, shipped_bundle
-from fthnet_kit.edge.commands import LOG_WIDTH
+from fthnet_kit.edge.cli.doctor import count_line, doctor, findings_table
+from fthnet_kit.edge.cli.score import LOG_WIDTH
 from fthnet_kit.edge.device import Device
 from fthnet_kit.edge.doctor import (
     Finding,
@@ -44,7 +45,6 @@ from fthnet_kit.edge.doctor import (
     read_cuda_version,
     read_driver,
 )
-from fthnet_kit.edge.doctor_command import count_line, doctor, findings_table
 from tests.edge.test_device import COMPUTER, ORIN, ORIN_SAYS, THOR, THOR_SAYS, machine, says
 
 ORIN_DEVICE = Device(model="NVIDIA Jetson Orin Nano", soc="tegra234", l4t="36.4.7", jetpack="6.2.1")
@@ -397,7 +397,7 @@ def test_broken_libraries_are_findings_and_no_traceback(tmp_path: Path) -> None:
     for name, error in broken.items():
         kind, _, words = error.partition(": ")
         machine(tmp_path, {f"{name}/__init__.py": f"raise {kind}({words!r})\n"})
-    code = "from fthnet_kit.edge.doctor_command import doctor; doctor()"
+    code = "from fthnet_kit.edge.cli.doctor import doctor; doctor()"
     done = subprocess.run(
         [sys.executable, "-c", code, "--json", "--strict"],
         capture_output=True,

@@ -25,11 +25,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fthnet_kit.edge import records as records_module
+from fthnet_kit.edge.cli.records import records as command
 from fthnet_kit.edge.errors import InputError, MissingExtraError
 from fthnet_kit.edge.frame import Frame
 from fthnet_kit.edge.live import LiveResult
 from fthnet_kit.edge.records import Records
-from fthnet_kit.edge.records_command import records as command
 from fthnet_kit.edge.records_reader import CHAIN_LENGTH, Verification, chain_value, read_records, verify
 from fthnet_kit.edge.score import Algorithm, Score
 
@@ -869,5 +869,5 @@ def test_plot(mixed: Path) -> None:
 
 def test_a_long_plot_is_thinned(mixed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("matplotlib")
-    monkeypatch.setattr("fthnet_kit.edge.records_command.DRAWN", 7)
+    monkeypatch.setattr("fthnet_kit.edge.cli.records.DRAWN", 7)
     assert "6 records (every 5th of 30)" in invoke("plot", mixed, "-o", mixed / "p.svg")[0]

@@ -21,6 +21,7 @@ from click.testing import CliRunner
 
 from fthnet_kit.edge import service
 from fthnet_kit.edge.capture.open_source import make_source
+from fthnet_kit.edge.cli.install_service import install_service
 from fthnet_kit.edge.config import load_config
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.live import LiveLoop, LiveResult
@@ -35,7 +36,6 @@ from fthnet_kit.edge.service import (
     unit_text,
     write_paths,
 )
-from fthnet_kit.edge.service_command import install_service
 from tests.conftest import fake_scorer
 from tests.edge.systemd_box import NoBoxError, SystemdBox
 

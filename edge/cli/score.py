@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fthnet_kit.edge.backend_names import BackendName
-from fthnet_kit.edge.options import model_options
+from fthnet_kit.edge.cli.options import model_options
 from fthnet_kit.edge.precision import Precision
 
 if TYPE_CHECKING:

@@ -12,16 +12,16 @@ import sys
 import click
 
 from fthnet_kit.edge import stop_signals
+from fthnet_kit.edge.cli.lazy_group import LazyGroup
 from fthnet_kit.edge.errors import KitError
-from fthnet_kit.edge.lazy_group import LazyGroup
 
 COMMANDS = {
-    "run": "fthnet_kit.edge.run_command:run",
-    "score": "fthnet_kit.edge.commands:score",
-    "config": "fthnet_kit.edge.config_command:config_group",
-    "records": "fthnet_kit.edge.records_command:records",
-    "install-service": "fthnet_kit.edge.service_command:install_service",
-    "doctor": "fthnet_kit.edge.doctor_command:doctor",
+    "run": "fthnet_kit.edge.cli.run:run",
+    "score": "fthnet_kit.edge.cli.score:score",
+    "config": "fthnet_kit.edge.cli.config:config_group",
+    "records": "fthnet_kit.edge.cli.records:records",
+    "install-service": "fthnet_kit.edge.cli.install_service:install_service",
+    "doctor": "fthnet_kit.edge.cli.doctor:doctor",
     "bench": "fthnet_kit.bench.commands.group:bench",
     "session": "fthnet_kit.bench.commands.group:session",
     "severity": "fthnet_kit.bench.commands.group:severity",

@@ -12,9 +12,9 @@ import click
 
 from fthnet_kit.edge import stop_signals
 from fthnet_kit.edge.backend_names import BackendName
-from fthnet_kit.edge.commands import views_of
-from fthnet_kit.edge.config_command import config_option, current_config
-from fthnet_kit.edge.options import model_options
+from fthnet_kit.edge.cli.config import config_option, current_config
+from fthnet_kit.edge.cli.options import model_options
+from fthnet_kit.edge.cli.score import views_of
 from fthnet_kit.edge.precision import Precision
 
 if TYPE_CHECKING:

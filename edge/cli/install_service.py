@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from fthnet_kit.edge.config_command import VARIABLE
+from fthnet_kit.edge.cli.config import VARIABLE
 
 
 @click.command("install-service")
