@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from fthnet_kit.edge.config_sections import Config
+    from fthnet_kit.edge.deployment.config_sections import Config
 
 META_KEY = "fthnet.config"
 VARIABLE = "FTHNET_CONFIG"
@@ -34,7 +34,7 @@ def config_option(function: Function) -> Function:
 
 def current_config() -> Config:
     """The configuration of the command that runs; the defaults where it has none."""
-    from fthnet_kit.edge.config_sections import Config
+    from fthnet_kit.edge.deployment.config_sections import Config
 
     context = click.get_current_context(silent=True)
     found = None if context is None else context.meta.get(META_KEY)
@@ -44,7 +44,7 @@ def current_config() -> Config:
 def _apply(context: click.Context, _parameter: click.Parameter, path: Path | None) -> None:
     if path is None or context.resilient_parsing:
         return
-    from fthnet_kit.edge.config import default_map, load_config
+    from fthnet_kit.edge.deployment.config_file import default_map, load_config
 
     config = load_config(path)
     context.meta[META_KEY] = config
@@ -63,8 +63,8 @@ def init(path: Path) -> None:
 
     PATH: fthnet.toml where none is given.
     """
-    from fthnet_kit.edge.config import render
-    from fthnet_kit.edge.config_sections import Config
+    from fthnet_kit.edge.deployment.config_file import render
+    from fthnet_kit.edge.deployment.config_sections import Config
     from fthnet_kit.edge.errors import InputError
 
     try:
@@ -82,7 +82,7 @@ def init(path: Path) -> None:
 @click.argument("path", type=click.Path(path_type=Path))
 def check(path: Path) -> None:
     """Check a file: keys, values, and whether the files it names are there."""
-    from fthnet_kit.edge.config import load_config, missing_files
+    from fthnet_kit.edge.deployment.config_file import load_config, missing_files
     from fthnet_kit.edge.errors import InputError
 
     config = load_config(path)
@@ -95,6 +95,6 @@ def check(path: Path) -> None:
 @click.argument("path", type=click.Path(path_type=Path))
 def show(path: Path) -> None:
     """Show all values that a file leads to, and which of them are defaults; passwords in URLs are hidden."""
-    from fthnet_kit.edge.config import load_config, render
+    from fthnet_kit.edge.deployment.config_file import load_config, render
 
     click.echo(render(load_config(path), explained=False), nl=False)

@@ -14,7 +14,7 @@ from fthnet_kit.edge.cli.score import LOG_WIDTH
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from fthnet_kit.edge.doctor import Report
+    from fthnet_kit.edge.deployment.doctor import Report
 
 COLOURS = {"ok": "green", "note": "yellow", "problem": "bold red"}
 
@@ -34,7 +34,7 @@ def doctor(bundle: Path | None, as_json: bool, strict: bool) -> None:
     """
     from rich.console import Console
 
-    from fthnet_kit.edge.doctor import examine
+    from fthnet_kit.edge.deployment.doctor import examine
 
     report = examine(bundle)
     if as_json:

@@ -27,9 +27,9 @@ def install_service(config: Path, user: str, print_only: bool) -> None:
     hangs again and again) for ever, and where scoring hangs, or the engine only fails, for 30 seconds. A camera
     that is lost later restarts nothing. Folders that the configuration writes to are made, and given to the user.
     """
-    from fthnet_kit.edge.config import load_config
+    from fthnet_kit.edge.deployment.config_file import load_config
+    from fthnet_kit.edge.deployment.systemd_unit import UNIT_PATH, check_unit, install, unit_text
     from fthnet_kit.edge.errors import InputError
-    from fthnet_kit.edge.service import UNIT_PATH, check_unit, install, unit_text
 
     loaded = load_config(config)
     text = unit_text(loaded, user)

@@ -98,6 +98,7 @@ def run(
 
     from fthnet_kit.edge.best_shot import BestShot, BestShotOptions
     from fthnet_kit.edge.capture.open_source import make_source
+    from fthnet_kit.edge.deployment.systemd_unit import WatchdogSink
     from fthnet_kit.edge.dicom_file import DicomContext
     from fthnet_kit.edge.errors import InputError
     from fthnet_kit.edge.guidance import Guide, Optics
@@ -106,7 +107,6 @@ def run(
     from fthnet_kit.edge.mqtt import MqttSink
     from fthnet_kit.edge.records import Records
     from fthnet_kit.edge.scorer import QualityScorer
-    from fthnet_kit.edge.service import WatchdogSink
     from fthnet_kit.edge.sinks import BestFrame
     from fthnet_kit.edge.terminal import TerminalView
 

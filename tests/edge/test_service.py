@@ -19,14 +19,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from fthnet_kit.edge import service
 from fthnet_kit.edge.capture.open_source import make_source
 from fthnet_kit.edge.cli.install_service import install_service
-from fthnet_kit.edge.config import load_config
-from fthnet_kit.edge.errors import InputError
-from fthnet_kit.edge.live import LiveLoop, LiveResult
-from fthnet_kit.edge.score import Score
-from fthnet_kit.edge.service import (
+from fthnet_kit.edge.deployment import systemd_unit as service
+from fthnet_kit.edge.deployment.config_file import load_config
+from fthnet_kit.edge.deployment.systemd_unit import (
     ENGINE_FAULT_S,
     HEADER,
     Notifier,
@@ -36,6 +33,9 @@ from fthnet_kit.edge.service import (
     unit_text,
     write_paths,
 )
+from fthnet_kit.edge.errors import InputError
+from fthnet_kit.edge.live import LiveLoop, LiveResult
+from fthnet_kit.edge.score import Score
 from tests.conftest import fake_scorer
 from tests.edge.systemd_box import NoBoxError, SystemdBox
 
@@ -499,7 +499,7 @@ WatchdogSec={WATCHED_S}
 RestartSec=300ms
 ExecStopPost=/bin/sh -c 'echo ended $SERVICE_RESULT $EXIT_CODE $EXIT_STATUS'"""
 LOST_ENGINE = """\
-from fthnet_kit.edge import service
+from fthnet_kit.edge.deployment import systemd_unit as service
 from fthnet_kit.edge.capture.open_source import make_source
 from fthnet_kit.edge.errors import EngineError
 from fthnet_kit.edge.live import LiveLoop

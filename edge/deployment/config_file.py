@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
-from fthnet_kit.edge.config_sections import Config, Key, known_keys
+from fthnet_kit.edge.deployment.config_sections import Config, Key, known_keys
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.mqtt import Broker
 from fthnet_kit.edge.records import FILES_WITHIN_BUDGET

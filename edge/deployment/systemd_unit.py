@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from fthnet_kit.edge.config_sections import Config
+from fthnet_kit.edge.deployment.config_sections import Config
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.files import write_atomically
 from fthnet_kit.edge.live import LiveResult
