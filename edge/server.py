@@ -30,7 +30,7 @@ from typing import Any, cast
 import cv2
 
 from fthnet_kit.edge.access import Access, Address, parse_address
-from fthnet_kit.edge.device import ROOT, read_memory_mb, read_temperatures, read_throttling
+from fthnet_kit.edge.device.machine import ROOT, read_memory_mb, read_temperatures, read_throttling
 from fthnet_kit.edge.errors import InputError, KitError, MissingExtraError
 from fthnet_kit.edge.guidance import Language
 from fthnet_kit.edge.live import LiveResult, LiveSummary

@@ -45,7 +45,7 @@ from fthnet_kit.edge.backend import Backend
 from fthnet_kit.edge.backend_names import BackendName
 from fthnet_kit.edge.backends import open_backend
 from fthnet_kit.edge.bundle import Bundle
-from fthnet_kit.edge.device import Device, read_device
+from fthnet_kit.edge.device.machine import Device, read_device
 from fthnet_kit.edge.errors import EngineError, InputError, KitError
 from fthnet_kit.edge.image import read_image
 from fthnet_kit.edge.model_card import ModelCard, Thresholds

@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from fthnet_kit.edge.device import read_device
+from fthnet_kit.edge.device.machine import read_device
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.files import write_atomically
 

@@ -31,7 +31,7 @@ from fthnet_kit.edge.bundle import Bundle
 from fthnet_kit.edge.capture.open_source import make_source
 from fthnet_kit.edge.capture.simulated_camera import Session, SimulatedCamera
 from fthnet_kit.edge.capture.source import CorruptFrameError, Source
-from fthnet_kit.edge.device import ROOT, Device, entries, line, read_device
+from fthnet_kit.edge.device.machine import ROOT, Device, entries, line, read_device
 from fthnet_kit.edge.errors import EngineError, InputError
 from fthnet_kit.edge.frame import Frame
 from fthnet_kit.edge.live import LiveLoop

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from fthnet_kit.edge.device import (
+from fthnet_kit.edge.device.machine import (
     ROOT,
     read_cpu_clocks,
     read_gpu_clocks,

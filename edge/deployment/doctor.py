@@ -15,7 +15,18 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-from fthnet_kit.edge.device import MB, ROOT, Device, Run, entries, free_disk_mb, line, read_device, run_command, text
+from fthnet_kit.edge.device.machine import (
+    MB,
+    ROOT,
+    Device,
+    Run,
+    entries,
+    free_disk_mb,
+    line,
+    read_device,
+    run_command,
+    text,
+)
 from fthnet_kit.edge.errors import BundleError, KitError
 
 State = Literal["ok", "note", "problem"]

@@ -33,7 +33,7 @@ from fthnet_kit.calibration import agreement as metrics
 from fthnet_kit.edge import BundleError, EngineError, InputError, Preprocessing, QualityScorer, Thresholds
 from fthnet_kit.edge.bundle import Bundle
 from fthnet_kit.edge.capture.degradations import degrade
-from fthnet_kit.edge.device import Device
+from fthnet_kit.edge.device.machine import Device
 from fthnet_kit.edge.errors import KitError
 from fthnet_kit.edge.image import read_image
 from fthnet_kit.edge.preprocess import Image

@@ -44,7 +44,7 @@ from fthnet_kit.edge.deployment.doctor import (
     read_cuda_version,
     read_driver,
 )
-from fthnet_kit.edge.device import Device
+from fthnet_kit.edge.device.machine import Device
 from tests.edge.test_device import COMPUTER, ORIN, ORIN_SAYS, THOR, THOR_SAYS, machine, says
 
 ORIN_DEVICE = Device(model="NVIDIA Jetson Orin Nano", soc="tegra234", l4t="36.4.7", jetpack="6.2.1")
