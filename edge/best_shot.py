@@ -52,7 +52,7 @@ from fthnet_kit.edge.appraisal import MIDDLE_GRAY_STOPS, Appraisal, Appraiser
 from fthnet_kit.edge.dicom_file import DicomContext, ophthalmic_photograph, quality_report
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.files import write_atomically
-from fthnet_kit.edge.guidance import Measures
+from fthnet_kit.edge.guidance.hints import Measures
 from fthnet_kit.edge.live import LiveResult
 from fthnet_kit.edge.model_card import Thresholds
 from fthnet_kit.edge.preprocess import Image

@@ -32,7 +32,7 @@ import cv2
 from fthnet_kit.edge.access import Access, Address, parse_address
 from fthnet_kit.edge.device.machine import ROOT, read_memory_mb, read_temperatures, read_throttling
 from fthnet_kit.edge.errors import InputError, KitError, MissingExtraError
-from fthnet_kit.edge.guidance import Language
+from fthnet_kit.edge.guidance.hints import Language
 from fthnet_kit.edge.live import LiveResult, LiveSummary
 from fthnet_kit.edge.metrics import Metrics
 from fthnet_kit.edge.model_card import ModelCard

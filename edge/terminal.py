@@ -16,7 +16,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from fthnet_kit.edge.guide_sink import GuideSink
+from fthnet_kit.edge.guidance.hint_follower import GuideSink
 from fthnet_kit.edge.live import LiveResult, LiveSummary
 
 HISTORY_S = 60.0

@@ -23,7 +23,7 @@ from fthnet_kit.edge.best_shot import AppraisedBestShot, BestShot, BestShotOptio
 from fthnet_kit.edge.capture.simulated_camera import Session, SimulatedCamera
 from fthnet_kit.edge.cli.options import PATH, threads_option
 from fthnet_kit.edge.frame import Frame
-from fthnet_kit.edge.guidance import Measures, measure
+from fthnet_kit.edge.guidance.hints import Measures, measure
 from fthnet_kit.edge.live import LiveResult
 from fthnet_kit.edge.score import Score
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from fthnet_kit.edge.best_shot import BestShot, Shot
-    from fthnet_kit.edge.guidance import Language
-    from fthnet_kit.edge.guide_sink import GuideSink
+    from fthnet_kit.edge.guidance.hint_follower import GuideSink
+    from fthnet_kit.edge.guidance.hints import Language
     from fthnet_kit.edge.live import LiveLoop, LiveResult, LiveSummary
     from fthnet_kit.edge.mqtt import MqttSink
     from fthnet_kit.edge.records import Records
@@ -101,8 +101,8 @@ def run(
     from fthnet_kit.edge.deployment.systemd_unit import WatchdogSink
     from fthnet_kit.edge.dicom_file import DicomContext
     from fthnet_kit.edge.errors import InputError
-    from fthnet_kit.edge.guidance import Guide, Optics
-    from fthnet_kit.edge.guide_sink import GuideSink
+    from fthnet_kit.edge.guidance.hint_follower import GuideSink
+    from fthnet_kit.edge.guidance.hints import Guide, Optics
     from fthnet_kit.edge.live import LiveLoop
     from fthnet_kit.edge.mqtt import MqttSink
     from fthnet_kit.edge.records import Records
@@ -162,7 +162,7 @@ class Sinks:
     def all(self) -> list[Sink]:
         """Those that there are, and a thread that measures for two of them; the page comes after what it shows."""
         from fthnet_kit.edge.best_shot import AppraisedBestShot
-        from fthnet_kit.edge.measuring import MeasuringSink
+        from fthnet_kit.edge.guidance.measuring import MeasuringSink
 
         shots = [] if self.best_shot is None else [AppraisedBestShot(self.best_shot, self.aim_stops)]
         measuring = MeasuringSink([self.guide, *shots])

@@ -12,7 +12,7 @@ from fthnet_kit.edge.appraisal import LOST_SPEED, MIDDLE_GRAY_STOPS, Appraisal, 
 from fthnet_kit.edge.capture.degradations import BRIGHTEST_STOPS, DARKEST_STOPS, degrade
 from fthnet_kit.edge.capture.simulated_camera import Session, SimulatedCamera
 from fthnet_kit.edge.frame import Frame
-from fthnet_kit.edge.guidance import UNSTEADY, Measures, measure
+from fthnet_kit.edge.guidance.hints import UNSTEADY, Measures, measure
 from fthnet_kit.edge.live import LiveResult
 from fthnet_kit.edge.preprocess import Image
 from fthnet_kit.edge.score import Score

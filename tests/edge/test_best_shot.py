@@ -26,7 +26,7 @@ from fthnet_kit.edge.capture.simulated_camera import Handling
 from fthnet_kit.edge.dicom_file import DicomContext
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.frame import Frame
-from fthnet_kit.edge.guidance import Measures
+from fthnet_kit.edge.guidance.hints import Measures
 from fthnet_kit.edge.live import LiveResult
 from fthnet_kit.edge.model_card import Thresholds
 from fthnet_kit.edge.score import Algorithm, Score

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from fthnet_kit.edge.capture.degradations import degrade
 from fthnet_kit.edge.capture.simulated_camera import DEFECTS, Handling, Session, SimulatedCamera
 from fthnet_kit.edge.errors import InputError
-from fthnet_kit.edge.guidance import (
+from fthnet_kit.edge.guidance.hints import (
     BLINK_S,
     CODES,
     LANGUAGES,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fthnet_kit.edge.guidance import Guide, Hint, Language, Measures
+from fthnet_kit.edge.guidance.hints import Guide, Hint, Language, Measures
 from fthnet_kit.edge.live import LiveResult
 
 
