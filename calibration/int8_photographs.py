@@ -21,8 +21,8 @@ from fthnet_kit.edge.bundle import sha256_of
 from fthnet_kit.edge.capture.open_source import find_images
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.image import read_image
+from fthnet_kit.edge.inference.retina_gate import shows_retina
 from fthnet_kit.edge.preprocess import Image, Preprocessing, prepare
-from fthnet_kit.edge.retina import shows_retina
 
 FEWEST = 32  # photographs to calibrate on, and to judge on
 WANTED = 500  # what NVIDIA's Model Optimizer asks for

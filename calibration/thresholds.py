@@ -31,8 +31,8 @@ from fthnet_kit.edge.bundle import Bundle
 from fthnet_kit.edge.errors import EngineError, InputError
 from fthnet_kit.edge.files import write_atomically
 from fthnet_kit.edge.image import read_image
+from fthnet_kit.edge.inference.scorer import QualityScorer
 from fthnet_kit.edge.model_card import CARD_NAME, ModelCard, Thresholds
-from fthnet_kit.edge.scorer import QualityScorer
 
 NO_VALUE = -np.inf  # score of a picture in which no retina is seen: below every threshold
 GRID = np.arange(10001) / 100  # thresholds that are tried, points

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from fthnet_kit.edge.errors import MissingExtraError as MissingExtraError
     from fthnet_kit.edge.errors import ParityError as ParityError
     from fthnet_kit.edge.frame import Frame as Frame
+    from fthnet_kit.edge.inference.scorer import QualityScorer as QualityScorer
     from fthnet_kit.edge.live import LiveLoop as LiveLoop
     from fthnet_kit.edge.live import LiveOptions as LiveOptions
     from fthnet_kit.edge.live import LiveResult as LiveResult
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from fthnet_kit.edge.preprocess import Preprocessing as Preprocessing
     from fthnet_kit.edge.score import Algorithm as Algorithm
     from fthnet_kit.edge.score import Score as Score
-    from fthnet_kit.edge.scorer import QualityScorer as QualityScorer
 
 _HOMES = {
     "Bundle": "bundle",

@@ -75,7 +75,7 @@ def latency(
     from fthnet_kit.bench.speed.latency import Pictures, encode, measure, measure_cold_start, simulated_frames
     from fthnet_kit.bench.speed.latency_page import latency_page, latency_tables
     from fthnet_kit.edge.bundle import Bundle
-    from fthnet_kit.edge.scorer import QualityScorer
+    from fthnet_kit.edge.inference.scorer import QualityScorer
 
     plan = plan_of(runs, seconds, minutes, fps, quick=quick)
     opened = Bundle.open(bundle)

@@ -135,7 +135,7 @@ def best_shot(
     from rich.table import Table
 
     from fthnet_kit.bench.results.results_file import write_file
-    from fthnet_kit.edge.scorer import QualityScorer
+    from fthnet_kit.edge.inference.scorer import QualityScorer
 
     first = Session(seconds, fps, first_seed, 640, 480, realtime=False)
     errors, kept = Console(stderr=True), []

@@ -17,9 +17,9 @@ from rich.table import Table
 
 from fthnet_kit.calibration.agreement import srcc
 from fthnet_kit.calibration.labelled_images import LabelledImage
-from fthnet_kit.edge.backend import Backend
 from fthnet_kit.edge.capture.degradations import DEGRADATIONS, degrade
 from fthnet_kit.edge.image import read_image
+from fthnet_kit.edge.inference.backend import Backend
 from fthnet_kit.edge.model_card import ModelCard
 from fthnet_kit.edge.plotting import load_pyplot, png_of
 from fthnet_kit.edge.preprocess import INPUT, MARGIN, Image, Preprocessing, canonical

@@ -34,8 +34,8 @@ from fthnet_kit.edge.capture.source import CorruptFrameError, Source
 from fthnet_kit.edge.device.machine import ROOT, Device, entries, line, read_device
 from fthnet_kit.edge.errors import EngineError, InputError
 from fthnet_kit.edge.frame import Frame
+from fthnet_kit.edge.inference.scorer import QualityScorer
 from fthnet_kit.edge.live import LiveLoop
-from fthnet_kit.edge.scorer import QualityScorer
 
 SCHEMA = "fthnet-latency"
 VERSION = 1

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from fthnet_kit.convert.network.config import IMAGE_SIZE, MLP_RATIO, PATCH_SIZE, TARGET_LAYERS, FTHNetConfig
 from fthnet_kit.edge.device.machine import ROOT, Device, entries, line, read_memory_mb
-from fthnet_kit.edge.onnx_backend import session_options
+from fthnet_kit.edge.inference.onnx_runtime import session_options
 
 ESTIMATE = "estimate, not measured"
 TABLE = ("Jetson Orin Nano 8GB Super", "Jetson Orin NX 16GB", "Jetson AGX Orin 64GB")

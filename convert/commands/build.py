@@ -17,7 +17,7 @@ from fthnet_kit.edge.cli.options import bundle_argument
 if TYPE_CHECKING:
     from fthnet_kit.convert.engine.build import Report
     from fthnet_kit.edge.bundle import Bundle
-    from fthnet_kit.edge.engine_manifest import EngineManifest
+    from fthnet_kit.edge.inference.engine_manifest import EngineManifest
 
 
 @click.command()
@@ -143,7 +143,7 @@ def check_bundle(bundle: Bundle, device: str | None) -> None:
     from fthnet_kit.convert.engine.check import check_builds
     from fthnet_kit.edge.cli.score import LOG_WIDTH
     from fthnet_kit.edge.errors import EngineError
-    from fthnet_kit.edge.tensorrt_library import load_tensorrt
+    from fthnet_kit.edge.inference.tensorrt_library import load_tensorrt
 
     tensorrt = load_tensorrt("tensorrt_rtx")
     errors = Console(stderr=True, highlight=False)

@@ -17,7 +17,7 @@ from math import prod
 from typing import Any
 
 from fthnet_kit.edge.errors import EngineError
-from fthnet_kit.edge.tensorrt_library import TensorRT
+from fthnet_kit.edge.inference.tensorrt_library import TensorRT
 
 WIDTH = {"int8": 1, "fp16": 2, "fp32": 4}  # bytes
 MOST_TOO_WIDE = 0.1  # share of the MACs that may run wider than the graph asks

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 
-from fthnet_kit.edge.cuda_memory import Gpu
 from fthnet_kit.edge.deployment.doctor import read_driver
 from fthnet_kit.edge.device.machine import read_device
-from fthnet_kit.edge.engine_manifest import Target
 from fthnet_kit.edge.errors import EngineError
-from fthnet_kit.edge.tensorrt_library import TensorRT, load_tensorrt
+from fthnet_kit.edge.inference.cuda_memory import Gpu
+from fthnet_kit.edge.inference.engine_manifest import Target
+from fthnet_kit.edge.inference.tensorrt_library import TensorRT, load_tensorrt
 
 UNBOUNDED = 1 << 20  # MiB
 

@@ -23,8 +23,8 @@ import numpy.typing as npt
 from fthnet_kit.calibration.int8_fit import Int8Layer
 from fthnet_kit.convert.network.config import PATCH_SIZE, TARGET_LAYERS, FTHNetConfig
 from fthnet_kit.convert.onnx_graph.writer import CONTRIB, Arithmetic, GraphWriter
-from fthnet_kit.edge.backend import INPUT_NAME, OUTPUT_NAME
 from fthnet_kit.edge.errors import MissingExtraError
+from fthnet_kit.edge.inference.backend import INPUT_NAME, OUTPUT_NAME
 from fthnet_kit.edge.preprocess import IMAGENET_MEAN, IMAGENET_STD, INPUT, Preprocessing
 
 try:

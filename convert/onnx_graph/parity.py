@@ -15,7 +15,7 @@ from fthnet_kit.convert.onnx_graph.export import ScoringGraph
 from fthnet_kit.edge.capture import degradations
 from fthnet_kit.edge.errors import MissingExtraError, ParityError
 from fthnet_kit.edge.image import read_image
-from fthnet_kit.edge.onnx_backend import OnnxBackend
+from fthnet_kit.edge.inference.onnx_runtime import OnnxBackend
 from fthnet_kit.edge.preprocess import Image, Preprocessing, prepare
 
 try:

@@ -47,7 +47,7 @@ from fthnet_kit.convert.precision.verify import Points, Report, score_model
 from fthnet_kit.edge.bundle import CHECKPOINT_NAME, Bundle
 from fthnet_kit.edge.errors import BundleError, MissingExtraError
 from fthnet_kit.edge.image import read_image
-from fthnet_kit.edge.onnx_backend import OnnxBackend
+from fthnet_kit.edge.inference.onnx_runtime import OnnxBackend
 from fthnet_kit.edge.preprocess import Image, prepare
 
 try:

@@ -25,7 +25,7 @@ from fthnet_kit.convert.precision.fp16_twin import rounded_twin
 from fthnet_kit.edge.bundle import CONVERTED_NAMES, Bundle
 from fthnet_kit.edge.errors import InputError, MissingExtraError
 from fthnet_kit.edge.image import read_image
-from fthnet_kit.edge.onnx_backend import OnnxBackend
+from fthnet_kit.edge.inference.onnx_runtime import OnnxBackend
 from fthnet_kit.edge.preprocess import Image, prepare
 
 try:

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from fthnet_kit.edge.best_shot import BestShot, Shot
     from fthnet_kit.edge.guidance.hint_follower import GuideSink
     from fthnet_kit.edge.guidance.hints import Language
+    from fthnet_kit.edge.inference.scorer import QualityScorer
     from fthnet_kit.edge.live import LiveLoop, LiveResult, LiveSummary
     from fthnet_kit.edge.mqtt import MqttSink
     from fthnet_kit.edge.records import Records
-    from fthnet_kit.edge.scorer import QualityScorer
     from fthnet_kit.edge.server import PreviewServer
     from fthnet_kit.edge.sinks import BestFrame, Sink
 
@@ -103,10 +103,10 @@ def run(
     from fthnet_kit.edge.errors import InputError
     from fthnet_kit.edge.guidance.hint_follower import GuideSink
     from fthnet_kit.edge.guidance.hints import Guide, Optics
+    from fthnet_kit.edge.inference.scorer import QualityScorer
     from fthnet_kit.edge.live import LiveLoop
     from fthnet_kit.edge.mqtt import MqttSink
     from fthnet_kit.edge.records import Records
-    from fthnet_kit.edge.scorer import QualityScorer
     from fthnet_kit.edge.sinks import BestFrame
     from fthnet_kit.edge.terminal import TerminalView
 
@@ -235,10 +235,10 @@ def rebuild_engine(bundle: Path | None, precision: Precision) -> None:
 
     In a process of its own: the builder's memory, on a Jetson the GPU's too, is free again before the camera starts.
     """
-    from fthnet_kit.edge.backends import checked_engine, engine_precision
     from fthnet_kit.edge.bundle import Bundle
-    from fthnet_kit.edge.engine_manifest import EngineRefusedError
     from fthnet_kit.edge.errors import EngineError
+    from fthnet_kit.edge.inference.engine_manifest import EngineRefusedError
+    from fthnet_kit.edge.inference.open_backend import checked_engine, engine_precision
 
     try:
         checked_engine(Bundle.open(bundle), engine_precision(precision))

@@ -44,7 +44,7 @@ def score(
     from fthnet_kit.edge.capture.open_source import find_images
     from fthnet_kit.edge.errors import InputError
     from fthnet_kit.edge.image import read_image
-    from fthnet_kit.edge.scorer import QualityScorer
+    from fthnet_kit.edge.inference.scorer import QualityScorer
 
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     paths = find_images(list(images))

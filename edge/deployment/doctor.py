@@ -477,10 +477,10 @@ def check_engines(device: Device, folder: Path, engine_problem: EngineProblem) -
 
 def why_engine_does_not_run(path: Path) -> str | None:
     """What is wrong with an engine file of a bundle, found by loading it; None where it runs here."""
-    from fthnet_kit.edge.backends import checked_engine
     from fthnet_kit.edge.bundle import Bundle
-    from fthnet_kit.edge.engine_manifest import engine_path
-    from fthnet_kit.edge.trt_backend import TrtBackend
+    from fthnet_kit.edge.inference.engine_manifest import engine_path
+    from fthnet_kit.edge.inference.open_backend import checked_engine
+    from fthnet_kit.edge.inference.tensorrt_engine import TrtBackend
 
     try:
         bundle, precision = Bundle.open(path.parents[2]), path.stem.partition(".")[2]

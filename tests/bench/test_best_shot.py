@@ -12,8 +12,8 @@ from fthnet_kit.bench.quality.best_shot import distribution, frames_of, play, qu
 from fthnet_kit.edge.best_shot import BestShotOptions
 from fthnet_kit.edge.capture.simulated_camera import Session
 from fthnet_kit.edge.frame import Frame
+from fthnet_kit.edge.inference.scorer import QualityScorer
 from fthnet_kit.edge.score import Score
-from fthnet_kit.edge.scorer import QualityScorer
 
 SMALL = Session(8, 10, 3, 320, 240, realtime=False)
 

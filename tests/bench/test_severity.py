@@ -125,7 +125,7 @@ def test_the_command_prints_a_table_and_writes_files(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     pytest.importorskip("matplotlib")
-    monkeypatch.setattr("fthnet_kit.edge.onnx_backend.OnnxBackend", lambda *_, **__: ContrastBackend())
+    monkeypatch.setattr("fthnet_kit.edge.inference.onnx_runtime.OnnxBackend", lambda *_, **__: ContrastBackend())
     data = tmp_path / "data"
     data.mkdir()
     (data / "a.jpg").write_bytes((ROOT / "edge" / "assets" / "retina.jpg").read_bytes())

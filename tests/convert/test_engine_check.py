@@ -14,8 +14,8 @@ from fthnet_kit.convert.engine.check import NOT_ON_THIS_GPU, Checked, check_buil
 from fthnet_kit.convert.engine.layers import Product
 from fthnet_kit.edge import Bundle, EngineError
 from fthnet_kit.edge.bundle import CONVERTED_NAMES, FP32_NAME, sha256_of, shipped_bundle
+from fthnet_kit.edge.inference.tensorrt_library import load_tensorrt
 from fthnet_kit.edge.model_card import CARD_NAME
-from fthnet_kit.edge.tensorrt_library import load_tensorrt
 
 pytest.importorskip("tensorrt_rtx")
 

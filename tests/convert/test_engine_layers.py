@@ -30,7 +30,7 @@ from fthnet_kit.convert.network.fthnet import FTHNet
 from fthnet_kit.convert.onnx_graph.export import weights_of
 from fthnet_kit.convert.onnx_graph.fthnet_graph import Graph, Plan, Weights, write_graph
 from fthnet_kit.edge import EngineError, Preprocessing
-from fthnet_kit.edge.tensorrt_library import load_tensorrt
+from fthnet_kit.edge.inference.tensorrt_library import load_tensorrt
 from tests.conftest import ROOT
 
 INSPECTOR = ROOT / "tests" / "golden" / "inspector"

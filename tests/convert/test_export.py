@@ -16,7 +16,7 @@ from fthnet_kit.convert.network.config import FTHNetConfig
 from fthnet_kit.convert.network.fthnet import FTHNet
 from fthnet_kit.convert.onnx_graph.export import ScoringGraph
 from fthnet_kit.edge import Bundle, QualityScorer
-from fthnet_kit.edge.onnx_backend import OnnxBackend
+from fthnet_kit.edge.inference.onnx_runtime import OnnxBackend
 from fthnet_kit.edge.preprocess import prepare
 
 CONFIGS = {

@@ -35,8 +35,8 @@ from fthnet_kit.edge import Bundle, InputError, Preprocessing
 from fthnet_kit.edge.bundle import CONVERTED_NAMES, sha256_of
 from fthnet_kit.edge.capture.degradations import DEGRADATIONS, degrade
 from fthnet_kit.edge.errors import BundleError
+from fthnet_kit.edge.inference.onnx_runtime import OnnxBackend
 from fthnet_kit.edge.model_card import CARD_NAME, ModelCard
-from fthnet_kit.edge.onnx_backend import OnnxBackend
 from fthnet_kit.edge.preprocess import Image, prepare
 
 CONFIG = FTHNetConfig(

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from fthnet_kit.edge import Bundle, BundleError, EngineError
 from fthnet_kit.edge.bundle import CONVERTED_NAMES, FP32_NAME, sha256_of
-from fthnet_kit.edge.engine_manifest import (
+from fthnet_kit.edge.inference.engine_manifest import (
     RANGES_NAME,
     EngineManifest,
     Target,

@@ -35,11 +35,11 @@ from fthnet_kit.edge.capture.source import CorruptFrameError
 from fthnet_kit.edge.cli.run import _wait_for
 from fthnet_kit.edge.errors import CameraError
 from fthnet_kit.edge.frame import Frame
+from fthnet_kit.edge.inference.scorer import QualityScorer
 from fthnet_kit.edge.live import LiveLoop, LiveOptions, LiveResult
 from fthnet_kit.edge.preprocess import Image
 from fthnet_kit.edge.records_reader import verify
 from fthnet_kit.edge.score import Score
-from fthnet_kit.edge.scorer import QualityScorer
 from fthnet_kit.edge.sinks import BackgroundWorker
 from tests.conftest import ROOT, fake_scorer
 

@@ -29,8 +29,8 @@ from fthnet_kit.edge.guidance.hints import (
     measure,
     texts,
 )
+from fthnet_kit.edge.inference.retina_gate import shows_retina
 from fthnet_kit.edge.preprocess import Image, Preprocessing, prepare
-from fthnet_kit.edge.retina import shows_retina
 from fthnet_kit.edge.score import Score
 from tests.conftest import ROOT
 

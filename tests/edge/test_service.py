@@ -503,7 +503,7 @@ from fthnet_kit.edge.deployment import systemd_unit as service
 from fthnet_kit.edge.capture.open_source import make_source
 from fthnet_kit.edge.errors import EngineError
 from fthnet_kit.edge.live import LiveLoop
-from fthnet_kit.edge.scorer import QualityScorer
+from fthnet_kit.edge.inference.scorer import QualityScorer
 service.ENGINE_FAULT_S = 1
 scorer = QualityScorer.from_bundle()
 def infer(_):

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packaging.version import Version
 
-from fthnet_kit.edge.tensorrt_library import (
+from fthnet_kit.edge.inference.tensorrt_library import (
     LIBRARIES,
     OLDEST,
     USED,
@@ -180,7 +180,7 @@ def test_what_is_used_is_what_is_written_down() -> None:
 REPORT = """
 import json, sys
 from fthnet_kit.edge.errors import KitError
-from fthnet_kit.edge.tensorrt_library import load_tensorrt
+from fthnet_kit.edge.inference.tensorrt_library import load_tensorrt
 try:
     found = load_tensorrt(json.loads(sys.argv[1]))
     print(json.dumps([found.name, str(found.version), found.rtx, sorted(found.compute_capabilities())]))

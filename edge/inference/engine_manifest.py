@@ -18,8 +18,8 @@ from typing import Any
 
 from fthnet_kit.edge.bundle import Bundle, sha256_of
 from fthnet_kit.edge.errors import EngineError
+from fthnet_kit.edge.inference.tensorrt_library import LibraryName
 from fthnet_kit.edge.model_card import CARD_NAME
-from fthnet_kit.edge.tensorrt_library import LibraryName
 
 ENGINES = "engines"
 RANGES_NAME = "reports/ranges.json"

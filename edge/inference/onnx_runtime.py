@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
-from fthnet_kit.edge.backend import INPUT_NAME, OUTPUT_NAME, check_images, in_batches
 from fthnet_kit.edge.errors import EngineError
+from fthnet_kit.edge.inference.backend import INPUT_NAME, OUTPUT_NAME, check_images, in_batches
 from fthnet_kit.edge.preprocess import INPUT, Image
 
 if TYPE_CHECKING:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 
-from fthnet_kit.edge.backend import Backend
 from fthnet_kit.edge.backend_names import BACKENDS, BackendName
 from fthnet_kit.edge.bundle import Bundle
-from fthnet_kit.edge.cuda_memory import Gpu
-from fthnet_kit.edge.engine_manifest import ENGINES, Target, load_engine
 from fthnet_kit.edge.errors import EngineError, KitError
-from fthnet_kit.edge.onnx_backend import OnnxBackend, Provider
+from fthnet_kit.edge.inference.backend import Backend
+from fthnet_kit.edge.inference.cuda_memory import Gpu
+from fthnet_kit.edge.inference.engine_manifest import ENGINES, Target, load_engine
+from fthnet_kit.edge.inference.onnx_runtime import OnnxBackend, Provider
+from fthnet_kit.edge.inference.tensorrt_library import LIBRARIES, LibraryName, TensorRT, load_tensorrt
 from fthnet_kit.edge.precision import Precision
-from fthnet_kit.edge.tensorrt_library import LIBRARIES, LibraryName, TensorRT, load_tensorrt
 
 PROVIDER_OF: dict[BackendName, Provider] = {
     "onnxruntime": "cpu",
@@ -68,7 +68,7 @@ def engine_precision(precision: Precision) -> str:
 
 def open_tensorrt(bundle: Bundle, precision: Precision, *, cuda_graph: bool = False) -> Backend:
     """TensorRT with the bundle's engine for this GPU, or the reason why not."""
-    from fthnet_kit.edge.trt_backend import TrtBackend
+    from fthnet_kit.edge.inference.tensorrt_engine import TrtBackend
 
     content, tensorrt, _ = checked_engine(bundle, engine_precision(precision))
     return TrtBackend(content, tensorrt, cuda_graph=cuda_graph)
