@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from fthnet_kit.edge.errors import ParityError as ParityError
     from fthnet_kit.edge.frame import Frame as Frame
     from fthnet_kit.edge.inference.scorer import QualityScorer as QualityScorer
-    from fthnet_kit.edge.live import LiveLoop as LiveLoop
-    from fthnet_kit.edge.live import LiveOptions as LiveOptions
-    from fthnet_kit.edge.live import LiveResult as LiveResult
+    from fthnet_kit.edge.loop.live_loop import LiveLoop as LiveLoop
+    from fthnet_kit.edge.loop.live_loop import LiveOptions as LiveOptions
+    from fthnet_kit.edge.loop.live_loop import LiveResult as LiveResult
     from fthnet_kit.edge.model_card import ModelCard as ModelCard
     from fthnet_kit.edge.model_card import Thresholds as Thresholds
     from fthnet_kit.edge.preprocess import Preprocessing as Preprocessing

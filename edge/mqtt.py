@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from fthnet_kit.edge.errors import InputError, MissingExtraError
-from fthnet_kit.edge.live import LiveResult
+from fthnet_kit.edge.loop.live_loop import LiveResult
+from fthnet_kit.edge.loop.sink import BackgroundWorker
 from fthnet_kit.edge.message_queue import Message, MessageQueue
 from fthnet_kit.edge.secret_file import read_secret
-from fthnet_kit.edge.sinks import BackgroundWorker
 
 if TYPE_CHECKING:
     from paho.mqtt.client import Client

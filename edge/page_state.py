@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from fthnet_kit.edge.live import LiveResult
+from fthnet_kit.edge.loop.live_loop import LiveResult
 from fthnet_kit.edge.preprocess import Image
 from fthnet_kit.edge.score import Verdict
 

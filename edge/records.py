@@ -58,7 +58,8 @@ from pathlib import Path
 from typing import Any
 
 from fthnet_kit.edge.errors import InputError
-from fthnet_kit.edge.live import LiveResult
+from fthnet_kit.edge.loop.live_loop import LiveResult
+from fthnet_kit.edge.loop.sink import BackgroundWorker
 from fthnet_kit.edge.records_reader import (
     CLOSED_NAME,
     LINE_START,
@@ -70,7 +71,6 @@ from fthnet_kit.edge.records_reader import (
     lines_of,
     parse_record,
 )
-from fthnet_kit.edge.sinks import BackgroundWorker
 
 LOG = logging.getLogger("fthnet")
 MB = 1_000_000

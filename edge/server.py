@@ -33,7 +33,7 @@ from fthnet_kit.edge.access import Access, Address, parse_address
 from fthnet_kit.edge.device.machine import ROOT, read_memory_mb, read_temperatures, read_throttling
 from fthnet_kit.edge.errors import InputError, KitError, MissingExtraError
 from fthnet_kit.edge.guidance.hints import Language
-from fthnet_kit.edge.live import LiveResult, LiveSummary
+from fthnet_kit.edge.loop.live_loop import LiveResult, LiveSummary
 from fthnet_kit.edge.metrics import Metrics
 from fthnet_kit.edge.model_card import ModelCard
 from fthnet_kit.edge.page_assets import read_assets, texts, words_in

@@ -24,7 +24,7 @@ from fthnet_kit.edge.capture.simulated_camera import Session, SimulatedCamera
 from fthnet_kit.edge.cli.options import PATH, threads_option
 from fthnet_kit.edge.frame import Frame
 from fthnet_kit.edge.guidance.hints import Measures, measure
-from fthnet_kit.edge.live import LiveResult
+from fthnet_kit.edge.loop.live_loop import LiveResult
 from fthnet_kit.edge.score import Score
 
 WITHIN = 0.05  # of the best true quality: as good as it

@@ -35,7 +35,7 @@ from fthnet_kit.edge.device.machine import ROOT, Device, entries, line, read_dev
 from fthnet_kit.edge.errors import EngineError, InputError
 from fthnet_kit.edge.frame import Frame
 from fthnet_kit.edge.inference.scorer import QualityScorer
-from fthnet_kit.edge.live import LiveLoop
+from fthnet_kit.edge.loop.live_loop import LiveLoop
 
 SCHEMA = "fthnet-latency"
 VERSION = 1

@@ -11,9 +11,9 @@ import sys
 
 import click
 
-from fthnet_kit.edge import stop_signals
 from fthnet_kit.edge.cli.lazy_group import LazyGroup
 from fthnet_kit.edge.errors import KitError
+from fthnet_kit.edge.loop import stop_signals
 
 COMMANDS = {
     "run": "fthnet_kit.edge.cli.run:run",

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fthnet_kit.edge import stop_signals
 from fthnet_kit.edge.backend_names import BackendName
 from fthnet_kit.edge.cli.config import config_option, current_config
 from fthnet_kit.edge.cli.options import model_options
 from fthnet_kit.edge.cli.score import views_of
+from fthnet_kit.edge.loop import stop_signals
 from fthnet_kit.edge.precision import Precision
 
 if TYPE_CHECKING:
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from fthnet_kit.edge.guidance.hint_follower import GuideSink
     from fthnet_kit.edge.guidance.hints import Language
     from fthnet_kit.edge.inference.scorer import QualityScorer
-    from fthnet_kit.edge.live import LiveLoop, LiveResult, LiveSummary
+    from fthnet_kit.edge.loop.live_loop import LiveLoop, LiveResult, LiveSummary
+    from fthnet_kit.edge.loop.sink import BestFrame, Sink
     from fthnet_kit.edge.mqtt import MqttSink
     from fthnet_kit.edge.records import Records
     from fthnet_kit.edge.server import PreviewServer
-    from fthnet_kit.edge.sinks import BestFrame, Sink
 
 FOLDER = click.Path(path_type=Path)
 
@@ -104,10 +104,10 @@ def run(
     from fthnet_kit.edge.guidance.hint_follower import GuideSink
     from fthnet_kit.edge.guidance.hints import Guide, Optics
     from fthnet_kit.edge.inference.scorer import QualityScorer
-    from fthnet_kit.edge.live import LiveLoop
+    from fthnet_kit.edge.loop.live_loop import LiveLoop
+    from fthnet_kit.edge.loop.sink import BestFrame
     from fthnet_kit.edge.mqtt import MqttSink
     from fthnet_kit.edge.records import Records
-    from fthnet_kit.edge.sinks import BestFrame
     from fthnet_kit.edge.terminal import TerminalView
 
     console = Console(highlight=False, soft_wrap=True)

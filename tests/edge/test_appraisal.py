@@ -13,7 +13,7 @@ from fthnet_kit.edge.capture.degradations import BRIGHTEST_STOPS, DARKEST_STOPS,
 from fthnet_kit.edge.capture.simulated_camera import Session, SimulatedCamera
 from fthnet_kit.edge.frame import Frame
 from fthnet_kit.edge.guidance.hints import UNSTEADY, Measures, measure
-from fthnet_kit.edge.live import LiveResult
+from fthnet_kit.edge.loop.live_loop import LiveResult
 from fthnet_kit.edge.preprocess import Image
 from fthnet_kit.edge.score import Score
 

@@ -27,7 +27,7 @@ from fthnet_kit.edge.dicom_file import DicomContext
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.frame import Frame
 from fthnet_kit.edge.guidance.hints import Measures
-from fthnet_kit.edge.live import LiveResult
+from fthnet_kit.edge.loop.live_loop import LiveResult
 from fthnet_kit.edge.model_card import Thresholds
 from fthnet_kit.edge.score import Algorithm, Score
 

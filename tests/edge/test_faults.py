@@ -29,18 +29,18 @@ import packaging
 import pytest
 
 from fthnet_kit.bench.endurance.faulty_camera import FAULTS, MisbehavingCamera, read_stamp
-from fthnet_kit.edge import stop_signals
 from fthnet_kit.edge.capture.open_source import make_source
 from fthnet_kit.edge.capture.source import CorruptFrameError
 from fthnet_kit.edge.cli.run import _wait_for
 from fthnet_kit.edge.errors import CameraError
 from fthnet_kit.edge.frame import Frame
 from fthnet_kit.edge.inference.scorer import QualityScorer
-from fthnet_kit.edge.live import LiveLoop, LiveOptions, LiveResult
+from fthnet_kit.edge.loop import stop_signals
+from fthnet_kit.edge.loop.live_loop import LiveLoop, LiveOptions, LiveResult
+from fthnet_kit.edge.loop.sink import BackgroundWorker
 from fthnet_kit.edge.preprocess import Image
 from fthnet_kit.edge.records_reader import verify
 from fthnet_kit.edge.score import Score
-from fthnet_kit.edge.sinks import BackgroundWorker
 from tests.conftest import ROOT, fake_scorer
 
 pytestmark = pytest.mark.slow
@@ -291,7 +291,7 @@ import json, sys, time
 import cv2
 from fthnet_kit.edge.capture.open_source import make_source
 from fthnet_kit.edge.errors import CameraError
-from fthnet_kit.edge.live import LiveLoop, LiveOptions
+from fthnet_kit.edge.loop.live_loop import LiveLoop, LiveOptions
 from fthnet_kit.edge.score import Score
 
 class Scorer:

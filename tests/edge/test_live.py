@@ -13,7 +13,7 @@ import pytest
 from fthnet_kit.edge.capture.source import CorruptFrameError
 from fthnet_kit.edge.errors import CameraError, EngineError, InputError
 from fthnet_kit.edge.frame import Frame
-from fthnet_kit.edge.live import LiveLoop, LiveOptions, LiveResult
+from fthnet_kit.edge.loop.live_loop import LiveLoop, LiveOptions, LiveResult
 from fthnet_kit.edge.preprocess import Image
 from tests.conftest import fake_scorer
 

@@ -19,7 +19,7 @@ import pytest
 from fthnet_kit.edge.access import Address
 from fthnet_kit.edge.frame import Frame
 from fthnet_kit.edge.guidance.hints import LANGUAGES, Language, texts
-from fthnet_kit.edge.live import LiveLoop
+from fthnet_kit.edge.loop.live_loop import LiveLoop
 from fthnet_kit.edge.page_state import Shot
 from fthnet_kit.edge.preprocess import Image
 from fthnet_kit.edge.score import Reason

@@ -28,7 +28,7 @@ from fthnet_kit.edge import records as records_module
 from fthnet_kit.edge.cli.records import records as command
 from fthnet_kit.edge.errors import InputError, MissingExtraError
 from fthnet_kit.edge.frame import Frame
-from fthnet_kit.edge.live import LiveResult
+from fthnet_kit.edge.loop.live_loop import LiveResult
 from fthnet_kit.edge.records import Records
 from fthnet_kit.edge.records_reader import CHAIN_LENGTH, Verification, chain_value, read_records, verify
 from fthnet_kit.edge.score import Algorithm, Score

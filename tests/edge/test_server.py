@@ -26,7 +26,7 @@ from fthnet_kit.edge.cli.run import open_server
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.frame import Frame
 from fthnet_kit.edge.inference.scorer import QualityScorer
-from fthnet_kit.edge.live import LiveLoop, LiveResult, LiveSummary
+from fthnet_kit.edge.loop.live_loop import LiveLoop, LiveResult, LiveSummary
 from fthnet_kit.edge.page_state import Shot
 from fthnet_kit.edge.score import Reason, Score
 from tests.conftest import fake_scorer, make_card

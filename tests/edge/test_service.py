@@ -34,7 +34,7 @@ from fthnet_kit.edge.deployment.systemd_unit import (
     write_paths,
 )
 from fthnet_kit.edge.errors import InputError
-from fthnet_kit.edge.live import LiveLoop, LiveResult
+from fthnet_kit.edge.loop.live_loop import LiveLoop, LiveResult
 from fthnet_kit.edge.score import Score
 from tests.conftest import fake_scorer
 from tests.edge.systemd_box import NoBoxError, SystemdBox
@@ -502,7 +502,7 @@ LOST_ENGINE = """\
 from fthnet_kit.edge.deployment import systemd_unit as service
 from fthnet_kit.edge.capture.open_source import make_source
 from fthnet_kit.edge.errors import EngineError
-from fthnet_kit.edge.live import LiveLoop
+from fthnet_kit.edge.loop.live_loop import LiveLoop
 from fthnet_kit.edge.inference.scorer import QualityScorer
 service.ENGINE_FAULT_S = 1
 scorer = QualityScorer.from_bundle()
@@ -554,7 +554,7 @@ def test_systemd_starts_watches_restarts_and_stops_the_service(in_box: InBox) ->
     assert in_box.state()["NRestarts"] == "3"
     journal = in_box.journal()
     assert "Fatal Python error: Aborted" in journal
-    assert "edge/live.py" in journal  # where its threads stood
+    assert "edge/loop/live_loop.py" in journal  # where its threads stood
     assert in_box.stop() < 10
     assert in_box.ends()[-1] == "success exited 0"
     assert in_box.fthnet("records", "verify", RECORDS).startswith("whole: ")

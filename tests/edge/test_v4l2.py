@@ -32,7 +32,7 @@ LIVE = """
 import json, sys, time
 from fthnet_kit.bench.endurance.faulty_camera import read_stamp
 from fthnet_kit.edge.capture.open_source import make_source
-from fthnet_kit.edge.live import LiveLoop
+from fthnet_kit.edge.loop.live_loop import LiveLoop
 from fthnet_kit.edge.score import Score
 
 class Scorer:

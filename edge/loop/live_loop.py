@@ -31,10 +31,10 @@ import numpy.typing as npt
 from fthnet_kit.edge.capture.source import CorruptFrameError, Source
 from fthnet_kit.edge.errors import CameraError, InputError, KitError
 from fthnet_kit.edge.frame import Frame
-from fthnet_kit.edge.frame_slot import FrameSlot, Grabbed
 from fthnet_kit.edge.inference.scorer import QualityScorer
+from fthnet_kit.edge.loop.frame_slot import FrameSlot, Grabbed
+from fthnet_kit.edge.loop.stop_signals import FINAL_SIGNALS
 from fthnet_kit.edge.score import Reason, Score
-from fthnet_kit.edge.stop_signals import FINAL_SIGNALS
 
 LOG = logging.getLogger("fthnet")
 KEPT_SAMPLES = 10_000  # of each stage's duration, for the summary
