@@ -18,7 +18,7 @@ from fthnet_kit.calibration.int8_fit import Fit, LayerCalibration
 from fthnet_kit.calibration.int8_photographs import Photograph
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.files import write_atomically
-from fthnet_kit.edge.model_card import ModelCard
+from fthnet_kit.edge.model.card import ModelCard
 
 FORMAT = 1  # raised whenever the same inputs would give other ranges
 

@@ -24,7 +24,7 @@ from fthnet_kit.calibration.thresholds import (
     ThresholdFit,
     operating_point,
 )
-from fthnet_kit.edge.model_card import ModelCard
+from fthnet_kit.edge.model.card import ModelCard
 from fthnet_kit.edge.plotting import load_pyplot, png_of
 from fthnet_kit.edge.report_files import write_files
 

@@ -31,7 +31,7 @@ from fthnet_kit.calibration.training_samples import FAULTS, SampleSource
 from fthnet_kit.edge.capture.degradations import degrade
 from fthnet_kit.edge.errors import InputError, MissingExtraError
 from fthnet_kit.edge.image import read_image
-from fthnet_kit.edge.preprocess import (
+from fthnet_kit.edge.model.preprocess import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     INPUT,

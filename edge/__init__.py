@@ -16,7 +16,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fthnet_kit.edge.bundle import Bundle as Bundle
     from fthnet_kit.edge.capture.open_source import make_source as make_source
     from fthnet_kit.edge.errors import BundleError as BundleError
     from fthnet_kit.edge.errors import CameraError as CameraError
@@ -30,11 +29,12 @@ if TYPE_CHECKING:
     from fthnet_kit.edge.loop.live_loop import LiveLoop as LiveLoop
     from fthnet_kit.edge.loop.live_loop import LiveOptions as LiveOptions
     from fthnet_kit.edge.loop.live_loop import LiveResult as LiveResult
-    from fthnet_kit.edge.model_card import ModelCard as ModelCard
-    from fthnet_kit.edge.model_card import Thresholds as Thresholds
-    from fthnet_kit.edge.preprocess import Preprocessing as Preprocessing
-    from fthnet_kit.edge.score import Algorithm as Algorithm
-    from fthnet_kit.edge.score import Score as Score
+    from fthnet_kit.edge.model.bundle import Bundle as Bundle
+    from fthnet_kit.edge.model.card import ModelCard as ModelCard
+    from fthnet_kit.edge.model.card import Thresholds as Thresholds
+    from fthnet_kit.edge.model.preprocess import Preprocessing as Preprocessing
+    from fthnet_kit.edge.model.score import Algorithm as Algorithm
+    from fthnet_kit.edge.model.score import Score as Score
 
 _HOMES = {
     "Bundle": "bundle",

@@ -55,8 +55,8 @@ from fthnet_kit.edge.files import write_atomically
 from fthnet_kit.edge.guidance.hints import Measures
 from fthnet_kit.edge.loop.live_loop import LiveResult
 from fthnet_kit.edge.loop.sink import BackgroundWorker
-from fthnet_kit.edge.model_card import Thresholds
-from fthnet_kit.edge.preprocess import Image
+from fthnet_kit.edge.model.card import Thresholds
+from fthnet_kit.edge.model.preprocess import Image
 
 LOG = logging.getLogger("fthnet")
 CAMERA_LOST = ("no_frame", "stalled", "frozen")

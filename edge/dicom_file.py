@@ -32,8 +32,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import cv2
 
 from fthnet_kit.edge.errors import InputError, MissingExtraError
-from fthnet_kit.edge.preprocess import Image
-from fthnet_kit.edge.score import Score, Verdict
+from fthnet_kit.edge.model.preprocess import Image
+from fthnet_kit.edge.model.score import Score, Verdict
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from fthnet_kit.edge.errors import InputError
-from fthnet_kit.edge.preprocess import Image, check_size, to_bgr8
+from fthnet_kit.edge.model.preprocess import Image, check_size, to_bgr8
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
 NO_FRAME_HEADER = {0xC4, 0xC8, 0xCC}  # JPEG markers among C0 to CF that are not a start of frame

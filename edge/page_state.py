@@ -11,8 +11,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from fthnet_kit.edge.loop.live_loop import LiveResult
-from fthnet_kit.edge.preprocess import Image
-from fthnet_kit.edge.score import Verdict
+from fthnet_kit.edge.model.preprocess import Image
+from fthnet_kit.edge.model.score import Verdict
 
 if TYPE_CHECKING:
     from fthnet_kit.edge import best_shot

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from fthnet_kit.edge.cli.options import backend_option, bundle_argument, data_option, output_option, threads_option
-from fthnet_kit.edge.precision import PRECISIONS
+from fthnet_kit.edge.model.choices import PRECISIONS
 
 VIEW_NAMES = ("1", "5", "20")
 
@@ -76,8 +76,8 @@ def accuracy(
 
     from fthnet_kit.bench.quality.accuracy import FOLD_VIEWS, measure_accuracy, read_data
     from fthnet_kit.bench.quality.accuracy_page import data_line, head_lines, sections, write_reports
-    from fthnet_kit.edge.bundle import Bundle
     from fthnet_kit.edge.cli.score import LOG_WIDTH
+    from fthnet_kit.edge.model.bundle import Bundle
     from fthnet_kit.edge.plotting import load_pyplot
     from fthnet_kit.edge.report_files import make_folder
 

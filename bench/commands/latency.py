@@ -12,7 +12,7 @@ import click
 from fthnet_kit.edge.backend_names import BACKENDS, BackendName
 from fthnet_kit.edge.cli.options import bundle_argument, views_option
 from fthnet_kit.edge.cli.score import LOG_WIDTH, views_of
-from fthnet_kit.edge.precision import PRECISIONS, Precision
+from fthnet_kit.edge.model.choices import PRECISIONS, Precision
 
 if TYPE_CHECKING:
     from fthnet_kit.bench.speed.latency import Plan
@@ -74,8 +74,8 @@ def latency(
     from fthnet_kit.bench.speed.comparison import compare_in_turn, compare_with_file, other_of
     from fthnet_kit.bench.speed.latency import Pictures, encode, measure, measure_cold_start, simulated_frames
     from fthnet_kit.bench.speed.latency_page import latency_page, latency_tables
-    from fthnet_kit.edge.bundle import Bundle
     from fthnet_kit.edge.inference.scorer import QualityScorer
+    from fthnet_kit.edge.model.bundle import Bundle
 
     plan = plan_of(runs, seconds, minutes, fps, quick=quick)
     opened = Bundle.open(bundle)

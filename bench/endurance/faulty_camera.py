@@ -31,7 +31,7 @@ import cv2
 import numpy as np
 
 from fthnet_kit.edge.image import read_image
-from fthnet_kit.edge.preprocess import Image
+from fthnet_kit.edge.model.preprocess import Image
 
 PICTURE_FAULTS = {
     "truncated": "each JPEG ends after 60 % of its bytes",

@@ -36,7 +36,7 @@ from fthnet_kit.convert.precision.gate_table import (
     model_facts,
     paragraph,
 )
-from fthnet_kit.edge.model_card import Thresholds
+from fthnet_kit.edge.model.card import Thresholds
 from fthnet_kit.edge.plotting import load_pyplot, png_of
 from fthnet_kit.edge.report_files import write_files
 

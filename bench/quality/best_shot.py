@@ -25,7 +25,7 @@ from fthnet_kit.edge.cli.options import PATH, threads_option
 from fthnet_kit.edge.frame import Frame
 from fthnet_kit.edge.guidance.hints import Measures, measure
 from fthnet_kit.edge.loop.live_loop import LiveResult
-from fthnet_kit.edge.score import Score
+from fthnet_kit.edge.model.score import Score
 
 WITHIN = 0.05  # of the best true quality: as good as it
 NOON = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)  # simulated frames have no date

@@ -17,7 +17,7 @@ from fthnet_kit.edge.capture.open_source import find_images
 from fthnet_kit.edge.errors import InputError, MissingExtraError
 from fthnet_kit.edge.image import read_image
 from fthnet_kit.edge.inference.scorer import QualityScorer
-from fthnet_kit.edge.preprocess import INPUT, MARGIN, RESIZE, Image, Preprocessing, cut, field_box, prepare
+from fthnet_kit.edge.model.preprocess import INPUT, MARGIN, RESIZE, Image, Preprocessing, cut, field_box, prepare
 
 
 def prepare_with_pil(image: Image, preprocessing: Preprocessing) -> Image:

@@ -13,7 +13,7 @@ from fthnet_kit.bench.speed.timing import Limit, no_garbage_collection, warm_up
 from fthnet_kit.edge.backend_names import BACKENDS
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.inference.scorer import QualityScorer
-from fthnet_kit.edge.precision import PRECISIONS
+from fthnet_kit.edge.model.choices import PRECISIONS
 
 DRAWS = 2000
 Array = npt.NDArray[np.float64]

@@ -27,7 +27,6 @@ from fthnet_kit.bench.speed.monitor import Monitor, Timeline
 from fthnet_kit.bench.speed.roofline import Ceilings, Module, achieved, cpu_ceilings, estimates, model_work, module_of
 from fthnet_kit.bench.speed.stability import Conditions, find_leak, find_step, reasons
 from fthnet_kit.bench.speed.timing import Limit, Samples, clock_resolution_ms, sample, summary, warm_up
-from fthnet_kit.edge.bundle import Bundle
 from fthnet_kit.edge.capture.open_source import make_source
 from fthnet_kit.edge.capture.simulated_camera import Session, SimulatedCamera
 from fthnet_kit.edge.capture.source import CorruptFrameError, Source
@@ -36,6 +35,7 @@ from fthnet_kit.edge.errors import EngineError, InputError
 from fthnet_kit.edge.frame import Frame
 from fthnet_kit.edge.inference.scorer import QualityScorer
 from fthnet_kit.edge.loop.live_loop import LiveLoop
+from fthnet_kit.edge.model.bundle import Bundle
 
 SCHEMA = "fthnet-latency"
 VERSION = 1

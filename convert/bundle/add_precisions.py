@@ -13,9 +13,9 @@ import numpy as np
 
 from fthnet_kit.convert.bundle.folder import RANGES_NAME, REPORTS, hashes, install
 from fthnet_kit.convert.precision.quantize import Outcome
-from fthnet_kit.edge.bundle import CONVERTED_NAMES, Bundle
 from fthnet_kit.edge.errors import InputError
-from fthnet_kit.edge.model_card import CARD_NAME, ModelCard
+from fthnet_kit.edge.model.bundle import CONVERTED_NAMES, Bundle
+from fthnet_kit.edge.model.card import CARD_NAME, ModelCard
 
 
 def install_outcome(bundle: Bundle, outcome: Outcome, ranges: Path, reports: Mapping[str, bytes]) -> None:

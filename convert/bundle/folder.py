@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fthnet_kit.edge.bundle import sha256_of
 from fthnet_kit.edge.errors import InputError
-from fthnet_kit.edge.model_card import CARD_NAME
+from fthnet_kit.edge.model.bundle import sha256_of
+from fthnet_kit.edge.model.card import CARD_NAME
 
 REPORTS = "reports"
 RANGES_NAME = "ranges.json"

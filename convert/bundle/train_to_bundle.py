@@ -20,7 +20,7 @@ from fthnet_kit.convert.network.config import FTHNetConfig
 from fthnet_kit.convert.network.fthnet import FTHNet
 from fthnet_kit.edge.errors import MissingExtraError
 from fthnet_kit.edge.image import read_image
-from fthnet_kit.edge.preprocess import Preprocessing, prepare
+from fthnet_kit.edge.model.preprocess import Preprocessing, prepare
 
 try:
     import torch

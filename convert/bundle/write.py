@@ -13,9 +13,9 @@ from fthnet_kit.convert.bundle.folder import REPORTS, hashes, install, refuse_ex
 from fthnet_kit.convert.network.checkpoint import Checkpoint, round_to_half, save_checkpoint
 from fthnet_kit.convert.onnx_graph.export import export_onnx
 from fthnet_kit.convert.onnx_graph.parity import Parity, measure_parity, parity_images, require
-from fthnet_kit.edge.bundle import CHECKPOINT_NAME, FP32_NAME
-from fthnet_kit.edge.model_card import CARD_NAME, ModelCard, Thresholds
-from fthnet_kit.edge.preprocess import Preprocessing
+from fthnet_kit.edge.model.bundle import CHECKPOINT_NAME, FP32_NAME
+from fthnet_kit.edge.model.card import CARD_NAME, ModelCard, Thresholds
+from fthnet_kit.edge.model.preprocess import Preprocessing
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from fthnet_kit.edge.cli.options import bundle_argument
 
 if TYPE_CHECKING:
     from fthnet_kit.convert.engine.build import Report
-    from fthnet_kit.edge.bundle import Bundle
     from fthnet_kit.edge.inference.engine_manifest import EngineManifest
+    from fthnet_kit.edge.model.bundle import Bundle
 
 
 @click.command()
@@ -54,7 +54,7 @@ def build(
     Without BUNDLE: the one that the kit ships.
     """
     from fthnet_kit.convert.engine.build import BuildOptions, build_engine, free_memory, workspace_for
-    from fthnet_kit.edge.bundle import Bundle
+    from fthnet_kit.edge.model.bundle import Bundle
 
     opened = Bundle.open(bundle)
     if check:

@@ -86,8 +86,8 @@ def export(
     from fthnet_kit.convert.network.checkpoint import load_checkpoint
     from fthnet_kit.edge.capture.open_source import find_images
     from fthnet_kit.edge.errors import InputError
-    from fthnet_kit.edge.model_card import Thresholds
-    from fthnet_kit.edge.preprocess import Preprocessing
+    from fthnet_kit.edge.model.card import Thresholds
+    from fthnet_kit.edge.model.preprocess import Preprocessing
 
     refuse_existing(bundle, replace=replace)
     try:
@@ -233,8 +233,8 @@ def quantize(bundle: Path, folders: tuple[Path, ...], images: int, held_out: int
     from fthnet_kit.convert.bundle.folder import RANGES_NAME
     from fthnet_kit.convert.precision.quantize import Quantizer
     from fthnet_kit.convert.precision.quantize_report import quantization_reports
-    from fthnet_kit.edge.bundle import Bundle
     from fthnet_kit.edge.errors import InputError, ParityError
+    from fthnet_kit.edge.model.bundle import Bundle
 
     bundle = bundle.resolve()
     opened = Bundle.open(bundle)
@@ -278,8 +278,8 @@ def verify(bundle: Path | None, folders: tuple[Path, ...], images: int, output: 
 
     from fthnet_kit.convert.precision.verify import verify as run
     from fthnet_kit.convert.precision.verify_report import noise_line, verification_reports, verification_table
-    from fthnet_kit.edge.bundle import CONVERTED_NAMES, Bundle
     from fthnet_kit.edge.errors import BundleError, InputError, ParityError
+    from fthnet_kit.edge.model.bundle import CONVERTED_NAMES, Bundle
 
     opened = Bundle.open(bundle)
     if not any(name in opened.card.files for name in CONVERTED_NAMES.values()):

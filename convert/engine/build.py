@@ -22,11 +22,11 @@ from typing import Any
 
 from fthnet_kit.convert.engine.agreement import engine_agreement
 from fthnet_kit.convert.engine.layers import EngineLayers, Product, inspect, products
-from fthnet_kit.edge.bundle import Bundle, sha256_of
 from fthnet_kit.edge.errors import EngineError, InputError
 from fthnet_kit.edge.files import write_atomically
 from fthnet_kit.edge.inference.engine_manifest import EngineManifest, Target, engine_path, sources
 from fthnet_kit.edge.inference.tensorrt_library import TensorRT, errors_of
+from fthnet_kit.edge.model.bundle import Bundle, sha256_of
 
 MIB = 1 << 20
 SHARE_OF_FREE = 0.5  # of the free memory, that the builder may try kernels with; the rest is its own and the system's

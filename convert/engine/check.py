@@ -14,10 +14,10 @@ from dataclasses import dataclass
 
 from fthnet_kit.convert.engine.build import build_plan, free_memory, workspace_for
 from fthnet_kit.convert.engine.layers import Product
-from fthnet_kit.edge.bundle import Bundle
 from fthnet_kit.edge.errors import BundleError, EngineError
 from fthnet_kit.edge.inference.engine_manifest import Target
 from fthnet_kit.edge.inference.tensorrt_library import TensorRT
+from fthnet_kit.edge.model.bundle import Bundle
 
 CHECKED = ("fp32", "fp16", "int8")
 NOT_ON_THIS_GPU = re.compile(r"Cannot compile operation \S+ (for \w+ \(SM\d+\): .*? is not supported)")

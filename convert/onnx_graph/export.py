@@ -11,7 +11,7 @@ from pathlib import Path
 from fthnet_kit.convert.network.fthnet import FTHNet
 from fthnet_kit.convert.onnx_graph.fthnet_graph import Weights, write_graph
 from fthnet_kit.edge.errors import MissingExtraError
-from fthnet_kit.edge.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from fthnet_kit.edge.model.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 
 try:
     import onnx

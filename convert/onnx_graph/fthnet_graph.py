@@ -25,7 +25,7 @@ from fthnet_kit.convert.network.config import PATCH_SIZE, TARGET_LAYERS, FTHNetC
 from fthnet_kit.convert.onnx_graph.writer import CONTRIB, Arithmetic, GraphWriter
 from fthnet_kit.edge.errors import MissingExtraError
 from fthnet_kit.edge.inference.backend import INPUT_NAME, OUTPUT_NAME
-from fthnet_kit.edge.preprocess import IMAGENET_MEAN, IMAGENET_STD, INPUT, Preprocessing
+from fthnet_kit.edge.model.preprocess import IMAGENET_MEAN, IMAGENET_STD, INPUT, Preprocessing
 
 try:
     from onnx import ModelProto, TensorProto

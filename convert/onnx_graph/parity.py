@@ -16,7 +16,7 @@ from fthnet_kit.edge.capture import degradations
 from fthnet_kit.edge.errors import MissingExtraError, ParityError
 from fthnet_kit.edge.image import read_image
 from fthnet_kit.edge.inference.onnx_runtime import OnnxBackend
-from fthnet_kit.edge.preprocess import Image, Preprocessing, prepare
+from fthnet_kit.edge.model.preprocess import Image, Preprocessing, prepare
 
 try:
     import torch

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from fthnet_kit.calibration.precision_gate import BUDGETS, Budget, Cost
-from fthnet_kit.edge.model_card import ModelCard
+from fthnet_kit.edge.model.card import ModelCard
 
 GATE_COLUMNS = ("precision", "images", "mean |Δ|", "p99 |Δ|", "max |Δ|", "SRCC", "flips", "budget", "gate")
 GATE_MEANING = {

@@ -29,7 +29,7 @@ from fthnet_kit.convert.precision.gate_table import (
     paragraph,
 )
 from fthnet_kit.convert.precision.quantize import PROBES, WORTHWHILE, Outcome, Sensitivity
-from fthnet_kit.edge.model_card import ModelCard
+from fthnet_kit.edge.model.card import ModelCard
 from fthnet_kit.edge.plotting import load_pyplot, png_of
 
 State = Literal["int8", "returned", "too small"]

@@ -24,7 +24,7 @@ from fthnet_kit.edge.capture.degradations import Rng, degrade
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.frame import Frame
 from fthnet_kit.edge.image import read_image
-from fthnet_kit.edge.preprocess import Image
+from fthnet_kit.edge.model.preprocess import Image
 
 BLINK_S = 0.35
 NOISE_SEVERITY = 0.06

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from fthnet_kit.edge.backend_names import BACKENDS
-from fthnet_kit.edge.precision import PRECISIONS
+from fthnet_kit.edge.model.choices import PRECISIONS
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Option = Callable[[Function], Function]

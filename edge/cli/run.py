@@ -15,7 +15,7 @@ from fthnet_kit.edge.cli.config import config_option, current_config
 from fthnet_kit.edge.cli.options import model_options
 from fthnet_kit.edge.cli.score import views_of
 from fthnet_kit.edge.loop import stop_signals
-from fthnet_kit.edge.precision import Precision
+from fthnet_kit.edge.model.choices import Precision
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -235,10 +235,10 @@ def rebuild_engine(bundle: Path | None, precision: Precision) -> None:
 
     In a process of its own: the builder's memory, on a Jetson the GPU's too, is free again before the camera starts.
     """
-    from fthnet_kit.edge.bundle import Bundle
     from fthnet_kit.edge.errors import EngineError
     from fthnet_kit.edge.inference.engine_manifest import EngineRefusedError
     from fthnet_kit.edge.inference.open_backend import checked_engine, engine_precision
+    from fthnet_kit.edge.model.bundle import Bundle
 
     try:
         checked_engine(Bundle.open(bundle), engine_precision(precision))

@@ -11,10 +11,10 @@ import click
 
 from fthnet_kit.edge.backend_names import BackendName
 from fthnet_kit.edge.cli.options import model_options
-from fthnet_kit.edge.precision import Precision
+from fthnet_kit.edge.model.choices import Precision
 
 if TYPE_CHECKING:
-    from fthnet_kit.edge.preprocess import Views
+    from fthnet_kit.edge.model.preprocess import Views
 
 LOG_WIDTH = 160  # of a table in a file or pipe
 

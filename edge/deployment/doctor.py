@@ -431,7 +431,7 @@ def check_disk(folder: Path) -> Finding:
 def check_bundle(device: Device, folder: Path | None, engine_problem: EngineProblem) -> list[Finding]:
     """The bundle, the disk that it lies on, its precisions and its engines."""
     try:
-        from fthnet_kit.edge.bundle import Bundle
+        from fthnet_kit.edge.model.bundle import Bundle
 
         bundle = Bundle.open(folder)
     except BundleError as error:
@@ -477,10 +477,10 @@ def check_engines(device: Device, folder: Path, engine_problem: EngineProblem) -
 
 def why_engine_does_not_run(path: Path) -> str | None:
     """What is wrong with an engine file of a bundle, found by loading it; None where it runs here."""
-    from fthnet_kit.edge.bundle import Bundle
     from fthnet_kit.edge.inference.engine_manifest import engine_path
     from fthnet_kit.edge.inference.open_backend import checked_engine
     from fthnet_kit.edge.inference.tensorrt_engine import TrtBackend
+    from fthnet_kit.edge.model.bundle import Bundle
 
     try:
         bundle, precision = Bundle.open(path.parents[2]), path.stem.partition(".")[2]

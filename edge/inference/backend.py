@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fthnet_kit.edge.errors import EngineError
-from fthnet_kit.edge.preprocess import INPUT, Image
+from fthnet_kit.edge.model.preprocess import INPUT, Image
 
 INPUT_NAME = "image"
 OUTPUT_NAME = "score"

@@ -16,10 +16,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from fthnet_kit.edge.bundle import Bundle, sha256_of
 from fthnet_kit.edge.errors import EngineError
 from fthnet_kit.edge.inference.tensorrt_library import LibraryName
-from fthnet_kit.edge.model_card import CARD_NAME
+from fthnet_kit.edge.model.bundle import Bundle, sha256_of
+from fthnet_kit.edge.model.card import CARD_NAME
 
 ENGINES = "engines"
 RANGES_NAME = "reports/ranges.json"

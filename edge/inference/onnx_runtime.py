@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from fthnet_kit.edge.errors import EngineError
 from fthnet_kit.edge.inference.backend import INPUT_NAME, OUTPUT_NAME, check_images, in_batches
-from fthnet_kit.edge.preprocess import INPUT, Image
+from fthnet_kit.edge.model.preprocess import INPUT, Image
 
 if TYPE_CHECKING:
     import onnxruntime as ort

@@ -22,7 +22,7 @@ from fthnet_kit.edge.inference.backend import INPUT_NAME, OUTPUT_NAME, check_ima
 from fthnet_kit.edge.inference.cuda_graph import CudaGraph
 from fthnet_kit.edge.inference.cuda_memory import Gpu, let_go
 from fthnet_kit.edge.inference.tensorrt_library import TensorRT, errors_of
-from fthnet_kit.edge.preprocess import INPUT, Image
+from fthnet_kit.edge.model.preprocess import INPUT, Image
 
 
 class TrtBackend:

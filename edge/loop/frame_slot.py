@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 
 from fthnet_kit.edge.frame import Frame
-from fthnet_kit.edge.score import Reason
+from fthnet_kit.edge.model.score import Reason
 
 INTERVAL_SMOOTHING = 0.1
 LONGEST_INTERVAL_NS = 1_000_000_000  # a longer pause is an outage and says nothing about the camera's rate

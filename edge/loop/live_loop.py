@@ -34,7 +34,7 @@ from fthnet_kit.edge.frame import Frame
 from fthnet_kit.edge.inference.scorer import QualityScorer
 from fthnet_kit.edge.loop.frame_slot import FrameSlot, Grabbed
 from fthnet_kit.edge.loop.stop_signals import FINAL_SIGNALS
-from fthnet_kit.edge.score import Reason, Score
+from fthnet_kit.edge.model.score import Reason, Score
 
 LOG = logging.getLogger("fthnet")
 KEPT_SAMPLES = 10_000  # of each stage's duration, for the summary

@@ -31,12 +31,12 @@ from fthnet_kit.bench.quality.accuracy import (
 from fthnet_kit.bench.quality.accuracy_page import accuracy_reports, head_lines, report_facts
 from fthnet_kit.calibration import agreement as metrics
 from fthnet_kit.edge import BundleError, EngineError, InputError, Preprocessing, QualityScorer, Thresholds
-from fthnet_kit.edge.bundle import Bundle
 from fthnet_kit.edge.capture.degradations import degrade
 from fthnet_kit.edge.device.machine import Device
 from fthnet_kit.edge.errors import KitError
 from fthnet_kit.edge.image import read_image
-from fthnet_kit.edge.preprocess import Image
+from fthnet_kit.edge.model.bundle import Bundle
+from fthnet_kit.edge.model.preprocess import Image
 from tests.conftest import ROOT, FakeBackend, make_card
 
 SCHEMA = json.loads((ROOT / "bench" / "accuracy.schema.json").read_text(encoding="utf-8"))

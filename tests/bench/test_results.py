@@ -16,7 +16,7 @@ from fthnet_kit.bench.results.results_file import results_file as results
 from fthnet_kit.bench.speed.latency import Pictures, Plan, measure
 from fthnet_kit.bench.speed.timing import Limit
 from fthnet_kit.edge import InputError, QualityScorer
-from fthnet_kit.edge.bundle import Bundle
+from fthnet_kit.edge.model.bundle import Bundle
 from tests.bench.contents import accuracy_content, bare_content, latency_content
 from tests.conftest import ROOT
 

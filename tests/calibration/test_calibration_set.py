@@ -30,7 +30,7 @@ from fthnet_kit.calibration.int8_photographs import (
 from fthnet_kit.calibration.labelled_images import LabelledImage
 from fthnet_kit.edge import InputError, Preprocessing
 from fthnet_kit.edge.capture.degradations import degrade
-from fthnet_kit.edge.preprocess import Image, prepare
+from fthnet_kit.edge.model.preprocess import Image, prepare
 
 PREPROCESSING = Preprocessing()
 ALWAYS = settings(deadline=None)

@@ -21,7 +21,7 @@ from fthnet_kit.convert.network.config import FTHNetConfig
 from fthnet_kit.convert.network.fthnet import FTHNet
 from fthnet_kit.edge import Bundle, InputError, Preprocessing, QualityScorer
 from fthnet_kit.edge.capture.degradations import DEGRADATIONS, degrade
-from fthnet_kit.edge.preprocess import canonical
+from fthnet_kit.edge.model.preprocess import canonical
 
 TINY = FTHNetConfig(embed_dim=8, depths=(1, 1, 1, 1), num_heads=(1, 2, 4, 8))
 

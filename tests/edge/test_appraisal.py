@@ -14,8 +14,8 @@ from fthnet_kit.edge.capture.simulated_camera import Session, SimulatedCamera
 from fthnet_kit.edge.frame import Frame
 from fthnet_kit.edge.guidance.hints import UNSTEADY, Measures, measure
 from fthnet_kit.edge.loop.live_loop import LiveResult
-from fthnet_kit.edge.preprocess import Image
-from fthnet_kit.edge.score import Score
+from fthnet_kit.edge.model.preprocess import Image
+from fthnet_kit.edge.model.score import Score
 
 PLAIN = Measures(lit=0.5, well_lit=0.8, middle_stops=MIDDLE_GRAY_STOPS, fineness=0.9, shift=(0.0, 0.0))
 FIELD = 0.94 * 480

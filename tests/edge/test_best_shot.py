@@ -28,8 +28,8 @@ from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.frame import Frame
 from fthnet_kit.edge.guidance.hints import Measures
 from fthnet_kit.edge.loop.live_loop import LiveResult
-from fthnet_kit.edge.model_card import Thresholds
-from fthnet_kit.edge.score import Algorithm, Score
+from fthnet_kit.edge.model.card import Thresholds
+from fthnet_kit.edge.model.score import Algorithm, Score
 
 ALGORITHM = Algorithm("net", "1.2", "maker", "views=1")
 NOON = datetime(2026, 11, 23, 12, tzinfo=timezone.utc)

@@ -30,7 +30,7 @@ from fthnet_kit.edge.dicom_file import (
     quality_report,
 )
 from fthnet_kit.edge.errors import InputError, MissingExtraError
-from fthnet_kit.edge.score import Algorithm, Score
+from fthnet_kit.edge.model.score import Algorithm, Score
 
 pydicom = pytest.importorskip("pydicom")
 

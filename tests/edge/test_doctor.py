@@ -21,7 +21,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from fthnet_kit.edge.bundle import FP32_NAME, shipped_bundle
 from fthnet_kit.edge.cli.doctor import count_line, doctor, findings_table
 from fthnet_kit.edge.cli.score import LOG_WIDTH
 from fthnet_kit.edge.deployment.doctor import (
@@ -45,6 +44,7 @@ from fthnet_kit.edge.deployment.doctor import (
     read_driver,
 )
 from fthnet_kit.edge.device.machine import Device
+from fthnet_kit.edge.model.bundle import FP32_NAME, shipped_bundle
 from tests.edge.test_device import COMPUTER, ORIN, ORIN_SAYS, THOR, THOR_SAYS, machine, says
 
 ORIN_DEVICE = Device(model="NVIDIA Jetson Orin Nano", soc="tegra234", l4t="36.4.7", jetpack="6.2.1")

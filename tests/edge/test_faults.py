@@ -38,9 +38,9 @@ from fthnet_kit.edge.inference.scorer import QualityScorer
 from fthnet_kit.edge.loop import stop_signals
 from fthnet_kit.edge.loop.live_loop import LiveLoop, LiveOptions, LiveResult
 from fthnet_kit.edge.loop.sink import BackgroundWorker
-from fthnet_kit.edge.preprocess import Image
+from fthnet_kit.edge.model.preprocess import Image
+from fthnet_kit.edge.model.score import Score
 from fthnet_kit.edge.records_reader import verify
-from fthnet_kit.edge.score import Score
 from tests.conftest import ROOT, fake_scorer
 
 pytestmark = pytest.mark.slow
@@ -292,7 +292,7 @@ import cv2
 from fthnet_kit.edge.capture.open_source import make_source
 from fthnet_kit.edge.errors import CameraError
 from fthnet_kit.edge.loop.live_loop import LiveLoop, LiveOptions
-from fthnet_kit.edge.score import Score
+from fthnet_kit.edge.model.score import Score
 
 class Scorer:
     algorithm = None

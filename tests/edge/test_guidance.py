@@ -30,8 +30,8 @@ from fthnet_kit.edge.guidance.hints import (
     texts,
 )
 from fthnet_kit.edge.inference.retina_gate import shows_retina
-from fthnet_kit.edge.preprocess import Image, Preprocessing, prepare
-from fthnet_kit.edge.score import Score
+from fthnet_kit.edge.model.preprocess import Image, Preprocessing, prepare
+from fthnet_kit.edge.model.score import Score
 from tests.conftest import ROOT
 
 FPS = 10

@@ -16,7 +16,7 @@ from fthnet_kit.edge.guidance.hint_follower import GuideSink
 from fthnet_kit.edge.guidance.hints import Guide, Measures, measuring
 from fthnet_kit.edge.guidance.measuring import MeasuringSink
 from fthnet_kit.edge.loop.live_loop import LiveResult
-from fthnet_kit.edge.score import Score
+from fthnet_kit.edge.model.score import Score
 
 
 class Ear:

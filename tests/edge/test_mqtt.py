@@ -29,8 +29,8 @@ pytest.importorskip("paho", reason="needs the extra [mqtt]")
 from fthnet_kit.edge.errors import InputError, MissingExtraError
 from fthnet_kit.edge.loop.live_loop import LiveResult
 from fthnet_kit.edge.message_queue import Message, MessageQueue
+from fthnet_kit.edge.model.score import Score
 from fthnet_kit.edge.mqtt import Broker, MqttOptions, MqttSink, credentials, state_folder, tls_context
-from fthnet_kit.edge.score import Score
 
 SYSTEM_PATH = os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin:/opt/homebrew/sbin"
 MOSQUITTO = shutil.which("mosquitto", path=SYSTEM_PATH)

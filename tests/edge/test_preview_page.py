@@ -20,9 +20,9 @@ from fthnet_kit.edge.access import Address
 from fthnet_kit.edge.frame import Frame
 from fthnet_kit.edge.guidance.hints import LANGUAGES, Language, texts
 from fthnet_kit.edge.loop.live_loop import LiveLoop
+from fthnet_kit.edge.model.preprocess import Image
+from fthnet_kit.edge.model.score import Reason
 from fthnet_kit.edge.page_state import Shot
-from fthnet_kit.edge.preprocess import Image
-from fthnet_kit.edge.score import Reason
 from tests.bench.browser import chromium
 from tests.conftest import fake_scorer, make_card
 from tests.edge.test_live import ScriptedCamera, picture

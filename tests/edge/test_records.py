@@ -29,9 +29,9 @@ from fthnet_kit.edge.cli.records import records as command
 from fthnet_kit.edge.errors import InputError, MissingExtraError
 from fthnet_kit.edge.frame import Frame
 from fthnet_kit.edge.loop.live_loop import LiveResult
+from fthnet_kit.edge.model.score import Algorithm, Score
 from fthnet_kit.edge.records import Records
 from fthnet_kit.edge.records_reader import CHAIN_LENGTH, Verification, chain_value, read_records, verify
-from fthnet_kit.edge.score import Algorithm, Score
 
 START = datetime(2026, 3, 1, 12, 0, tzinfo=timezone.utc)
 ALGORITHM = Algorithm("FTHNet", "1", "kit", "views 1")

@@ -11,7 +11,7 @@ import pytest
 
 from fthnet_kit.edge.capture.degradations import DEGRADATIONS, degrade
 from fthnet_kit.edge.inference.retina_gate import shows_retina, why_not_retina
-from fthnet_kit.edge.preprocess import INPUT, Image, Preprocessing, prepare
+from fthnet_kit.edge.model.preprocess import INPUT, Image, Preprocessing, prepare
 from tests.conftest import FakeBackend, fake_scorer
 
 CASTS = {

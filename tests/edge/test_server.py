@@ -27,8 +27,8 @@ from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.frame import Frame
 from fthnet_kit.edge.inference.scorer import QualityScorer
 from fthnet_kit.edge.loop.live_loop import LiveLoop, LiveResult, LiveSummary
+from fthnet_kit.edge.model.score import Reason, Score
 from fthnet_kit.edge.page_state import Shot
-from fthnet_kit.edge.score import Reason, Score
 from tests.conftest import fake_scorer, make_card
 from tests.edge.test_live import ScriptedCamera
 

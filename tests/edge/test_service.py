@@ -35,7 +35,7 @@ from fthnet_kit.edge.deployment.systemd_unit import (
 )
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.loop.live_loop import LiveLoop, LiveResult
-from fthnet_kit.edge.score import Score
+from fthnet_kit.edge.model.score import Score
 from tests.conftest import fake_scorer
 from tests.edge.systemd_box import NoBoxError, SystemdBox
 

@@ -33,7 +33,7 @@ import json, sys, time
 from fthnet_kit.bench.endurance.faulty_camera import read_stamp
 from fthnet_kit.edge.capture.open_source import make_source
 from fthnet_kit.edge.loop.live_loop import LiveLoop
-from fthnet_kit.edge.score import Score
+from fthnet_kit.edge.model.score import Score
 
 class Scorer:
     algorithm = None

@@ -8,8 +8,8 @@ from importlib.resources import files
 from pathlib import Path
 
 from fthnet_kit.edge.errors import BundleError
-from fthnet_kit.edge.model_card import CARD_NAME, ModelCard
-from fthnet_kit.edge.precision import Precision
+from fthnet_kit.edge.model.card import CARD_NAME, ModelCard
+from fthnet_kit.edge.model.choices import Precision
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
 FP32_NAME = "fthnet.fp32.onnx"

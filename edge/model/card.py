@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from fthnet_kit.edge.errors import BundleError
-from fthnet_kit.edge.preprocess import Preprocessing
-from fthnet_kit.edge.score import Verdict
+from fthnet_kit.edge.model.preprocess import Preprocessing
+from fthnet_kit.edge.model.score import Verdict
 
 CARD_NAME = "model_card.json"
 SCHEMA_VERSION = 1
