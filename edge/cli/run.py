@@ -107,8 +107,8 @@ def run(
     from fthnet_kit.edge.loop.live_loop import LiveLoop
     from fthnet_kit.edge.loop.sink import BestFrame
     from fthnet_kit.edge.mqtt import MqttSink
+    from fthnet_kit.edge.outputs.terminal import TerminalView
     from fthnet_kit.edge.records import Records
-    from fthnet_kit.edge.terminal import TerminalView
 
     console = Console(highlight=False, soft_wrap=True)
     config = current_config()
@@ -264,7 +264,7 @@ def _wait_for(command: list[str]) -> int:
 
 def print_summary(console: Console, summary: LiveSummary, sinks: Sinks) -> None:
     """Durations, counts, and where the results lie."""
-    from fthnet_kit.edge.terminal import summary_table
+    from fthnet_kit.edge.outputs.terminal import summary_table
 
     console.print(summary_table(summary))
     reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(summary.reasons.items())) or "none"
