@@ -15,7 +15,7 @@ from fthnet_kit.edge.model.preprocess import Image
 from fthnet_kit.edge.model.score import Verdict
 
 if TYPE_CHECKING:
-    from fthnet_kit.edge import best_shot
+    from fthnet_kit.edge.outputs.best_shot import choose as best_shot
 
 CURRENT_S = 2.0  # health: a result older than this is not current
 HISTORY_S, HISTORY_STEP_S = 60.0, 0.5

@@ -20,13 +20,13 @@ from fthnet_kit.edge.model.choices import Precision
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from fthnet_kit.edge.best_shot import BestShot, Shot
     from fthnet_kit.edge.guidance.hint_follower import GuideSink
     from fthnet_kit.edge.guidance.hints import Language
     from fthnet_kit.edge.inference.scorer import QualityScorer
     from fthnet_kit.edge.loop.live_loop import LiveLoop, LiveResult, LiveSummary
     from fthnet_kit.edge.loop.sink import BestFrame, Sink
     from fthnet_kit.edge.mqtt import MqttSink
+    from fthnet_kit.edge.outputs.best_shot.choose import BestShot, Shot
     from fthnet_kit.edge.records import Records
     from fthnet_kit.edge.server import PreviewServer
 
@@ -96,10 +96,8 @@ def run(
     """
     from rich.console import Console
 
-    from fthnet_kit.edge.best_shot import BestShot, BestShotOptions
     from fthnet_kit.edge.capture.open_source import make_source
     from fthnet_kit.edge.deployment.systemd_unit import WatchdogSink
-    from fthnet_kit.edge.dicom_file import DicomContext
     from fthnet_kit.edge.errors import InputError
     from fthnet_kit.edge.guidance.hint_follower import GuideSink
     from fthnet_kit.edge.guidance.hints import Guide, Optics
@@ -107,6 +105,8 @@ def run(
     from fthnet_kit.edge.loop.live_loop import LiveLoop
     from fthnet_kit.edge.loop.sink import BestFrame
     from fthnet_kit.edge.mqtt import MqttSink
+    from fthnet_kit.edge.outputs.best_shot.choose import BestShot, BestShotOptions
+    from fthnet_kit.edge.outputs.best_shot.dicom_photograph import DicomContext
     from fthnet_kit.edge.outputs.terminal import TerminalView
     from fthnet_kit.edge.records import Records
 
@@ -161,8 +161,8 @@ class Sinks:
 
     def all(self) -> list[Sink]:
         """Those that there are, and a thread that measures for two of them; the page comes after what it shows."""
-        from fthnet_kit.edge.best_shot import AppraisedBestShot
         from fthnet_kit.edge.guidance.measuring import MeasuringSink
+        from fthnet_kit.edge.outputs.best_shot.choose import AppraisedBestShot
 
         shots = [] if self.best_shot is None else [AppraisedBestShot(self.best_shot, self.aim_stops)]
         measuring = MeasuringSink([self.guide, *shots])

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from fthnet_kit.edge.access import Address
-from fthnet_kit.edge.appraisal import MIDDLE_GRAY_STOPS
 from fthnet_kit.edge.backend_names import BackendName
 from fthnet_kit.edge.guidance.hints import Language
 from fthnet_kit.edge.loop.live_loop import LiveOptions
 from fthnet_kit.edge.model.choices import Precision
 from fthnet_kit.edge.mqtt import Broker, MqttOptions
+from fthnet_kit.edge.outputs.best_shot.rank import MIDDLE_GRAY_STOPS
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

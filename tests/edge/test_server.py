@@ -398,7 +398,7 @@ def test_the_best_shot_of_an_eye_waits_until_it_is_decided_on(
     serve: Callable[..., PreviewServer], tmp_path: Path
 ) -> None:
     """With the sink that takes best shots."""
-    best_shot = pytest.importorskip("fthnet_kit.edge.best_shot")
+    best_shot = pytest.importorskip("fthnet_kit.edge.outputs.best_shot.choose")
     best = best_shot.BestShot(tmp_path)
     server = serve(accept=lambda shot: best.accept(), retake=lambda shot: best.retake())
 

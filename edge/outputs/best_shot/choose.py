@@ -48,8 +48,6 @@ from typing import Any, Literal, NamedTuple
 import cv2
 import numpy as np
 
-from fthnet_kit.edge.appraisal import MIDDLE_GRAY_STOPS, Appraisal, Appraiser
-from fthnet_kit.edge.dicom_file import DicomContext, ophthalmic_photograph, quality_report
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.files import write_atomically
 from fthnet_kit.edge.guidance.hints import Measures
@@ -57,6 +55,8 @@ from fthnet_kit.edge.loop.live_loop import LiveResult
 from fthnet_kit.edge.loop.sink import BackgroundWorker
 from fthnet_kit.edge.model.card import Thresholds
 from fthnet_kit.edge.model.preprocess import Image
+from fthnet_kit.edge.outputs.best_shot.dicom_photograph import DicomContext, ophthalmic_photograph, quality_report
+from fthnet_kit.edge.outputs.best_shot.rank import MIDDLE_GRAY_STOPS, Appraisal, Appraiser
 
 LOG = logging.getLogger("fthnet")
 CAMERA_LOST = ("no_frame", "stalled", "frozen")
