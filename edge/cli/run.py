@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from fthnet_kit.edge.inference.scorer import QualityScorer
     from fthnet_kit.edge.loop.live_loop import LiveLoop, LiveResult, LiveSummary
     from fthnet_kit.edge.loop.sink import BestFrame, Sink
-    from fthnet_kit.edge.mqtt import MqttSink
     from fthnet_kit.edge.outputs.best_shot.choose import BestShot, Shot
+    from fthnet_kit.edge.outputs.mqtt.sink import MqttSink
     from fthnet_kit.edge.records import Records
     from fthnet_kit.edge.server import PreviewServer
 
@@ -104,9 +104,9 @@ def run(
     from fthnet_kit.edge.inference.scorer import QualityScorer
     from fthnet_kit.edge.loop.live_loop import LiveLoop
     from fthnet_kit.edge.loop.sink import BestFrame
-    from fthnet_kit.edge.mqtt import MqttSink
     from fthnet_kit.edge.outputs.best_shot.choose import BestShot, BestShotOptions
     from fthnet_kit.edge.outputs.best_shot.dicom_photograph import DicomContext
+    from fthnet_kit.edge.outputs.mqtt.sink import MqttSink
     from fthnet_kit.edge.outputs.terminal import TerminalView
     from fthnet_kit.edge.records import Records
 

@@ -14,8 +14,8 @@ from fthnet_kit.edge.backend_names import BackendName
 from fthnet_kit.edge.guidance.hints import Language
 from fthnet_kit.edge.loop.live_loop import LiveOptions
 from fthnet_kit.edge.model.choices import Precision
-from fthnet_kit.edge.mqtt import Broker, MqttOptions
 from fthnet_kit.edge.outputs.best_shot.rank import MIDDLE_GRAY_STOPS
+from fthnet_kit.edge.outputs.mqtt.sink import Broker, MqttOptions
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

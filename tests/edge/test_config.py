@@ -21,7 +21,7 @@ from fthnet_kit.edge.deployment.config_file import default_map, load_config, mis
 from fthnet_kit.edge.deployment.config_sections import Config, Key, known_keys
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.loop.live_loop import LiveOptions
-from fthnet_kit.edge.mqtt import MqttOptions
+from fthnet_kit.edge.outputs.mqtt.sink import MqttOptions
 
 
 def written(folder: Path, text: str) -> Path:

@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 from fthnet_kit.edge.errors import InputError, MissingExtraError
 from fthnet_kit.edge.loop.live_loop import LiveResult
 from fthnet_kit.edge.loop.sink import BackgroundWorker
-from fthnet_kit.edge.message_queue import Message, MessageQueue
+from fthnet_kit.edge.outputs.mqtt.message_queue import Message, MessageQueue
 from fthnet_kit.edge.secret_file import read_secret
 
 if TYPE_CHECKING:
