@@ -43,9 +43,9 @@ HEAVY = (
     "tornado",
 )
 NEEDS_EXTRA = {  # modules that are nothing without an optional library: importing them names the extra
-    "fthnet_kit.edge.metrics",
-    "fthnet_kit.edge.page_handlers",
-    "fthnet_kit.edge.server",
+    "fthnet_kit.edge.outputs.preview.prometheus",
+    "fthnet_kit.edge.outputs.preview.handlers",
+    "fthnet_kit.edge.outputs.preview.server",
     "fthnet_kit.convert.onnx_graph.fthnet_graph",
     "fthnet_kit.convert.onnx_graph.writer",
     "fthnet_kit.convert.precision.fp16_twin",

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from fthnet_kit.edge.loop.sink import BestFrame, Sink
     from fthnet_kit.edge.outputs.best_shot.choose import BestShot, Shot
     from fthnet_kit.edge.outputs.mqtt.sink import MqttSink
+    from fthnet_kit.edge.outputs.preview.server import PreviewServer
     from fthnet_kit.edge.records import Records
-    from fthnet_kit.edge.server import PreviewServer
 
 FOLDER = click.Path(path_type=Path)
 
@@ -184,7 +184,7 @@ class PageSink:
 
     def offer(self, result: LiveResult) -> None:
         """One result."""
-        from fthnet_kit.edge.page_state import Shot
+        from fthnet_kit.edge.outputs.preview.board import Shot
 
         best = self.sinks.best_shot
         self.server.offer(result, self.sinks.guide.text, Shot.of(None if best is None else best.shot))
@@ -212,8 +212,8 @@ def open_server(
     language: Language,
 ) -> PreviewServer:
     """The page, wired to the best shot where there is one."""
-    from fthnet_kit.edge.access import parse_address, read_token
-    from fthnet_kit.edge.server import PreviewServer
+    from fthnet_kit.edge.outputs.preview.access import parse_address, read_token
+    from fthnet_kit.edge.outputs.preview.server import PreviewServer
 
     token = read_token(token_file)
     address = parse_address(serve, token)

@@ -12,7 +12,7 @@ import pytest
 
 from fthnet_kit.edge.guidance.hints import LANGUAGES, Language
 from fthnet_kit.edge.guidance.hints import hints as guidance
-from fthnet_kit.edge.page_assets import PAGE, TOKEN_PAGE, fill, read_assets, texts, words_in
+from fthnet_kit.edge.outputs.preview.assets import PAGE, TOKEN_PAGE, fill, read_assets, texts, words_in
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "edge" / "assets" / "preview"

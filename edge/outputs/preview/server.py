@@ -29,18 +29,18 @@ from typing import Any, cast
 
 import cv2
 
-from fthnet_kit.edge.access import Access, Address, parse_address
 from fthnet_kit.edge.device.machine import ROOT, read_memory_mb, read_temperatures, read_throttling
 from fthnet_kit.edge.errors import InputError, KitError, MissingExtraError
 from fthnet_kit.edge.guidance.hints import Language
 from fthnet_kit.edge.loop.live_loop import LiveResult, LiveSummary
-from fthnet_kit.edge.metrics import Metrics
 from fthnet_kit.edge.model.card import ModelCard
 from fthnet_kit.edge.model.preprocess import Image
-from fthnet_kit.edge.page_assets import read_assets, texts, words_in
-from fthnet_kit.edge.page_feed import Feed
-from fthnet_kit.edge.page_handlers import BOUNDARY, Action, Refusal, make_application
-from fthnet_kit.edge.page_state import CURRENT_S, Board, Shot
+from fthnet_kit.edge.outputs.preview.access import Access, Address, parse_address
+from fthnet_kit.edge.outputs.preview.assets import read_assets, texts, words_in
+from fthnet_kit.edge.outputs.preview.board import CURRENT_S, Board, Shot
+from fthnet_kit.edge.outputs.preview.feed import Feed
+from fthnet_kit.edge.outputs.preview.handlers import BOUNDARY, Action, Refusal, make_application
+from fthnet_kit.edge.outputs.preview.prometheus import Metrics
 
 try:
     from tornado.httpserver import HTTPServer

@@ -9,7 +9,7 @@ from fthnet_kit.edge.device.machine import read_temperatures
 from fthnet_kit.edge.errors import MissingExtraError
 from fthnet_kit.edge.loop.live_loop import LiveResult, LiveSummary
 from fthnet_kit.edge.model.card import ModelCard
-from fthnet_kit.edge.page_state import Board
+from fthnet_kit.edge.outputs.preview.board import Board
 
 try:
     from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector

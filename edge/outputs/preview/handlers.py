@@ -11,10 +11,10 @@ import socket
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from fthnet_kit.edge.access import COOKIE
 from fthnet_kit.edge.errors import MissingExtraError
-from fthnet_kit.edge.page_assets import ASSETS, PAGE, TOKEN_PAGE
-from fthnet_kit.edge.page_feed import Feed
+from fthnet_kit.edge.outputs.preview.access import COOKIE
+from fthnet_kit.edge.outputs.preview.assets import ASSETS, PAGE, TOKEN_PAGE
+from fthnet_kit.edge.outputs.preview.feed import Feed
 
 try:
     from tornado import web
@@ -24,7 +24,7 @@ except ImportError as error:
     raise MissingExtraError("tornado", "serve", purpose="the preview in a browser") from error
 
 if TYPE_CHECKING:
-    from fthnet_kit.edge.server import PreviewServer
+    from fthnet_kit.edge.outputs.preview.server import PreviewServer
 
 LOG = logging.getLogger("fthnet")
 
