@@ -265,7 +265,7 @@ class Soak:
         return _text(self._folder / name)
 
     def _report(self, code: int | None) -> dict[str, Any]:
-        from fthnet_kit.edge.records_reader import verify
+        from fthnet_kit.edge.outputs.records.verify import verify
 
         summary = self._output("stdout")
         counts = {

@@ -11,8 +11,8 @@ import numpy as np
 
 from fthnet_kit.calibration.agreement import srcc
 from fthnet_kit.edge.errors import InputError
+from fthnet_kit.edge.outputs.records.verify import read_records
 from fthnet_kit.edge.plotting import load_pyplot
-from fthnet_kit.edge.records_reader import read_records
 
 FACTORS = ("severity", "defocus", "exposure", "motion", "occlusion")
 

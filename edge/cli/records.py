@@ -15,8 +15,8 @@ from typing import Any
 import click
 
 from fthnet_kit.edge.errors import InputError, MissingExtraError
+from fthnet_kit.edge.outputs.records.verify import Verification, read_records, verify
 from fthnet_kit.edge.plotting import load_pyplot
-from fthnet_kit.edge.records_reader import Verification, read_records, verify
 
 FIRST_COLUMNS = (
     "seq",

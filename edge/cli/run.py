@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from fthnet_kit.edge.outputs.best_shot.choose import BestShot, Shot
     from fthnet_kit.edge.outputs.mqtt.sink import MqttSink
     from fthnet_kit.edge.outputs.preview.server import PreviewServer
-    from fthnet_kit.edge.records import Records
+    from fthnet_kit.edge.outputs.records.writer import Records
 
 FOLDER = click.Path(path_type=Path)
 
@@ -107,8 +107,8 @@ def run(
     from fthnet_kit.edge.outputs.best_shot.choose import BestShot, BestShotOptions
     from fthnet_kit.edge.outputs.best_shot.dicom_photograph import DicomContext
     from fthnet_kit.edge.outputs.mqtt.sink import MqttSink
+    from fthnet_kit.edge.outputs.records.writer import Records
     from fthnet_kit.edge.outputs.terminal import TerminalView
-    from fthnet_kit.edge.records import Records
 
     console = Console(highlight=False, soft_wrap=True)
     config = current_config()

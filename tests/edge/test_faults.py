@@ -40,7 +40,7 @@ from fthnet_kit.edge.loop.live_loop import LiveLoop, LiveOptions, LiveResult
 from fthnet_kit.edge.loop.sink import BackgroundWorker
 from fthnet_kit.edge.model.preprocess import Image
 from fthnet_kit.edge.model.score import Score
-from fthnet_kit.edge.records_reader import verify
+from fthnet_kit.edge.outputs.records.verify import verify
 from tests.conftest import ROOT, fake_scorer
 
 pytestmark = pytest.mark.slow

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fthnet_kit.edge.records_reader import verify
+from fthnet_kit.edge.outputs.records.verify import verify
 from tests.v4l2_stand_in.rig import FPS, TRANSFER_S, UsbCamera
 
 pytestmark = pytest.mark.slow

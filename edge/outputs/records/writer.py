@@ -60,7 +60,7 @@ from typing import Any
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.loop.live_loop import LiveResult
 from fthnet_kit.edge.loop.sink import BackgroundWorker
-from fthnet_kit.edge.records_reader import (
+from fthnet_kit.edge.outputs.records.verify import (
     CLOSED_NAME,
     LINE_START,
     LONGEST_LINE,

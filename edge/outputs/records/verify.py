@@ -1,4 +1,4 @@
-"""Reads records back and checks their chain; `fthnet_kit.edge.records` documents the format.
+"""Reads records back and checks their chain; `fthnet_kit.edge.outputs.records.writer` documents the format.
 
 Needs the standard library alone, so that it runs on an auditor's machine, and never changes a file. May
 read while the kit writes: what is not there yet is not missed.
