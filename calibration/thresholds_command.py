@@ -81,8 +81,8 @@ def thresholds(
     from fthnet_kit.edge.inference.onnx_runtime import OnnxBackend
     from fthnet_kit.edge.inference.scorer import QualityScorer
     from fthnet_kit.edge.model.bundle import Bundle
-    from fthnet_kit.edge.plotting import load_pyplot
     from fthnet_kit.edge.report_files import make_folder
+    from fthnet_kit.edge.reporting.plots import load_pyplot
 
     target = Target(sensitivity, usable_mos, good_mos)
     opened = Bundle.open(bundle)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fthnet_kit.edge.plotting import load_pyplot, png_of
+from fthnet_kit.edge.reporting.plots import load_pyplot, png_of
 
 if TYPE_CHECKING:
     from fthnet_kit.calibration.agreement import Scores

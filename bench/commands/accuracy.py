@@ -78,8 +78,8 @@ def accuracy(
     from fthnet_kit.bench.quality.accuracy_page import data_line, head_lines, sections, write_reports
     from fthnet_kit.edge.cli.score import LOG_WIDTH
     from fthnet_kit.edge.model.bundle import Bundle
-    from fthnet_kit.edge.plotting import load_pyplot
     from fthnet_kit.edge.report_files import make_folder
+    from fthnet_kit.edge.reporting.plots import load_pyplot
 
     opened = Bundle.open(bundle)
     data = [read_data(folder, split, fold_column, limit) for folder in folders]  # type: ignore[arg-type]

@@ -76,8 +76,8 @@ def severity(
     from fthnet_kit.edge.cli.score import LOG_WIDTH
     from fthnet_kit.edge.inference.onnx_runtime import OnnxBackend
     from fthnet_kit.edge.model.bundle import Bundle
-    from fthnet_kit.edge.plotting import load_pyplot
     from fthnet_kit.edge.report_files import make_folder
+    from fthnet_kit.edge.reporting.plots import load_pyplot
 
     opened = Bundle.open(bundle)
     images = best_images(of_split(read_image_set(folder), split), count)  # type: ignore[arg-type]

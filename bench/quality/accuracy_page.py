@@ -37,8 +37,8 @@ from fthnet_kit.convert.precision.gate_table import (
     paragraph,
 )
 from fthnet_kit.edge.model.card import Thresholds
-from fthnet_kit.edge.plotting import load_pyplot, png_of
 from fthnet_kit.edge.report_files import write_files
+from fthnet_kit.edge.reporting.plots import load_pyplot, png_of
 
 SCHEMA, SCHEMA_VERSION = "fthnet-accuracy", 1
 DEVICE_FACTS = (

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fthnet_kit.bench.page import bullets, links, page, section, soft
 from fthnet_kit.bench.quality.accuracy_page import HOW, MEANING
 from fthnet_kit.bench.results.charts import bars, milliseconds
 from fthnet_kit.bench.results.results_file import SCHEMAS, printable, read_results
 from fthnet_kit.bench.speed.latency_page import UNSTABLE, latency_parts
 from fthnet_kit.convert.precision.gate_table import html_table, meanings, paragraph
 from fthnet_kit.edge.errors import InputError
+from fthnet_kit.edge.reporting.html_page import bullets, links, page, section, soft
 
 Content = Mapping[str, Any]
 

@@ -16,10 +16,10 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from fthnet_kit.bench.page import box, bullets, cards, code, page, section, soft
 from fthnet_kit.bench.results.charts import Array, histogram, milliseconds, stacked_bar, time_line
 from fthnet_kit.bench.results.results_file import plain
 from fthnet_kit.convert.precision.gate_table import html_table, meanings, paragraph
+from fthnet_kit.edge.reporting.html_page import box, bullets, cards, code, page, section, soft
 
 Content = Mapping[str, Any]
 Rows = list[tuple[str, ...]]

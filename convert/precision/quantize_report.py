@@ -30,7 +30,7 @@ from fthnet_kit.convert.precision.gate_table import (
 )
 from fthnet_kit.convert.precision.quantize import PROBES, WORTHWHILE, Outcome, Sensitivity
 from fthnet_kit.edge.model.card import ModelCard
-from fthnet_kit.edge.plotting import load_pyplot, png_of
+from fthnet_kit.edge.reporting.plots import load_pyplot, png_of
 
 State = Literal["int8", "returned", "too small"]
 COLOURS: dict[State, str] = {"int8": "#0b6e4f", "returned": "#c1121f", "too small": "#8d99ae"}

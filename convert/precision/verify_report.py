@@ -27,7 +27,7 @@ from fthnet_kit.convert.precision.gate_table import (
 )
 from fthnet_kit.convert.precision.verify import Points, Verification
 from fthnet_kit.edge.model.card import ModelCard, Thresholds
-from fthnet_kit.edge.plotting import load_pyplot, png_of
+from fthnet_kit.edge.reporting.plots import load_pyplot, png_of
 
 FARTHEST = 10  # photographs that the page names
 PICTURE_MEANING = (

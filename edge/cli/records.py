@@ -16,7 +16,7 @@ import click
 
 from fthnet_kit.edge.errors import InputError, MissingExtraError
 from fthnet_kit.edge.outputs.records.verify import Verification, read_records, verify
-from fthnet_kit.edge.plotting import load_pyplot
+from fthnet_kit.edge.reporting.plots import load_pyplot
 
 FIRST_COLUMNS = (
     "seq",
