@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from fthnet_kit.edge.model.score import Score as Score
 
 _HOMES = {
-    "Bundle": "bundle",
-    "make_source": "cameras",
+    "Bundle": "model.bundle",
+    "make_source": "capture.open_source",
     "BundleError": "errors",
     "CameraError": "errors",
     "EngineError": "errors",
@@ -47,15 +47,15 @@ _HOMES = {
     "MissingExtraError": "errors",
     "ParityError": "errors",
     "Frame": "frame",
-    "LiveLoop": "live",
-    "LiveOptions": "live",
-    "LiveResult": "live",
-    "ModelCard": "model_card",
-    "Thresholds": "model_card",
-    "Preprocessing": "preprocess",
-    "Algorithm": "score",
-    "Score": "score",
-    "QualityScorer": "scorer",
+    "LiveLoop": "loop.live_loop",
+    "LiveOptions": "loop.live_loop",
+    "LiveResult": "loop.live_loop",
+    "ModelCard": "model.card",
+    "Thresholds": "model.card",
+    "Preprocessing": "model.preprocess",
+    "Algorithm": "model.score",
+    "Score": "model.score",
+    "QualityScorer": "inference.scorer",
 }
 
 __all__ = sorted(_HOMES)  # noqa: PLE0605

@@ -1,7 +1,7 @@
 """What a machine could do at most, and how much of it a measured latency uses.
 
 The roofline has two roofs: arithmetic, and moving bytes. Work is counted by formula from the model card; the roofs
-come from `modules.json` for NVIDIA Jetson, and from two measurements on any other CPU.
+come from `jetson_modules.json` for NVIDIA Jetson, and from two measurements on any other CPU.
 """
 
 from __future__ import annotations
@@ -203,7 +203,7 @@ class Machine(Protocol):
 
 @dataclass(frozen=True)
 class Module:
-    """Peaks of the GPU of a Jetson module, from `modules.json`.
+    """Peaks of the GPU of a Jetson module, from `jetson_modules.json`.
 
     Attributes:
         name: as NVIDIA names it.
@@ -257,7 +257,7 @@ class Module:
 
 
 def modules() -> tuple[Module, ...]:
-    """All modules of `modules.json`."""
+    """All modules of `jetson_modules.json`."""
     return tuple(_module(entry) for entry in _table()["modules"])
 
 
@@ -309,7 +309,7 @@ def _module(entry: Mapping[str, Any]) -> Module:
 
 
 def _table() -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((files(__package__) / "modules.json").read_text(encoding="utf-8"))
+    content: dict[str, Any] = json.loads((files(__package__) / "jetson_modules.json").read_text(encoding="utf-8"))
     return content
 
 

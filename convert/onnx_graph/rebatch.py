@@ -1,7 +1,7 @@
 """The same ONNX graph for another batch size.
 
-The kit's graphs for TensorRT (`convert/onnx_graph/fthnet_graph.py`) say the batch nowhere but in the shapes of their input and output,
-so an engine of any batch size comes from a bundle's one file.
+The kit's graphs for TensorRT (`convert/onnx_graph/fthnet_graph.py`) say the batch nowhere but in the shapes of
+their input and output, so an engine of any batch size comes from a bundle's one file.
 """
 
 from __future__ import annotations

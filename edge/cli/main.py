@@ -71,7 +71,3 @@ def main(arguments: list[str] | None = None) -> None:
     except KitError as error:
         click.echo(f"fthnet: {error}", err=True)
         sys.exit(error.exit_code)
-
-
-if __name__ == "__main__":
-    main()

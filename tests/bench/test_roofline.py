@@ -34,7 +34,7 @@ from fthnet_kit.convert.network.config import FTHNetConfig
 from fthnet_kit.edge.device.machine import Clock, Device
 
 RELEASED, SMALL = FTHNetConfig(), FTHNetConfig(embed_dim=32)
-DATA = json.loads((Path(__file__).parents[2] / "bench" / "modules.json").read_text(encoding="utf-8"))
+DATA = json.loads((Path(__file__).parents[2] / "bench" / "speed" / "jetson_modules.json").read_text(encoding="utf-8"))
 CEILINGS = Ceilings("ONNX Runtime", 2, {"1x1x1": 100.0, "2x2x2": 200.0}, {"1x1x1": 800.0}, 20.0, 64, 4)
 
 

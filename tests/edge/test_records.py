@@ -222,7 +222,7 @@ def test_two_writers_are_refused_in_and_between_processes(tmp_path: Path) -> Non
     first = Records(tmp_path / "r.jsonl")
     with pytest.raises(InputError, match="expected to be its only writer"):
         Records(tmp_path / "r.jsonl")
-    code = "import sys; from pathlib import Path; from fthnet_kit.edge.outputs.records.writer import Records; Records(Path(sys.argv[1]))"
+    code = "import sys, pathlib, fthnet_kit.edge.outputs.records.writer as w; w.Records(pathlib.Path(sys.argv[1]))"
     done = subprocess.run([sys.executable, "-c", code, tmp_path / "r.jsonl"], capture_output=True, text=True)
     assert "only writer" in done.stderr
     first.offer(result(0))

@@ -68,7 +68,7 @@ NOT_OF_THE_BINDINGS = {
 }
 SEEN_OTHERWISE = {"__version__", "ILogger.ERROR", "ILogger.WARNING"}  # taken from a module, a logger, and `self`
 PRODUCT = sorted(
-    path for folder in ("edge", "convert", "bench", "calibration") for path in (ROOT / folder).glob("*.py")
+    path for folder in ("edge", "convert", "bench", "calibration") for path in (ROOT / folder).rglob("*.py")
 )
 
 
