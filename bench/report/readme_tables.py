@@ -1,7 +1,7 @@
 """Writes the figures of the README from results of this machine, so that none of them is typed.
 
-``python -m fthnet_kit.bench.report.readme_tables FILES… --readme README.md``: FILES are JSON results of
-`fthnet bench latency`, `fthnet bench accuracy` and `fthnet_kit.bench.speed.peers`. What stands between the two marks is replaced.
+``python -m fthnet_kit.bench.report.readme_tables FILES… --readme README.md``: FILES are JSON results of `fthnet bench
+latency`, `fthnet bench accuracy` and `fthnet_kit.bench.speed.peers`. What stands between the two marks is replaced.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """The kit beside its peers, run in turn: how many times faster one is than the other.
 
-``python -m fthnet_kit.bench.speed.peers BUNDLE``: PyTorch eager, a plain `torch.onnx.export` in ONNX Runtime,
-and the kit's FP32 and INT8 graphs there; medians over alternating runs with the same number of threads, so that a machine that
-slows down slows all of them. Ratios are what may be quoted. With ``--profile`` also where ONNX Runtime spends its time.
+``python -m fthnet_kit.bench.speed.peers BUNDLE``: PyTorch eager, a plain `torch.onnx.export` in ONNX Runtime, and the
+kit's FP32 and INT8 graphs there; medians over alternating runs with the same number of threads, so that a machine
+that slows down slows all of them. Ratios are what may be quoted. With ``--profile`` also where ONNX Runtime spends
+its time.
 """
 
 from __future__ import annotations

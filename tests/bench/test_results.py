@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from fthnet_kit.bench.results.results_file import SCHEMAS, read_results, write_results
-from fthnet_kit.bench.results.results_file import results_file as results
+from fthnet_kit.bench.results import results_file as results
 from fthnet_kit.bench.speed.latency import Pictures, Plan, measure
 from fthnet_kit.bench.speed.timing import Limit
 from fthnet_kit.edge import InputError, QualityScorer

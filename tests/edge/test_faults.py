@@ -1,9 +1,9 @@
 """Every fault that DESIGN.md lists, against the real thing where there is one.
 
-Network cameras are real servers on loopback, processes of their own (`fthnet_kit.bench.endurance.faulty_camera`,
-and GStreamer's RTSP server); signals, kill -9, full disks and a jumping clock strike the real `fthnet run`; GStreamer pipelines
-run in the system's OpenCV. Bounds are the requirement's (a stall told after 1 s, a score again within 3 s) with
-`SLACK_S` for a busy machine.
+Network cameras are real servers on loopback, processes of their own (`fthnet_kit.bench.endurance.faulty_camera`, and
+GStreamer's RTSP server); signals, kill -9, full disks and a jumping clock strike the real `fthnet run`; GStreamer
+pipelines run in the system's OpenCV. Bounds are the requirement's (a stall told after 1 s, a score again within 3 s)
+with `SLACK_S` for a busy machine.
 """
 
 from __future__ import annotations
