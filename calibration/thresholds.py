@@ -25,14 +25,14 @@ from pathlib import Path
 
 import numpy as np
 
-from fthnet_kit.calibration.image_set import LabelledImage
-from fthnet_kit.calibration.metrics import Scores, auc, bootstrap_interval
-from fthnet_kit.edge.atomic import write_atomically
-from fthnet_kit.edge.bundle import Bundle
+from fthnet_kit.calibration.agreement import Scores, auc, bootstrap_interval
+from fthnet_kit.calibration.labelled_images import LabelledImage
 from fthnet_kit.edge.errors import EngineError, InputError
-from fthnet_kit.edge.images import read_image
-from fthnet_kit.edge.model_card import CARD_NAME, ModelCard, Thresholds
-from fthnet_kit.edge.scorer import QualityScorer
+from fthnet_kit.edge.files import write_atomically
+from fthnet_kit.edge.image import read_image
+from fthnet_kit.edge.inference.scorer import QualityScorer
+from fthnet_kit.edge.model.bundle import Bundle
+from fthnet_kit.edge.model.card import CARD_NAME, ModelCard, Thresholds
 
 NO_VALUE = -np.inf  # score of a picture in which no retina is seen: below every threshold
 GRID = np.arange(10001) / 100  # thresholds that are tried, points

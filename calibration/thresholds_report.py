@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from fthnet_kit.calibration.image_set import LabelledImage
-from fthnet_kit.calibration.metrics import Scores
+from fthnet_kit.calibration.agreement import Scores
+from fthnet_kit.calibration.labelled_images import LabelledImage
 from fthnet_kit.calibration.thresholds import (
     GRID,
     NO_VALUE,
@@ -24,9 +24,9 @@ from fthnet_kit.calibration.thresholds import (
     ThresholdFit,
     operating_point,
 )
-from fthnet_kit.edge.model_card import ModelCard
-from fthnet_kit.edge.plotting import load_pyplot, png_of
+from fthnet_kit.edge.model.card import ModelCard
 from fthnet_kit.edge.report_files import write_files
+from fthnet_kit.edge.reporting.plots import load_pyplot, png_of
 
 COLUMNS = ("threshold", "points [95 %]", "sensitivity [95 %]", "specificity [95 %]", "AUC")
 COLOURS = {"usable": "#c1121f", "good": "#0b6e4f"}

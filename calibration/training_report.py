@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fthnet_kit.edge.plotting import load_pyplot, png_of
+from fthnet_kit.edge.reporting.plots import load_pyplot, png_of
 
 if TYPE_CHECKING:
-    from fthnet_kit.calibration.metrics import Scores
-    from fthnet_kit.calibration.training import Recipe, Validation
+    from fthnet_kit.calibration.agreement import Scores
+    from fthnet_kit.calibration.trainer import Recipe, Validation
 
 
 def curves_and_scatter(history: Sequence[Validation], predicted: Scores, labelled: Scores) -> bytes:

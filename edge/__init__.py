@@ -16,8 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fthnet_kit.edge.bundle import Bundle as Bundle
-    from fthnet_kit.edge.cameras import make_source as make_source
+    from fthnet_kit.edge.capture.open_source import make_source as make_source
     from fthnet_kit.edge.errors import BundleError as BundleError
     from fthnet_kit.edge.errors import CameraError as CameraError
     from fthnet_kit.edge.errors import EngineError as EngineError
@@ -26,19 +25,20 @@ if TYPE_CHECKING:
     from fthnet_kit.edge.errors import MissingExtraError as MissingExtraError
     from fthnet_kit.edge.errors import ParityError as ParityError
     from fthnet_kit.edge.frame import Frame as Frame
-    from fthnet_kit.edge.live import LiveLoop as LiveLoop
-    from fthnet_kit.edge.live import LiveOptions as LiveOptions
-    from fthnet_kit.edge.live import LiveResult as LiveResult
-    from fthnet_kit.edge.model_card import ModelCard as ModelCard
-    from fthnet_kit.edge.model_card import Thresholds as Thresholds
-    from fthnet_kit.edge.preprocess import Preprocessing as Preprocessing
-    from fthnet_kit.edge.score import Algorithm as Algorithm
-    from fthnet_kit.edge.score import Score as Score
-    from fthnet_kit.edge.scorer import QualityScorer as QualityScorer
+    from fthnet_kit.edge.inference.scorer import QualityScorer as QualityScorer
+    from fthnet_kit.edge.loop.live_loop import LiveLoop as LiveLoop
+    from fthnet_kit.edge.loop.live_loop import LiveOptions as LiveOptions
+    from fthnet_kit.edge.loop.live_loop import LiveResult as LiveResult
+    from fthnet_kit.edge.model.bundle import Bundle as Bundle
+    from fthnet_kit.edge.model.card import ModelCard as ModelCard
+    from fthnet_kit.edge.model.card import Thresholds as Thresholds
+    from fthnet_kit.edge.model.preprocess import Preprocessing as Preprocessing
+    from fthnet_kit.edge.model.score import Algorithm as Algorithm
+    from fthnet_kit.edge.model.score import Score as Score
 
 _HOMES = {
-    "Bundle": "bundle",
-    "make_source": "cameras",
+    "Bundle": "model.bundle",
+    "make_source": "capture.open_source",
     "BundleError": "errors",
     "CameraError": "errors",
     "EngineError": "errors",
@@ -47,15 +47,15 @@ _HOMES = {
     "MissingExtraError": "errors",
     "ParityError": "errors",
     "Frame": "frame",
-    "LiveLoop": "live",
-    "LiveOptions": "live",
-    "LiveResult": "live",
-    "ModelCard": "model_card",
-    "Thresholds": "model_card",
-    "Preprocessing": "preprocess",
-    "Algorithm": "score",
-    "Score": "score",
-    "QualityScorer": "scorer",
+    "LiveLoop": "loop.live_loop",
+    "LiveOptions": "loop.live_loop",
+    "LiveResult": "loop.live_loop",
+    "ModelCard": "model.card",
+    "Thresholds": "model.card",
+    "Preprocessing": "model.preprocess",
+    "Algorithm": "model.score",
+    "Score": "model.score",
+    "QualityScorer": "inference.scorer",
 }
 
 __all__ = sorted(_HOMES)  # noqa: PLE0605

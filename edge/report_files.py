@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from fthnet_kit.edge.atomic import write_atomically
 from fthnet_kit.edge.errors import InputError
+from fthnet_kit.edge.files import write_atomically
 
 
 def make_folder(folder: Path) -> None:

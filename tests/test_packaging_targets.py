@@ -75,7 +75,7 @@ def test_the_runtime_has_wheels_for_a_jetson(python: str, tmp_path: Path) -> Non
     assert {"numpy", "opencv-python", "onnxruntime"} <= compiled
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "edge").glob("*.py")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted((ROOT / "edge").rglob("*.py")), ids=str)
 def test_the_runtime_is_written_in_the_oldest_python(path: Path) -> None:
     ast.parse(path.read_text(encoding="utf-8"), filename=str(path), feature_version=OLDEST)
 

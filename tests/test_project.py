@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from fthnet_kit.edge.cli import COMMANDS
+from fthnet_kit.edge.cli.main import COMMANDS
 
 ROOT = Path(__file__).parents[1]
 MAY_IMPORT = {
@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "convert": {"convert", "calibration", "edge"},
     "bench": {"bench", "convert", "calibration", "edge"},
 }
-COMPOSITION_ROOT = ROOT / "edge" / "cli.py"
+COMPOSITION_ROOT = ROOT / "edge" / "cli" / "main.py"
 HEAVY = (
     "torch",
     "onnx",
@@ -43,33 +43,38 @@ HEAVY = (
     "tornado",
 )
 NEEDS_EXTRA = {  # modules that are nothing without an optional library: importing them names the extra
-    "fthnet_kit.edge.metrics",
-    "fthnet_kit.edge.page_handlers",
-    "fthnet_kit.edge.server",
-    "fthnet_kit.convert.graph",
-    "fthnet_kit.convert.graph_writer",
-    "fthnet_kit.convert.fp16_twin",
-    "fthnet_kit.convert.quantize",
-    "fthnet_kit.convert.quantized_bundle",
-    "fthnet_kit.convert.quantization_report",
-    "fthnet_kit.convert.verification_report",
-    "fthnet_kit.convert.smoothing",
-    "fthnet_kit.convert.verify",
-    "fthnet_kit.convert.fthnet",
-    "fthnet_kit.convert.checkpoint",
-    "fthnet_kit.convert.to_onnx",
-    "fthnet_kit.convert.parity",
-    "fthnet_kit.convert.bundle_writer",
-    "fthnet_kit.convert.training_run",
-    "fthnet_kit.calibration.training",
-    "fthnet_kit.bench.peers",
-    "fthnet_kit.convert.rebatch",
+    "fthnet_kit.edge.outputs.preview.prometheus",
+    "fthnet_kit.edge.outputs.preview.handlers",
+    "fthnet_kit.edge.outputs.preview.server",
+    "fthnet_kit.convert.onnx_graph.fthnet_graph",
+    "fthnet_kit.convert.onnx_graph.writer",
+    "fthnet_kit.convert.precision.fp16_twin",
+    "fthnet_kit.convert.precision.quantize",
+    "fthnet_kit.convert.bundle.add_precisions",
+    "fthnet_kit.convert.precision.quantize_report",
+    "fthnet_kit.convert.precision.verify_report",
+    "fthnet_kit.convert.precision.smoothing",
+    "fthnet_kit.convert.precision.verify",
+    "fthnet_kit.convert.network.fthnet",
+    "fthnet_kit.convert.network.checkpoint",
+    "fthnet_kit.convert.onnx_graph.export",
+    "fthnet_kit.convert.onnx_graph.parity",
+    "fthnet_kit.convert.bundle.write",
+    "fthnet_kit.convert.bundle.train_to_bundle",
+    "fthnet_kit.calibration.trainer",
+    "fthnet_kit.bench.speed.peers",
+    "fthnet_kit.convert.onnx_graph.rebatch",
 }
-MODULES = sorted(
-    f"fthnet_kit.{folder}" + ("" if path.stem == "__init__" else f".{path.stem}")
-    for folder in MAY_IMPORT
-    for path in (ROOT / folder).glob("*.py")
-)
+PRODUCT = sorted(path for folder in MAY_IMPORT for path in (ROOT / folder).rglob("*.py"))
+
+
+def dotted(path: Path) -> str:
+    """The module's name of a file; a package's for its `__init__`."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(["fthnet_kit", *parts[: -1 if parts[-1] == "__init__" else None]])
+
+
+MODULES = [dotted(path) for path in PRODUCT if path.stem != "__main__"]
 
 
 def imported_folders(path: Path) -> set[str]:
@@ -83,17 +88,18 @@ def imported_folders(path: Path) -> set[str]:
     return {name.split(".")[1] for name in names if name.startswith("fthnet_kit.")}
 
 
-@pytest.mark.parametrize("path", sorted(p for f in MAY_IMPORT for p in (ROOT / f).glob("*.py")), ids=str)
+@pytest.mark.parametrize("path", PRODUCT, ids=lambda path: str(path.relative_to(ROOT)))
 def test_imports_run_downward_only(path: Path) -> None:
     if path != COMPOSITION_ROOT:
-        assert imported_folders(path) <= MAY_IMPORT[path.parent.name]
+        assert imported_folders(path) <= MAY_IMPORT[path.relative_to(ROOT).parts[0]]
 
 
-def test_packaging_lists_every_folder_and_folders_are_flat() -> None:
+def test_packaging_lists_every_room() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-    assert set(settings["packages"]) == {f"fthnet_kit.{folder}" for folder in MAY_IMPORT}
-    for folder in MAY_IMPORT:
-        assert not [p for p in (ROOT / folder).glob("*/*.py") if "__pycache__" not in p.parts]
+    rooms = {dotted(path) for path in PRODUCT if path.name == "__init__.py"}
+    assert set(settings["packages"]) == rooms
+    for folder in {path.parent for path in PRODUCT}:
+        assert (folder / "__init__.py").is_file(), folder
 
 
 def run_python(code: str) -> str:
@@ -134,7 +140,7 @@ def test_the_runtime_imports_nothing_heavy() -> None:
 def test_help_imports_neither_opencv_nor_torch() -> None:
     code = """
 import sys, json
-from fthnet_kit.edge.cli import main
+from fthnet_kit.edge.cli.main import main
 try:
     main(['--help'])
 except SystemExit:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fthnet_kit.bench.timing import summary
+from fthnet_kit.bench.speed.timing import summary
 
 RNG_SEED = 5
 SAMPLES = 3000

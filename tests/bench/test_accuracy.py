@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from fthnet_kit.bench import accuracy
-from fthnet_kit.bench.accuracy import (
+from fthnet_kit.bench.commands.accuracy import accuracy as command
+from fthnet_kit.bench.quality import accuracy
+from fthnet_kit.bench.quality.accuracy import (
     AccuracyReport,
     ClassedSet,
     Engine,
@@ -27,16 +28,15 @@ from fthnet_kit.bench.accuracy import (
     open_engines,
     read_data,
 )
-from fthnet_kit.bench.accuracy_command import accuracy as command
-from fthnet_kit.bench.accuracy_report import accuracy_reports, head_lines, report_facts
-from fthnet_kit.calibration import metrics
+from fthnet_kit.bench.quality.accuracy_page import accuracy_reports, head_lines, report_facts
+from fthnet_kit.calibration import agreement as metrics
 from fthnet_kit.edge import BundleError, EngineError, InputError, Preprocessing, QualityScorer, Thresholds
-from fthnet_kit.edge.bundle import Bundle
-from fthnet_kit.edge.degradations import degrade
-from fthnet_kit.edge.device import Device
+from fthnet_kit.edge.capture.degradations import degrade
+from fthnet_kit.edge.device.machine import Device
 from fthnet_kit.edge.errors import KitError
-from fthnet_kit.edge.images import read_image
-from fthnet_kit.edge.preprocess import Image
+from fthnet_kit.edge.image import read_image
+from fthnet_kit.edge.model.bundle import Bundle
+from fthnet_kit.edge.model.preprocess import Image
 from tests.conftest import ROOT, FakeBackend, make_card
 
 SCHEMA = json.loads((ROOT / "bench" / "accuracy.schema.json").read_text(encoding="utf-8"))

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fthnet_kit.bench.best_shot import distribution, frames_of, play, quality_of
-from fthnet_kit.edge.best_shot import BestShotOptions
+from fthnet_kit.bench.quality.best_shot import distribution, frames_of, play, quality_of
+from fthnet_kit.edge.capture.simulated_camera import Session
 from fthnet_kit.edge.frame import Frame
-from fthnet_kit.edge.score import Score
-from fthnet_kit.edge.scorer import QualityScorer
-from fthnet_kit.edge.simulated_camera import Session
+from fthnet_kit.edge.inference.scorer import QualityScorer
+from fthnet_kit.edge.model.score import Score
+from fthnet_kit.edge.outputs.best_shot.choose import BestShotOptions
 
 SMALL = Session(8, 10, 3, 320, 240, realtime=False)
 

@@ -11,13 +11,13 @@ import cv2
 import numpy as np
 import pytest
 
-from fthnet_kit.bench.comparison import compare_in_turn, comparison, other_of
-from fthnet_kit.bench.latency import Pictures, Plan, ReplayCamera, encode, measure, simulated_frames
-from fthnet_kit.bench.monitor import Monitor
-from fthnet_kit.bench.timing import Limit
+from fthnet_kit.bench.speed.comparison import compare_in_turn, comparison, other_of
+from fthnet_kit.bench.speed.latency import Pictures, Plan, ReplayCamera, encode, measure, simulated_frames
+from fthnet_kit.bench.speed.monitor import Monitor
+from fthnet_kit.bench.speed.timing import Limit
 from fthnet_kit.edge import Bundle, QualityScorer
 from fthnet_kit.edge.errors import EngineError, InputError
-from fthnet_kit.edge.preprocess import Image
+from fthnet_kit.edge.model.preprocess import Image
 from tests.conftest import fake_scorer
 
 SHORT = Plan(Limit(runs=30), capture_s=0.0, idle_s=(), cold_starts=0, period_s=0.05)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from fthnet_kit.bench.readme import figures, main, replaced
-from fthnet_kit.bench.results import read_results
+from fthnet_kit.bench.report.readme_tables import figures, main, replaced
+from fthnet_kit.bench.results.results_file import read_results
 from fthnet_kit.edge.errors import InputError
 
 ROOT = Path(__file__).parents[2]

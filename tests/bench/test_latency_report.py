@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from fthnet_kit.bench.charts import MOST_POINTS, Axis, histogram, thinned, time_line
-from fthnet_kit.bench.latency_report import STABLE, UNSTABLE, latency_page, latency_tables
+from fthnet_kit.bench.results.charts import MOST_POINTS, Axis, histogram, thinned, time_line
+from fthnet_kit.bench.speed.latency_page import STABLE, UNSTABLE, latency_page, latency_tables
 from tests.bench.browser import chromium, visit
 from tests.bench.contents import bare_content, device, latency_content
 
@@ -196,7 +196,7 @@ def test_the_tables_fit_a_terminal() -> None:
 
 def test_the_page_needs_the_runtime_alone() -> None:
     heavy = ("torch", "onnx", "matplotlib", "PIL", "openpyxl", "safetensors", "scipy")
-    script = f"import sys, fthnet_kit.bench.latency_report\nprint([m for m in {heavy!r} if m in sys.modules])"
+    script = f"import sys, fthnet_kit.bench.speed.latency_page\nprint([m for m in {heavy!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

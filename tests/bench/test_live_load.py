@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fthnet_kit.bench.live_load import ROWS, Load
+from fthnet_kit.bench.endurance.live_load import ROWS, Load
 
 
 def load(age_ms: float, overhead_ms: float) -> Load:

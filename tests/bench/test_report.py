@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from fthnet_kit.bench.report import read_folder, report_page
-from fthnet_kit.bench.report_command import report
-from fthnet_kit.bench.results import write_results
+from fthnet_kit.bench.commands.report import report
+from fthnet_kit.bench.report.summary_page import read_folder, report_page
+from fthnet_kit.bench.results.results_file import write_results
 from fthnet_kit.edge import InputError
 from tests.bench.browser import chromium, visit
 from tests.bench.contents import accuracy_content, bare_content, latency_content

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fthnet_kit.bench.roofline import (
+from fthnet_kit.bench.speed.roofline import (
     ESTIMATE,
     WIDTHS,
     Ceilings,
@@ -30,11 +30,11 @@ from fthnet_kit.bench.roofline import (
     module_of,
     modules,
 )
-from fthnet_kit.convert.fthnet_config import FTHNetConfig
-from fthnet_kit.edge.device import Clock, Device
+from fthnet_kit.convert.network.config import FTHNetConfig
+from fthnet_kit.edge.device.machine import Clock, Device
 
 RELEASED, SMALL = FTHNetConfig(), FTHNetConfig(embed_dim=32)
-DATA = json.loads((Path(__file__).parents[2] / "bench" / "modules.json").read_text(encoding="utf-8"))
+DATA = json.loads((Path(__file__).parents[2] / "bench" / "speed" / "jetson_modules.json").read_text(encoding="utf-8"))
 CEILINGS = Ceilings("ONNX Runtime", 2, {"1x1x1": 100.0, "2x2x2": 200.0}, {"1x1x1": 800.0}, 20.0, 64, 4)
 
 
@@ -59,9 +59,9 @@ def target_macs(config: FTHNetConfig) -> int:
 )
 def test_work_is_what_the_graph_counts(config: FTHNetConfig) -> None:
     pytest.importorskip("torch")
-    from fthnet_kit.convert.fthnet import FTHNet
-    from fthnet_kit.convert.graph import write_graph
-    from fthnet_kit.convert.to_onnx import weights_of
+    from fthnet_kit.convert.network.fthnet import FTHNet
+    from fthnet_kit.convert.onnx_graph.export import weights_of
+    from fthnet_kit.convert.onnx_graph.fthnet_graph import write_graph
     from fthnet_kit.edge import Preprocessing
 
     weights = weights_of(FTHNet(config))
@@ -305,7 +305,7 @@ def test_the_copy_leaves_the_cache_and_the_memory_alone(tmp_path: Path) -> None:
 
 def test_needs_neither_torch_nor_onnx() -> None:
     code = (
-        "import sys, fthnet_kit.bench.roofline as r; r.estimates(r.model_work({}, 'int8')); r.cpu_ceilings(1); "
+        "import sys, fthnet_kit.bench.speed.roofline as r; r.estimates(r.model_work({}, 'int8')); r.cpu_ceilings(1); "
         "print(sorted({'torch', 'onnx', 'cv2'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

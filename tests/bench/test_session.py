@@ -9,9 +9,9 @@ from pathlib import Path
 import cv2
 import pytest
 
-from fthnet_kit.bench.session import analyse, read_session
+from fthnet_kit.bench.quality.session import analyse, read_session
 from fthnet_kit.edge import InputError
-from fthnet_kit.edge.records_reader import RecordFiles
+from fthnet_kit.edge.outputs.records.verify import RecordFiles
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from fthnet_kit.bench.severity import (
+from fthnet_kit.bench.quality.severity import (
     SEVERITIES,
     best_images,
     degraded_view,
@@ -19,11 +19,11 @@ from fthnet_kit.bench.severity import (
     severity_table,
     write_report,
 )
-from fthnet_kit.calibration.image_set import LabelledImage
+from fthnet_kit.calibration.labelled_images import LabelledImage
 from fthnet_kit.edge import InputError, Preprocessing, QualityScorer
-from fthnet_kit.edge.cli import main
-from fthnet_kit.edge.degradations import DEGRADATIONS
-from fthnet_kit.edge.preprocess import Image, canonical, prepare
+from fthnet_kit.edge.capture.degradations import DEGRADATIONS
+from fthnet_kit.edge.cli.main import main
+from fthnet_kit.edge.model.preprocess import Image, canonical, prepare
 from tests.conftest import ROOT, FakeBackend, make_card
 
 
@@ -125,7 +125,7 @@ def test_the_command_prints_a_table_and_writes_files(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     pytest.importorskip("matplotlib")
-    monkeypatch.setattr("fthnet_kit.edge.onnx_backend.OnnxBackend", lambda *_, **__: ContrastBackend())
+    monkeypatch.setattr("fthnet_kit.edge.inference.onnx_runtime.OnnxBackend", lambda *_, **__: ContrastBackend())
     data = tmp_path / "data"
     data.mkdir()
     (data / "a.jpg").write_bytes((ROOT / "edge" / "assets" / "retina.jpg").read_bytes())

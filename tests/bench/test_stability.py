@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fthnet_kit.bench.stability import Conditions, find_leak, find_step, reasons, theil_sen
+from fthnet_kit.bench.speed.stability import Conditions, find_leak, find_step, reasons, theil_sen
 
 QUIET = Conditions(
     others_cores=0.05,

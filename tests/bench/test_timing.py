@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fthnet_kit.bench.timing import Limit, clock_resolution_ms, sample, summary, warm_up
+from fthnet_kit.bench.speed.timing import Limit, clock_resolution_ms, sample, summary, warm_up
 
 
 def noisy(rng: np.random.Generator, n: int, level: float = 50.0) -> np.ndarray:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fthnet_kit.calibration.calibration_set import (
+from fthnet_kit.calibration.int8_photographs import (
     BINS,
     FEWEST,
     Photograph,
@@ -27,10 +27,10 @@ from fthnet_kit.calibration.calibration_set import (
     stratify,
     without_repeats,
 )
-from fthnet_kit.calibration.image_set import LabelledImage
+from fthnet_kit.calibration.labelled_images import LabelledImage
 from fthnet_kit.edge import InputError, Preprocessing
-from fthnet_kit.edge.degradations import degrade
-from fthnet_kit.edge.preprocess import Image, prepare
+from fthnet_kit.edge.capture.degradations import degrade
+from fthnet_kit.edge.model.preprocess import Image, prepare
 
 PREPROCESSING = Preprocessing()
 ALWAYS = settings(deadline=None)

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from fthnet_kit.calibration.image_set import of_split, read_image_set, read_image_sets
+from fthnet_kit.calibration.labelled_images import of_split, read_image_set, read_image_sets
 from fthnet_kit.edge.errors import InputError
 
 HEADER = "file_name,meanOpinionScore,split,patient\n"

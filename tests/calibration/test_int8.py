@@ -14,9 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from fthnet_kit.calibration.calibration_set import Photograph
-from fthnet_kit.calibration.gate import BUDGETS, FP16_BUDGET, INT8_BUDGET, LEAST_INT8, cost, shortfalls
-from fthnet_kit.calibration.int8 import (
+from fthnet_kit.calibration.int8_fit import (
     SMOOTHING_LIMIT,
     Int8Layer,
     LayerSample,
@@ -29,8 +27,10 @@ from fthnet_kit.calibration.int8 import (
     ranges,
     smoothing_vector,
 )
-from fthnet_kit.calibration.observe import observe
-from fthnet_kit.calibration.ranges_file import calibration_key, read_ranges, write_ranges
+from fthnet_kit.calibration.int8_observe import observe
+from fthnet_kit.calibration.int8_photographs import Photograph
+from fthnet_kit.calibration.int8_ranges_file import calibration_key, read_ranges, write_ranges
+from fthnet_kit.calibration.precision_gate import BUDGETS, FP16_BUDGET, INT8_BUDGET, LEAST_INT8, cost, shortfalls
 from fthnet_kit.edge import InputError, Thresholds
 from tests.conftest import make_card
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fthnet_kit.calibration.metrics import (
+from fthnet_kit.calibration.agreement import (
     accuracy_metrics,
     agreement,
     auc,

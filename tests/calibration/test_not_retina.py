@@ -8,10 +8,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fthnet_kit.calibration import not_retina as drawing
-from fthnet_kit.calibration.augment import FAULT_FREE_MOS, FAULTS, Sample, SampleSource, jitter_colour, random_crop
+from fthnet_kit.calibration import drawn_non_retinas as drawing
+from fthnet_kit.calibration.training_samples import (
+    FAULT_FREE_MOS,
+    FAULTS,
+    Sample,
+    SampleSource,
+    jitter_colour,
+    random_crop,
+)
 from fthnet_kit.edge import Preprocessing
-from fthnet_kit.edge.preprocess import Image, canonical
+from fthnet_kit.edge.model.preprocess import Image, canonical
 
 KINDS = ("outer_eye", "room", "surface")
 MOS = np.array([80.0, 60.0, 20.0])

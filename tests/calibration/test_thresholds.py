@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fthnet_kit.calibration.image_set import LabelledImage, read_image_set
+from fthnet_kit.calibration.labelled_images import LabelledImage, read_image_set
 from fthnet_kit.calibration.thresholds import (
     GRID,
     NO_VALUE,
@@ -29,9 +29,9 @@ from fthnet_kit.calibration.thresholds import (
 )
 from fthnet_kit.calibration.thresholds_report import ThresholdReport
 from fthnet_kit.edge import EngineError, InputError, ModelCard, Thresholds
-from fthnet_kit.edge.bundle import Bundle, shipped_bundle
-from fthnet_kit.edge.degradations import degrade
-from fthnet_kit.edge.model_card import CARD_NAME
+from fthnet_kit.edge.capture.degradations import degrade
+from fthnet_kit.edge.model.bundle import Bundle, shipped_bundle
+from fthnet_kit.edge.model.card import CARD_NAME
 from tests.conftest import fake_scorer, make_card
 
 SENSITIVITIES = st.floats(0.01, 0.99)

@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 import torch
 
-from fthnet_kit.calibration.augment import FAULTS, LOSS_AT_WORST, SampleSource, remaining
-from fthnet_kit.calibration.image_set import of_split, read_image_set
-from fthnet_kit.calibration.training import Recipe, Trainer, ranking_loss
-from fthnet_kit.convert.fthnet import FTHNet
-from fthnet_kit.convert.fthnet_config import FTHNetConfig
+from fthnet_kit.calibration.labelled_images import of_split, read_image_set
+from fthnet_kit.calibration.trainer import Recipe, Trainer, ranking_loss
+from fthnet_kit.calibration.training_samples import FAULTS, LOSS_AT_WORST, SampleSource, remaining
+from fthnet_kit.convert.network.config import FTHNetConfig
+from fthnet_kit.convert.network.fthnet import FTHNet
 from fthnet_kit.edge import Bundle, InputError, Preprocessing, QualityScorer
-from fthnet_kit.edge.degradations import DEGRADATIONS, degrade
-from fthnet_kit.edge.preprocess import canonical
+from fthnet_kit.edge.capture.degradations import DEGRADATIONS, degrade
+from fthnet_kit.edge.model.preprocess import canonical
 
 TINY = FTHNetConfig(embed_dim=8, depths=(1, 1, 1, 1), num_heads=(1, 2, 4, 8))
 
@@ -89,9 +89,9 @@ def test_learning_rate_warms_up_and_ends_low() -> None:
 KILLED = """
 import sys
 from pathlib import Path
-from fthnet_kit.calibration.image_set import of_split, read_image_set
-from fthnet_kit.calibration.training import Recipe, Trainer
-from fthnet_kit.convert.fthnet import FTHNet, FTHNetConfig
+from fthnet_kit.calibration.labelled_images import of_split, read_image_set
+from fthnet_kit.calibration.trainer import Recipe, Trainer
+from fthnet_kit.convert.network.fthnet import FTHNet, FTHNetConfig
 images = read_image_set(Path(sys.argv[1]))
 network = FTHNet(FTHNetConfig(embed_dim=8, depths=(1, 1, 1, 1), num_heads=(1, 2, 4, 8)))
 recipe = Recipe(minutes=0.3, warmup_steps=5, validate_every_s=2.0, save_every_s=0.5)

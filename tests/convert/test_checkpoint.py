@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from fthnet_kit.convert.checkpoint import load_checkpoint, save_checkpoint
-from fthnet_kit.convert.fthnet import FTHNet
-from fthnet_kit.convert.fthnet_config import FTHNetConfig
+from fthnet_kit.convert.network.checkpoint import load_checkpoint, save_checkpoint
+from fthnet_kit.convert.network.config import FTHNetConfig
+from fthnet_kit.convert.network.fthnet import FTHNet
 from fthnet_kit.edge.errors import BundleError
 
 CONFIGS = [

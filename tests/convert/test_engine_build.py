@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from fthnet_kit.calibration.int8 import Int8Layer, quantise_weight
-from fthnet_kit.convert.fthnet import FTHNet
-from fthnet_kit.convert.fthnet_config import FTHNetConfig
-from fthnet_kit.convert.graph import Plan, Weights, layer_parameters, write_graph
-from fthnet_kit.convert.to_onnx import weights_of
+from fthnet_kit.calibration.int8_fit import Int8Layer, quantise_weight
+from fthnet_kit.convert.network.config import FTHNetConfig
+from fthnet_kit.convert.network.fthnet import FTHNet
+from fthnet_kit.convert.onnx_graph.export import weights_of
+from fthnet_kit.convert.onnx_graph.fthnet_graph import Plan, Weights, layer_parameters, write_graph
 from fthnet_kit.edge import Preprocessing
 
 trt = pytest.importorskip("tensorrt_rtx")

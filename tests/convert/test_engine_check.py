@@ -10,12 +10,12 @@ from pathlib import Path
 import onnx
 import pytest
 
-from fthnet_kit.convert.engine_check import NOT_ON_THIS_GPU, Checked, check_builds, precisions_of
-from fthnet_kit.convert.engine_layers import Product
+from fthnet_kit.convert.engine.check import NOT_ON_THIS_GPU, Checked, check_builds, precisions_of
+from fthnet_kit.convert.engine.layers import Product
 from fthnet_kit.edge import Bundle, EngineError
-from fthnet_kit.edge.bundle import CONVERTED_NAMES, FP32_NAME, sha256_of, shipped_bundle
-from fthnet_kit.edge.model_card import CARD_NAME
-from fthnet_kit.edge.tensorrt_library import load_tensorrt
+from fthnet_kit.edge.inference.tensorrt_library import load_tensorrt
+from fthnet_kit.edge.model.bundle import CONVERTED_NAMES, FP32_NAME, sha256_of, shipped_bundle
+from fthnet_kit.edge.model.card import CARD_NAME
 
 pytest.importorskip("tensorrt_rtx")
 

@@ -14,7 +14,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from fthnet_kit.convert.engine_layers import (
+from fthnet_kit.convert.engine.build import parse
+from fthnet_kit.convert.engine.layers import (
     MOST_TOO_WIDE,
     EngineLayers,
     Product,
@@ -24,13 +25,12 @@ from fthnet_kit.convert.engine_layers import (
     products,
     sums_in_half,
 )
-from fthnet_kit.convert.fthnet import FTHNet
-from fthnet_kit.convert.fthnet_config import FTHNetConfig
-from fthnet_kit.convert.graph import Graph, Plan, Weights, write_graph
-from fthnet_kit.convert.to_engine import parse
-from fthnet_kit.convert.to_onnx import weights_of
+from fthnet_kit.convert.network.config import FTHNetConfig
+from fthnet_kit.convert.network.fthnet import FTHNet
+from fthnet_kit.convert.onnx_graph.export import weights_of
+from fthnet_kit.convert.onnx_graph.fthnet_graph import Graph, Plan, Weights, write_graph
 from fthnet_kit.edge import EngineError, Preprocessing
-from fthnet_kit.edge.tensorrt_library import load_tensorrt
+from fthnet_kit.edge.inference.tensorrt_library import load_tensorrt
 from tests.conftest import ROOT
 
 INSPECTOR = ROOT / "tests" / "golden" / "inspector"

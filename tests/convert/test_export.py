@@ -11,13 +11,13 @@ import onnxruntime
 import pytest
 import torch
 
-from fthnet_kit.convert.checkpoint import load_checkpoint
-from fthnet_kit.convert.fthnet import FTHNet
-from fthnet_kit.convert.fthnet_config import FTHNetConfig
-from fthnet_kit.convert.to_onnx import ScoringGraph
+from fthnet_kit.convert.network.checkpoint import load_checkpoint
+from fthnet_kit.convert.network.config import FTHNetConfig
+from fthnet_kit.convert.network.fthnet import FTHNet
+from fthnet_kit.convert.onnx_graph.export import ScoringGraph
 from fthnet_kit.edge import Bundle, QualityScorer
-from fthnet_kit.edge.onnx_backend import OnnxBackend
-from fthnet_kit.edge.preprocess import prepare
+from fthnet_kit.edge.inference.onnx_runtime import OnnxBackend
+from fthnet_kit.edge.model.preprocess import prepare
 
 CONFIGS = {
     "released": ((64, (2, 2, 6, 2), (2, 4, 8, 16))),

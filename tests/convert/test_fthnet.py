@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from fthnet_kit.convert.fthnet import FTHNet, SoftPool2d
-from fthnet_kit.convert.fthnet_config import FTHNetConfig
+from fthnet_kit.convert.network.config import FTHNetConfig
+from fthnet_kit.convert.network.fthnet import FTHNet, SoftPool2d
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CASES = json.loads((GOLDEN / "fthnet.json").read_text())

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from onnx import TensorProto, helper, numpy_helper
 
-from fthnet_kit.calibration.int8 import Int8Layer, quantise_weight
-from fthnet_kit.convert.fp16_twin import rounded_twin
-from fthnet_kit.convert.fthnet import FTHNet, partition_windows, relative_position_index, shifted_window_mask
-from fthnet_kit.convert.fthnet_config import FTHNetConfig
-from fthnet_kit.convert.graph import (
+from fthnet_kit.calibration.int8_fit import Int8Layer, quantise_weight
+from fthnet_kit.convert.network.config import FTHNetConfig
+from fthnet_kit.convert.network.fthnet import FTHNet, partition_windows, relative_position_index, shifted_window_mask
+from fthnet_kit.convert.onnx_graph.export import ScoringGraph, weights_of
+from fthnet_kit.convert.onnx_graph.fthnet_graph import (
     Plan,
     Weights,
     layer_parameters,
@@ -28,12 +28,12 @@ from fthnet_kit.convert.graph import (
     window_order,
     write_graph,
 )
-from fthnet_kit.convert.smoothing import producer, smooth
-from fthnet_kit.convert.to_onnx import ScoringGraph, weights_of
+from fthnet_kit.convert.precision.fp16_twin import rounded_twin
+from fthnet_kit.convert.precision.smoothing import producer, smooth
 from fthnet_kit.edge import Preprocessing
-from fthnet_kit.edge.degradations import degrade
-from fthnet_kit.edge.onnx_backend import OnnxBackend
-from fthnet_kit.edge.preprocess import Image, prepare
+from fthnet_kit.edge.capture.degradations import degrade
+from fthnet_kit.edge.inference.onnx_runtime import OnnxBackend
+from fthnet_kit.edge.model.preprocess import Image, prepare
 
 SIZES = {"embed_dim": 8, "depths": (1, 2, 1, 1), "num_heads": (1, 2, 4, 8), "target_in": 192, "hyper_in": 64}
 CONFIG = FTHNetConfig(**SIZES)

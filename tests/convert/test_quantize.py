@@ -20,24 +20,24 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from fthnet_kit.calibration.gate import LEAST_INT8
-from fthnet_kit.convert.bundle_writer import Identity, write_bundle
-from fthnet_kit.convert.checkpoint import Checkpoint
-from fthnet_kit.convert.fthnet import FTHNet
-from fthnet_kit.convert.fthnet_config import FTHNetConfig
-from fthnet_kit.convert.graph import write_graph
-from fthnet_kit.convert.quantization_report import quantization_reports
-from fthnet_kit.convert.quantize import Outcome, Quantizer
-from fthnet_kit.convert.quantized_bundle import install_outcome
-from fthnet_kit.convert.to_onnx import weights_of
-from fthnet_kit.convert.verify import verify
+from fthnet_kit.calibration.precision_gate import LEAST_INT8
+from fthnet_kit.convert.bundle.add_precisions import install_outcome
+from fthnet_kit.convert.bundle.write import Identity, write_bundle
+from fthnet_kit.convert.network.checkpoint import Checkpoint
+from fthnet_kit.convert.network.config import FTHNetConfig
+from fthnet_kit.convert.network.fthnet import FTHNet
+from fthnet_kit.convert.onnx_graph.export import weights_of
+from fthnet_kit.convert.onnx_graph.fthnet_graph import write_graph
+from fthnet_kit.convert.precision.quantize import Outcome, Quantizer
+from fthnet_kit.convert.precision.quantize_report import quantization_reports
+from fthnet_kit.convert.precision.verify import verify
 from fthnet_kit.edge import Bundle, InputError, Preprocessing
-from fthnet_kit.edge.bundle import CONVERTED_NAMES, sha256_of
-from fthnet_kit.edge.degradations import DEGRADATIONS, degrade
+from fthnet_kit.edge.capture.degradations import DEGRADATIONS, degrade
 from fthnet_kit.edge.errors import BundleError
-from fthnet_kit.edge.model_card import CARD_NAME, ModelCard
-from fthnet_kit.edge.onnx_backend import OnnxBackend
-from fthnet_kit.edge.preprocess import Image, prepare
+from fthnet_kit.edge.inference.onnx_runtime import OnnxBackend
+from fthnet_kit.edge.model.bundle import CONVERTED_NAMES, sha256_of
+from fthnet_kit.edge.model.card import CARD_NAME, ModelCard
+from fthnet_kit.edge.model.preprocess import Image, prepare
 
 CONFIG = FTHNetConfig(
     embed_dim=8, depths=(1, 2, 1, 1), num_heads=(1, 2, 4, 8), target_in=192, hyper_in=32

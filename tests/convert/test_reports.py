@@ -19,15 +19,15 @@ from rich.console import Console
 pytest.importorskip("onnx")
 pytest.importorskip("matplotlib")
 
-from fthnet_kit.calibration.calibration_set import Photograph
-from fthnet_kit.calibration.gate import cost
-from fthnet_kit.calibration.int8 import Fit, LayerCalibration
-from fthnet_kit.convert.fthnet_config import FTHNetConfig
-from fthnet_kit.convert.graph import layer_parameters, write_graph
-from fthnet_kit.convert.quantization_report import layer_macs, layer_rows, network_order, quantization_reports
-from fthnet_kit.convert.quantize import Outcome, Sensitivity, read_weights
-from fthnet_kit.convert.verification_report import noise_line, verification_reports, verification_table
-from fthnet_kit.convert.verify import Verification
+from fthnet_kit.calibration.int8_fit import Fit, LayerCalibration
+from fthnet_kit.calibration.int8_photographs import Photograph
+from fthnet_kit.calibration.precision_gate import cost
+from fthnet_kit.convert.network.config import FTHNetConfig
+from fthnet_kit.convert.onnx_graph.fthnet_graph import layer_parameters, write_graph
+from fthnet_kit.convert.precision.quantize import Outcome, Sensitivity, read_weights
+from fthnet_kit.convert.precision.quantize_report import layer_macs, layer_rows, network_order, quantization_reports
+from fthnet_kit.convert.precision.verify import Verification
+from fthnet_kit.convert.precision.verify_report import noise_line, verification_reports, verification_table
 from fthnet_kit.edge import Bundle, Thresholds
 from tests.conftest import make_card
 

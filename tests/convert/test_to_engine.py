@@ -27,15 +27,10 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from packaging.version import Version
 
-from fthnet_kit.convert import engine_agreement as agreement_module
-from fthnet_kit.convert import to_engine
-from fthnet_kit.convert.engine_agreement import BUDGETS, EngineAgreement, engine_agreement, pictures
-from fthnet_kit.convert.engine_layers import EngineLayers
-from fthnet_kit.convert.fthnet import FTHNet
-from fthnet_kit.convert.fthnet_config import FTHNetConfig
-from fthnet_kit.convert.graph import Plan, write_graph
-from fthnet_kit.convert.rebatch import with_batch
-from fthnet_kit.convert.to_engine import (
+from fthnet_kit.convert.engine import agreement as agreement_module
+from fthnet_kit.convert.engine import build as to_engine
+from fthnet_kit.convert.engine.agreement import BUDGETS, EngineAgreement, engine_agreement, pictures
+from fthnet_kit.convert.engine.build import (
     LEAST_WORKSPACE,
     MOST_WORKSPACE,
     BuildOptions,
@@ -46,14 +41,19 @@ from fthnet_kit.convert.to_engine import (
     graph_of_batch,
     workspace_for,
 )
-from fthnet_kit.convert.to_onnx import weights_of
+from fthnet_kit.convert.engine.layers import EngineLayers
+from fthnet_kit.convert.network.config import FTHNetConfig
+from fthnet_kit.convert.network.fthnet import FTHNet
+from fthnet_kit.convert.onnx_graph.export import weights_of
+from fthnet_kit.convert.onnx_graph.fthnet_graph import Plan, write_graph
+from fthnet_kit.convert.onnx_graph.rebatch import with_batch
 from fthnet_kit.edge import Bundle, EngineError, InputError, Preprocessing
-from fthnet_kit.edge.bundle import CONVERTED_NAMES, FP32_NAME, sha256_of, shipped_bundle
-from fthnet_kit.edge.engine_manifest import RANGES_NAME, Target, engine_path, load_engine
-from fthnet_kit.edge.model_card import CARD_NAME
-from fthnet_kit.edge.onnx_backend import OnnxBackend
-from fthnet_kit.edge.preprocess import Image
-from fthnet_kit.edge.tensorrt_library import TensorRT, load_tensorrt
+from fthnet_kit.edge.inference.engine_manifest import RANGES_NAME, Target, engine_path, load_engine
+from fthnet_kit.edge.inference.onnx_runtime import OnnxBackend
+from fthnet_kit.edge.inference.tensorrt_library import TensorRT, load_tensorrt
+from fthnet_kit.edge.model.bundle import CONVERTED_NAMES, FP32_NAME, sha256_of, shipped_bundle
+from fthnet_kit.edge.model.card import CARD_NAME
+from fthnet_kit.edge.model.preprocess import Image
 from tests.conftest import make_card
 from tests.convert.test_engine_build import int8_layers
 
@@ -882,8 +882,8 @@ def test_ctrl_c_in_a_terminal_ends_build_and_command(graphs: dict[str, bytes], t
     began = tmp_path / "began"
     script = f"""
     from pathlib import Path
-    import fthnet_kit.convert.to_engine as to_engine
-    from fthnet_kit.edge.cli import main
+    import fthnet_kit.convert.engine.build as to_engine
+    from fthnet_kit.edge.cli.main import main
     build = to_engine.build_plan
     def build_plan(*arguments):
         *rest, report = arguments

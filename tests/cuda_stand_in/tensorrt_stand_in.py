@@ -21,7 +21,7 @@ from typing import Any
 import stand_in
 from packaging.version import Version
 
-from fthnet_kit.edge.tensorrt_library import TensorRT
+from fthnet_kit.edge.inference.tensorrt_library import TensorRT
 
 SIDE = 384
 MAGIC = b"stand-in engine:"

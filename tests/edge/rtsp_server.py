@@ -2,8 +2,8 @@
 
     /usr/bin/python3 tests/edge/rtsp_server.py PORT
 
-Each picture carries the time at which it was made, as `fthnet_kit.bench.mjpeg_server.read_stamp` reads it. Prints
-`ready` when it listens. Killing and stopping it is up to whoever started it.
+Each picture carries the time at which it was made, as `fthnet_kit.bench.endurance.faulty_camera.read_stamp` reads it.
+Prints `ready` when it listens. Killing and stopping it is up to whoever started it.
 """
 
 import sys

@@ -8,14 +8,14 @@ from datetime import datetime, timezone
 import numpy as np
 import pytest
 
-from fthnet_kit.edge.appraisal import LOST_SPEED, MIDDLE_GRAY_STOPS, Appraisal, Appraiser, appraise
-from fthnet_kit.edge.degradations import BRIGHTEST_STOPS, DARKEST_STOPS, degrade
+from fthnet_kit.edge.capture.degradations import BRIGHTEST_STOPS, DARKEST_STOPS, degrade
+from fthnet_kit.edge.capture.simulated_camera import Session, SimulatedCamera
 from fthnet_kit.edge.frame import Frame
-from fthnet_kit.edge.guidance import UNSTEADY, Measures, measure
-from fthnet_kit.edge.live import LiveResult
-from fthnet_kit.edge.preprocess import Image
-from fthnet_kit.edge.score import Score
-from fthnet_kit.edge.simulated_camera import Session, SimulatedCamera
+from fthnet_kit.edge.guidance.hints import UNSTEADY, Measures, measure
+from fthnet_kit.edge.loop.live_loop import LiveResult
+from fthnet_kit.edge.model.preprocess import Image
+from fthnet_kit.edge.model.score import Score
+from fthnet_kit.edge.outputs.best_shot.rank import LOST_SPEED, MIDDLE_GRAY_STOPS, Appraisal, Appraiser, appraise
 
 PLAIN = Measures(lit=0.5, well_lit=0.8, middle_stops=MIDDLE_GRAY_STOPS, fineness=0.9, shift=(0.0, 0.0))
 FIELD = 0.94 * 480

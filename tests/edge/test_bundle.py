@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from fthnet_kit.edge import Bundle, BundleError, EngineError, ModelCard, QualityScorer, Thresholds
-from fthnet_kit.edge.bundle import FP32_NAME, shipped_bundle
-from fthnet_kit.edge.model_card import CARD_NAME
-from fthnet_kit.edge.onnx_backend import OnnxBackend
+from fthnet_kit.edge.inference.onnx_runtime import OnnxBackend
+from fthnet_kit.edge.model.bundle import FP32_NAME, shipped_bundle
+from fthnet_kit.edge.model.card import CARD_NAME
 from tests.conftest import make_card
 
 

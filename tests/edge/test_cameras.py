@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fthnet_kit.edge.backlog import Backlog
-from fthnet_kit.edge.cameras import ImageFiles, find_images, make_source
+from fthnet_kit.edge.capture.backlog import Backlog
+from fthnet_kit.edge.capture.open_source import ImageFiles, find_images, make_source
+from fthnet_kit.edge.capture.simulated_camera import SimulatedCamera
+from fthnet_kit.edge.capture.source import CorruptFrameError
+from fthnet_kit.edge.capture.usb_camera import UsbCamera
 from fthnet_kit.edge.errors import CameraError, InputError
-from fthnet_kit.edge.simulated_camera import SimulatedCamera
-from fthnet_kit.edge.source import CorruptFrameError
-from fthnet_kit.edge.usb_camera import UsbCamera
 
 
 def write_video(path: Path, frames: int) -> Path:

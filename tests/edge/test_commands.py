@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import pytest
 
-from fthnet_kit.edge.bundle import FP32_NAME, shipped_bundle
+from fthnet_kit.edge.model.bundle import FP32_NAME, shipped_bundle
 
 SIM = "sim:?seconds=2&fps=8&seed=3&realtime=0&width=640&height=480"
 

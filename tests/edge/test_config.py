@@ -15,13 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fthnet_kit.edge.backend_names import BACKENDS
-from fthnet_kit.edge.config import default_map, load_config, missing_files, render
-from fthnet_kit.edge.config_command import config_group, config_option, current_config
-from fthnet_kit.edge.config_sections import Config, Key, known_keys
+from fthnet_kit.edge.cli.config import config_group, config_option, current_config
+from fthnet_kit.edge.cli.run import run
+from fthnet_kit.edge.deployment.config_file import default_map, load_config, missing_files, render
+from fthnet_kit.edge.deployment.config_sections import Config, Key, known_keys
 from fthnet_kit.edge.errors import InputError
-from fthnet_kit.edge.live import LiveOptions
-from fthnet_kit.edge.mqtt import MqttOptions
-from fthnet_kit.edge.run_command import run
+from fthnet_kit.edge.loop.live_loop import LiveOptions
+from fthnet_kit.edge.outputs.mqtt.sink import MqttOptions
 
 
 def written(folder: Path, text: str) -> Path:

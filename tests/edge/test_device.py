@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fthnet_kit.edge.device import Clock, free_disk_mb, integer, line, read_device, run_command, text
+from fthnet_kit.edge.device.machine import Clock, free_disk_mb, integer, line, read_device, run_command, text
 
 # Orin Nano Super, JetPack 6.2.1 from apt on Jetson Linux 36.4.7.
 ORIN = {
@@ -246,7 +246,7 @@ def test_commands_answer_or_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run_command(["echo", "NV Power Mode: 15W"]) == "NV Power Mode: 15W\n"
     assert run_command(["false"]) is None
     assert run_command(["no-such-program-anywhere"]) is None
-    monkeypatch.setattr("fthnet_kit.edge.device.COMMAND_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("fthnet_kit.edge.device.machine.COMMAND_TIMEOUT_S", 0.2)
     assert run_command(["sleep", "30"]) is None
 
 

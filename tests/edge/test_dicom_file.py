@@ -20,7 +20,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fthnet_kit.edge.dicom_file import (
+from fthnet_kit.edge.errors import InputError, MissingExtraError
+from fthnet_kit.edge.model.score import Algorithm, Score
+from fthnet_kit.edge.outputs.best_shot.dicom_photograph import (
     DEVICE_TYPES,
     PHOTOGRAPH_CLASS,
     REPORT_CLASS,
@@ -29,8 +31,6 @@ from fthnet_kit.edge.dicom_file import (
     ophthalmic_photograph,
     quality_report,
 )
-from fthnet_kit.edge.errors import InputError, MissingExtraError
-from fthnet_kit.edge.score import Algorithm, Score
 
 pydicom = pytest.importorskip("pydicom")
 

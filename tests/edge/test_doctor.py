@@ -21,10 +21,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from fthnet_kit.edge.bundle import FP32_NAME, shipped_bundle
-from fthnet_kit.edge.commands import LOG_WIDTH
-from fthnet_kit.edge.device import Device
-from fthnet_kit.edge.doctor import (
+from fthnet_kit.edge.cli.doctor import count_line, doctor, findings_table
+from fthnet_kit.edge.cli.score import LOG_WIDTH
+from fthnet_kit.edge.deployment.doctor import (
     Finding,
     Report,
     camera_modes,
@@ -44,7 +43,8 @@ from fthnet_kit.edge.doctor import (
     read_cuda_version,
     read_driver,
 )
-from fthnet_kit.edge.doctor_command import count_line, doctor, findings_table
+from fthnet_kit.edge.device.machine import Device
+from fthnet_kit.edge.model.bundle import FP32_NAME, shipped_bundle
 from tests.edge.test_device import COMPUTER, ORIN, ORIN_SAYS, THOR, THOR_SAYS, machine, says
 
 ORIN_DEVICE = Device(model="NVIDIA Jetson Orin Nano", soc="tegra234", l4t="36.4.7", jetpack="6.2.1")
@@ -309,7 +309,7 @@ def test_heat_memory_and_speed() -> None:
 
 
 def test_a_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fthnet_kit.edge.doctor.free_disk_mb", lambda _: 120)
+    monkeypatch.setattr("fthnet_kit.edge.deployment.doctor.free_disk_mb", lambda _: 120)
     disk, *_ = check_bundle(Device(), None, lambda _: None)
     assert (disk.topic, disk.state) == ("Disk", "problem")
     assert "0.1 GB free" in disk.found
@@ -397,7 +397,7 @@ def test_broken_libraries_are_findings_and_no_traceback(tmp_path: Path) -> None:
     for name, error in broken.items():
         kind, _, words = error.partition(": ")
         machine(tmp_path, {f"{name}/__init__.py": f"raise {kind}({words!r})\n"})
-    code = "from fthnet_kit.edge.doctor_command import doctor; doctor()"
+    code = "from fthnet_kit.edge.cli.doctor import doctor; doctor()"
     done = subprocess.run(
         [sys.executable, "-c", code, "--json", "--strict"],
         capture_output=True,

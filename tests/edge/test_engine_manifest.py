@@ -19,8 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fthnet_kit.edge import Bundle, BundleError, EngineError
-from fthnet_kit.edge.bundle import CONVERTED_NAMES, FP32_NAME, sha256_of
-from fthnet_kit.edge.engine_manifest import (
+from fthnet_kit.edge.inference.engine_manifest import (
     RANGES_NAME,
     EngineManifest,
     Target,
@@ -29,7 +28,8 @@ from fthnet_kit.edge.engine_manifest import (
     load_engine,
     sources,
 )
-from fthnet_kit.edge.model_card import CARD_NAME
+from fthnet_kit.edge.model.bundle import CONVERTED_NAMES, FP32_NAME, sha256_of
+from fthnet_kit.edge.model.card import CARD_NAME
 from tests.conftest import make_card
 
 ORIN = Target("tensorrt", "10.3.0", "8.7", "Orin", 8)

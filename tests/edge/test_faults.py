@@ -1,9 +1,9 @@
 """Every fault that DESIGN.md lists, against the real thing where there is one.
 
-Network cameras are real servers on loopback, processes of their own (`fthnet_kit.bench.mjpeg_server`, and GStreamer's
-RTSP server); signals, kill -9, full disks and a jumping clock strike the real `fthnet run`; GStreamer pipelines
-run in the system's OpenCV. Bounds are the requirement's (a stall told after 1 s, a score again within 3 s) with
-`SLACK_S` for a busy machine.
+Network cameras are real servers on loopback, processes of their own (`fthnet_kit.bench.endurance.faulty_camera`, and
+GStreamer's RTSP server); signals, kill -9, full disks and a jumping clock strike the real `fthnet run`; GStreamer
+pipelines run in the system's OpenCV. Bounds are the requirement's (a stall told after 1 s, a score again within 3 s)
+with `SLACK_S` for a busy machine.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ import numpy as np
 import packaging
 import pytest
 
-from fthnet_kit.bench.mjpeg_server import FAULTS, MisbehavingCamera, read_stamp
-from fthnet_kit.edge import stop_signals
-from fthnet_kit.edge.cameras import make_source
+from fthnet_kit.bench.endurance.faulty_camera import FAULTS, MisbehavingCamera, read_stamp
+from fthnet_kit.edge.capture.open_source import make_source
+from fthnet_kit.edge.capture.source import CorruptFrameError
+from fthnet_kit.edge.cli.run import _wait_for
 from fthnet_kit.edge.errors import CameraError
 from fthnet_kit.edge.frame import Frame
-from fthnet_kit.edge.live import LiveLoop, LiveOptions, LiveResult
-from fthnet_kit.edge.preprocess import Image
-from fthnet_kit.edge.records_reader import verify
-from fthnet_kit.edge.run_command import _wait_for
-from fthnet_kit.edge.score import Score
-from fthnet_kit.edge.scorer import QualityScorer
-from fthnet_kit.edge.sinks import BackgroundWorker
-from fthnet_kit.edge.source import CorruptFrameError
+from fthnet_kit.edge.inference.scorer import QualityScorer
+from fthnet_kit.edge.loop import stop_signals
+from fthnet_kit.edge.loop.live_loop import LiveLoop, LiveOptions, LiveResult
+from fthnet_kit.edge.loop.sink import BackgroundWorker
+from fthnet_kit.edge.model.preprocess import Image
+from fthnet_kit.edge.model.score import Score
+from fthnet_kit.edge.outputs.records.verify import verify
 from tests.conftest import ROOT, fake_scorer
 
 pytestmark = pytest.mark.slow
@@ -289,10 +289,10 @@ def test_an_rtsp_camera_stalls_is_killed_and_comes_back() -> None:
 GST_RUN = """
 import json, sys, time
 import cv2
-from fthnet_kit.edge.cameras import make_source
+from fthnet_kit.edge.capture.open_source import make_source
 from fthnet_kit.edge.errors import CameraError
-from fthnet_kit.edge.live import LiveLoop, LiveOptions
-from fthnet_kit.edge.score import Score
+from fthnet_kit.edge.loop.live_loop import LiveLoop, LiveOptions
+from fthnet_kit.edge.model.score import Score
 
 class Scorer:
     algorithm = None
@@ -866,7 +866,7 @@ def test_a_camera_that_is_not_there_at_the_start_is_one_line_and_exit_code_5(fth
 
 def test_the_soak_counts_what_it_should(tmp_path: Path) -> None:
     """The judge of `fthnet bench soak`, on records made up for it."""
-    from fthnet_kit.bench.fault_soak import Records, growth_of
+    from fthnet_kit.bench.endurance.fault_soak import Records, growth_of
 
     def line(seq: int, score: float | None, **more: object) -> str:
         record = {"seq": seq, "score": score, "reason": None, "age_ms": 5.0, "latency_ms": 9.0, **more}

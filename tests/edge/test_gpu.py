@@ -23,15 +23,15 @@ import numpy as np
 import pytest
 
 from fthnet_kit.edge import QualityScorer
-from fthnet_kit.edge.bundle import Bundle, shipped_bundle
-from fthnet_kit.edge.engine_manifest import Target, engine_path, load_engine
 from fthnet_kit.edge.errors import EngineError, KitError
-from fthnet_kit.edge.onnx_backend import OnnxBackend
-from fthnet_kit.edge.preprocess import Image
+from fthnet_kit.edge.inference.engine_manifest import Target, engine_path, load_engine
+from fthnet_kit.edge.inference.onnx_runtime import OnnxBackend
+from fthnet_kit.edge.model.bundle import Bundle, shipped_bundle
+from fthnet_kit.edge.model.preprocess import Image
 
 if TYPE_CHECKING:
-    from fthnet_kit.edge.tensorrt_library import TensorRT
-    from fthnet_kit.edge.trt_backend import TrtBackend
+    from fthnet_kit.edge.inference.tensorrt_engine import TrtBackend
+    from fthnet_kit.edge.inference.tensorrt_library import TensorRT
 
 pytestmark = pytest.mark.gpu
 
@@ -48,8 +48,8 @@ def missing() -> str | None:
     for names in (("pycuda",), ("tensorrt", "tensorrt_rtx"), ("onnx",)):
         if not any(map(importlib.util.find_spec, names)):
             return f"{' or '.join(names)} is not installed"
-    from fthnet_kit.edge.cuda_memory import load_pycuda
-    from fthnet_kit.edge.tensorrt_library import load_tensorrt
+    from fthnet_kit.edge.inference.cuda_memory import load_pycuda
+    from fthnet_kit.edge.inference.tensorrt_library import load_tensorrt
 
     try:
         name = load_pycuda().Device(0).name()
@@ -63,14 +63,14 @@ def missing() -> str | None:
 def tensorrt() -> TensorRT:
     if reason := missing():
         pytest.skip(f"no CUDA GPU with TensorRT and pycuda: {reason}")
-    from fthnet_kit.edge.tensorrt_library import load_tensorrt
+    from fthnet_kit.edge.inference.tensorrt_library import load_tensorrt
 
     return load_tensorrt()
 
 
 @pytest.fixture(scope="module")
 def target(tensorrt: TensorRT) -> Target:
-    from fthnet_kit.edge.backends import this_target
+    from fthnet_kit.edge.inference.open_backend import this_target
 
     return this_target(tensorrt)
 
@@ -96,7 +96,7 @@ def copy(bundle: Bundle, tmp_path: Path) -> Bundle:
 @pytest.fixture(scope="module")
 def images(bundle: Bundle) -> Image:
     """24 pictures as network input."""
-    from fthnet_kit.convert.engine_agreement import pictures
+    from fthnet_kit.convert.engine.agreement import pictures
 
     return pictures(bundle.card.preprocessing)
 
@@ -111,7 +111,7 @@ def expected(bundle: Bundle, images: Image) -> np.ndarray:
 @pytest.fixture
 def opened(bundle: Bundle, tensorrt: TensorRT, target: Target) -> Callable[..., TrtBackend]:
     def make(precision: str = "fp16", **options: Any) -> TrtBackend:
-        from fthnet_kit.edge.trt_backend import TrtBackend
+        from fthnet_kit.edge.inference.tensorrt_engine import TrtBackend
 
         return TrtBackend(load_engine(bundle, precision, target)[0], tensorrt, **options)
 
@@ -137,7 +137,7 @@ def resident_mib() -> float:
 @contextmanager
 def gpu_memory() -> Iterator[Callable[[], int]]:
     """A function that says how many MiB of the GPU are free; on a Jetson that is the machine's memory."""
-    from fthnet_kit.edge.cuda_memory import Gpu
+    from fthnet_kit.edge.inference.cuda_memory import Gpu
 
     gpu = Gpu()
 
@@ -209,7 +209,7 @@ def test_a_cuda_graph_gives_the_same_scores(opened: Callable[..., TrtBackend], i
 def test_an_engine_of_batch_five(
     copy: Bundle, fthnet: Command, tensorrt: TensorRT, target: Target, images: Image, expected: np.ndarray
 ) -> None:
-    from fthnet_kit.edge.trt_backend import TrtBackend
+    from fthnet_kit.edge.inference.tensorrt_engine import TrtBackend
 
     done = fthnet("build", copy.folder, "--precision", "fp16", "--batch", 5, timeout=BUILD_SECONDS)
     assert done.returncode == 0, done.stderr
@@ -291,7 +291,7 @@ def test_made_here_used_and_closed_elsewhere(
 
 
 def test_bytes_that_are_no_engine_are_refused(tensorrt: TensorRT) -> None:
-    from fthnet_kit.edge.trt_backend import TrtBackend
+    from fthnet_kit.edge.inference.tensorrt_engine import TrtBackend
 
     with pytest.raises(EngineError, match="could not load the engine"):
         TrtBackend(b"no engine" * 1000, tensorrt)

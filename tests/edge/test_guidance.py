@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fthnet_kit.edge.degradations import degrade
+from fthnet_kit.edge.capture.degradations import degrade
+from fthnet_kit.edge.capture.simulated_camera import DEFECTS, Handling, Session, SimulatedCamera
 from fthnet_kit.edge.errors import InputError
-from fthnet_kit.edge.guidance import (
+from fthnet_kit.edge.guidance.hints import (
     BLINK_S,
     CODES,
     LANGUAGES,
@@ -28,10 +29,9 @@ from fthnet_kit.edge.guidance import (
     measure,
     texts,
 )
-from fthnet_kit.edge.preprocess import Image, Preprocessing, prepare
-from fthnet_kit.edge.retina import shows_retina
-from fthnet_kit.edge.score import Score
-from fthnet_kit.edge.simulated_camera import DEFECTS, Handling, Session, SimulatedCamera
+from fthnet_kit.edge.inference.retina_gate import shows_retina
+from fthnet_kit.edge.model.preprocess import Image, Preprocessing, prepare
+from fthnet_kit.edge.model.score import Score
 from tests.conftest import ROOT
 
 FPS = 10

@@ -10,14 +10,13 @@ from datetime import datetime, timezone
 import numpy as np
 import pytest
 
-from fthnet_kit.edge import measuring
+from fthnet_kit.edge.capture.simulated_camera import Session, SimulatedCamera
 from fthnet_kit.edge.frame import Frame
-from fthnet_kit.edge.guidance import Guide, Measures
-from fthnet_kit.edge.guide_sink import GuideSink
-from fthnet_kit.edge.live import LiveResult
-from fthnet_kit.edge.measuring import MeasuringSink
-from fthnet_kit.edge.score import Score
-from fthnet_kit.edge.simulated_camera import Session, SimulatedCamera
+from fthnet_kit.edge.guidance.hint_follower import GuideSink
+from fthnet_kit.edge.guidance.hints import Guide, Measures, measuring
+from fthnet_kit.edge.guidance.measuring import MeasuringSink
+from fthnet_kit.edge.loop.live_loop import LiveResult
+from fthnet_kit.edge.model.score import Score
 
 
 class Ear:

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fthnet_kit.edge.errors import InputError
-from fthnet_kit.edge.preprocess import Preprocessing, canonical, centre, find_field, prepare, to_bgr8
+from fthnet_kit.edge.model.preprocess import Preprocessing, canonical, centre, find_field, prepare, to_bgr8
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SQUARE, WHOLE = Preprocessing(), Preprocessing(field_crop="none")

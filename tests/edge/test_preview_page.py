@@ -16,13 +16,13 @@ import cv2
 import numpy as np
 import pytest
 
-from fthnet_kit.edge.access import Address
 from fthnet_kit.edge.frame import Frame
-from fthnet_kit.edge.guidance import LANGUAGES, Language, texts
-from fthnet_kit.edge.live import LiveLoop
-from fthnet_kit.edge.page_state import Shot
-from fthnet_kit.edge.preprocess import Image
-from fthnet_kit.edge.score import Reason
+from fthnet_kit.edge.guidance.hints import LANGUAGES, Language, texts
+from fthnet_kit.edge.loop.live_loop import LiveLoop
+from fthnet_kit.edge.model.preprocess import Image
+from fthnet_kit.edge.model.score import Reason
+from fthnet_kit.edge.outputs.preview.access import Address
+from fthnet_kit.edge.outputs.preview.board import Shot
 from tests.bench.browser import chromium
 from tests.conftest import fake_scorer, make_card
 from tests.edge.test_live import ScriptedCamera, picture
@@ -31,7 +31,7 @@ pytest.importorskip("tornado", reason="needs the extra [serve]")
 pytest.importorskip("prometheus_client", reason="needs the extra [serve]")
 pytest.importorskip("playwright.sync_api", reason="needs Playwright")
 
-from fthnet_kit.edge.server import PreviewServer
+from fthnet_kit.edge.outputs.preview.server import PreviewServer
 from tests.edge.test_server import make_result, wait_for
 
 TOKEN = "0123456789abcdef"
@@ -125,7 +125,7 @@ VITALS = {"temperature_c": 51.5, "throttling": (), "memory_available_mb": 4312, 
 @pytest.fixture
 def stage_in(photograph: Image, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Language], Stage]]:
     """A stage whose page speaks a language."""
-    monkeypatch.setattr("fthnet_kit.edge.server.read_vitals", lambda: VITALS)
+    monkeypatch.setattr("fthnet_kit.edge.outputs.preview.server.read_vitals", lambda: VITALS)
     made: list[Stage] = []
 
     def make(language: Language) -> Stage:

@@ -24,14 +24,14 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fthnet_kit.edge import records as records_module
+from fthnet_kit.edge.cli.records import records as command
 from fthnet_kit.edge.errors import InputError, MissingExtraError
 from fthnet_kit.edge.frame import Frame
-from fthnet_kit.edge.live import LiveResult
-from fthnet_kit.edge.records import Records
-from fthnet_kit.edge.records_command import records as command
-from fthnet_kit.edge.records_reader import CHAIN_LENGTH, Verification, chain_value, read_records, verify
-from fthnet_kit.edge.score import Algorithm, Score
+from fthnet_kit.edge.loop.live_loop import LiveResult
+from fthnet_kit.edge.model.score import Algorithm, Score
+from fthnet_kit.edge.outputs.records import writer as records_module
+from fthnet_kit.edge.outputs.records.verify import CHAIN_LENGTH, Verification, chain_value, read_records, verify
+from fthnet_kit.edge.outputs.records.writer import Records
 
 START = datetime(2026, 3, 1, 12, 0, tzinfo=timezone.utc)
 ALGORITHM = Algorithm("FTHNet", "1", "kit", "views 1")
@@ -222,9 +222,7 @@ def test_two_writers_are_refused_in_and_between_processes(tmp_path: Path) -> Non
     first = Records(tmp_path / "r.jsonl")
     with pytest.raises(InputError, match="expected to be its only writer"):
         Records(tmp_path / "r.jsonl")
-    code = (
-        "import sys; from pathlib import Path; from fthnet_kit.edge.records import Records; Records(Path(sys.argv[1]))"
-    )
+    code = "import sys, pathlib, fthnet_kit.edge.outputs.records.writer as w; w.Records(pathlib.Path(sys.argv[1]))"
     done = subprocess.run([sys.executable, "-c", code, tmp_path / "r.jsonl"], capture_output=True, text=True)
     assert "only writer" in done.stderr
     first.offer(result(0))
@@ -665,7 +663,7 @@ def test_what_is_not_there_is_one_line(tmp_path: Path) -> None:
 WRITER = """
 import os, sys
 from pathlib import Path
-from fthnet_kit.edge.records import Records
+from fthnet_kit.edge.outputs.records.writer import Records
 from tests.edge.test_records import result
 records = Records(Path(sys.argv[1]), rotate_mb=0.02, budget_mb=50)
 index = 0
@@ -869,5 +867,5 @@ def test_plot(mixed: Path) -> None:
 
 def test_a_long_plot_is_thinned(mixed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("matplotlib")
-    monkeypatch.setattr("fthnet_kit.edge.records_command.DRAWN", 7)
+    monkeypatch.setattr("fthnet_kit.edge.cli.records.DRAWN", 7)
     assert "6 records (every 5th of 30)" in invoke("plot", mixed, "-o", mixed / "p.svg")[0]

@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
-from fthnet_kit.edge.degradations import DEGRADATIONS, degrade
-from fthnet_kit.edge.preprocess import INPUT, Image, Preprocessing, prepare
-from fthnet_kit.edge.retina import shows_retina, why_not_retina
+from fthnet_kit.edge.capture.degradations import DEGRADATIONS, degrade
+from fthnet_kit.edge.inference.retina_gate import shows_retina, why_not_retina
+from fthnet_kit.edge.model.preprocess import INPUT, Image, Preprocessing, prepare
 from tests.conftest import FakeBackend, fake_scorer
 
 CASTS = {
@@ -96,7 +96,7 @@ def test_a_gray_wall_is_no_retina(level: int, noise: float) -> None:
 
 
 def test_a_gray_room_is_no_retina() -> None:
-    """As `bench/mjpeg_server.py` shows it when asked for what is no retina."""
+    """As `bench/endurance/faulty_camera.py` shows it when asked for what is no retina."""
     blocks = np.random.default_rng(1).integers(90, 140, (30, 40, 1), np.uint8).repeat(3, axis=2)
     assert not shows_retina(view_of(cv2.resize(blocks, (320, 240))))
 

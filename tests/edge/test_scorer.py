@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from fthnet_kit.edge import EngineError, InputError, QualityScorer
-from fthnet_kit.edge.degradations import degrade
+from fthnet_kit.edge.capture.degradations import degrade
 from tests.conftest import ROOT, FakeBackend, fake_scorer, make_card
 
 

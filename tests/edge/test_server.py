@@ -21,23 +21,23 @@ import cv2
 import numpy as np
 import pytest
 
-from fthnet_kit.edge.access import Access, Address, parse_address, read_token
+from fthnet_kit.edge.cli.run import open_server
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.frame import Frame
-from fthnet_kit.edge.live import LiveLoop, LiveResult, LiveSummary
-from fthnet_kit.edge.page_state import Shot
-from fthnet_kit.edge.run_command import open_server
-from fthnet_kit.edge.score import Reason, Score
-from fthnet_kit.edge.scorer import QualityScorer
+from fthnet_kit.edge.inference.scorer import QualityScorer
+from fthnet_kit.edge.loop.live_loop import LiveLoop, LiveResult, LiveSummary
+from fthnet_kit.edge.model.score import Reason, Score
+from fthnet_kit.edge.outputs.preview.access import Access, Address, parse_address, read_token
+from fthnet_kit.edge.outputs.preview.board import Shot
 from tests.conftest import fake_scorer, make_card
 from tests.edge.test_live import ScriptedCamera
 
 pytest.importorskip("tornado", reason="needs the extra [serve]")
 parser = pytest.importorskip("prometheus_client.parser", reason="needs the extra [serve]")
-server_module = pytest.importorskip("fthnet_kit.edge.server")
-handlers_module = pytest.importorskip("fthnet_kit.edge.page_handlers")
+server_module = pytest.importorskip("fthnet_kit.edge.outputs.preview.server")
+handlers_module = pytest.importorskip("fthnet_kit.edge.outputs.preview.handlers")
 
-from fthnet_kit.edge.server import PreviewServer, encode, read_vitals  # noqa: E402
+from fthnet_kit.edge.outputs.preview.server import PreviewServer, encode, read_vitals  # noqa: E402
 
 TOKEN = "0123456789abcdef"
 ANYWHERE = Address("0.0.0.0", 0)
@@ -398,7 +398,7 @@ def test_the_best_shot_of_an_eye_waits_until_it_is_decided_on(
     serve: Callable[..., PreviewServer], tmp_path: Path
 ) -> None:
     """With the sink that takes best shots."""
-    best_shot = pytest.importorskip("fthnet_kit.edge.best_shot")
+    best_shot = pytest.importorskip("fthnet_kit.edge.outputs.best_shot.choose")
     best = best_shot.BestShot(tmp_path)
     server = serve(accept=lambda shot: best.accept(), retake=lambda shot: best.retake())
 

@@ -19,13 +19,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from fthnet_kit.edge import service
-from fthnet_kit.edge.cameras import make_source
-from fthnet_kit.edge.config import load_config
-from fthnet_kit.edge.errors import InputError
-from fthnet_kit.edge.live import LiveLoop, LiveResult
-from fthnet_kit.edge.score import Score
-from fthnet_kit.edge.service import (
+from fthnet_kit.edge.capture.open_source import make_source
+from fthnet_kit.edge.cli.install_service import install_service
+from fthnet_kit.edge.deployment import systemd_unit as service
+from fthnet_kit.edge.deployment.config_file import load_config
+from fthnet_kit.edge.deployment.systemd_unit import (
     ENGINE_FAULT_S,
     HEADER,
     Notifier,
@@ -35,7 +33,9 @@ from fthnet_kit.edge.service import (
     unit_text,
     write_paths,
 )
-from fthnet_kit.edge.service_command import install_service
+from fthnet_kit.edge.errors import InputError
+from fthnet_kit.edge.loop.live_loop import LiveLoop, LiveResult
+from fthnet_kit.edge.model.score import Score
 from tests.conftest import fake_scorer
 from tests.edge.systemd_box import NoBoxError, SystemdBox
 
@@ -499,11 +499,11 @@ WatchdogSec={WATCHED_S}
 RestartSec=300ms
 ExecStopPost=/bin/sh -c 'echo ended $SERVICE_RESULT $EXIT_CODE $EXIT_STATUS'"""
 LOST_ENGINE = """\
-from fthnet_kit.edge import service
-from fthnet_kit.edge.cameras import make_source
+from fthnet_kit.edge.deployment import systemd_unit as service
+from fthnet_kit.edge.capture.open_source import make_source
 from fthnet_kit.edge.errors import EngineError
-from fthnet_kit.edge.live import LiveLoop
-from fthnet_kit.edge.scorer import QualityScorer
+from fthnet_kit.edge.loop.live_loop import LiveLoop
+from fthnet_kit.edge.inference.scorer import QualityScorer
 service.ENGINE_FAULT_S = 1
 scorer = QualityScorer.from_bundle()
 def infer(_):
@@ -554,7 +554,7 @@ def test_systemd_starts_watches_restarts_and_stops_the_service(in_box: InBox) ->
     assert in_box.state()["NRestarts"] == "3"
     journal = in_box.journal()
     assert "Fatal Python error: Aborted" in journal
-    assert "edge/live.py" in journal  # where its threads stood
+    assert "edge/loop/live_loop.py" in journal  # where its threads stood
     assert in_box.stop() < 10
     assert in_box.ends()[-1] == "success exited 0"
     assert in_box.fthnet("records", "verify", RECORDS).startswith("whole: ")
@@ -585,7 +585,9 @@ def test_systemd_starts_a_service_without_a_camera_again_and_again(in_box: InBox
 
 @pytest.mark.slow
 def test_systemd_leaves_a_service_alone_whose_camera_is_lost(in_box: InBox) -> None:
-    server = f"{sys.executable} -m fthnet_kit.bench.mjpeg_server --port 8099 --fps 10 --width 320 --height 240"
+    server = (
+        f"{sys.executable} -m fthnet_kit.bench.endurance.faulty_camera --port 8099 --fps 10 --width 320 --height 240"
+    )
     with_input = f"/bin/sh -c 'sleep 600 | {server}'"  # it ends with its standard input
     in_box.box.write("/etc/systemd/system/camera.service", f"[Service]\nExecStart={with_input}\n")
     in_box.configure("http://127.0.0.1:8099/video.mjpg")

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fthnet_kit.edge.degradations import DEGRADATIONS, degrade
-from fthnet_kit.edge.preprocess import Preprocessing, canonical
-from fthnet_kit.edge.simulated_camera import Session, SimulatedCamera
+from fthnet_kit.edge.capture.degradations import DEGRADATIONS, degrade
+from fthnet_kit.edge.capture.simulated_camera import Session, SimulatedCamera
+from fthnet_kit.edge.model.preprocess import Preprocessing, canonical
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,9 @@ import pytest
 
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.frame import Frame
-from fthnet_kit.edge.live import LiveResult
-from fthnet_kit.edge.score import Score
-from fthnet_kit.edge.sinks import BackgroundWorker, BestFrame
+from fthnet_kit.edge.loop.live_loop import LiveResult
+from fthnet_kit.edge.loop.sink import BackgroundWorker, BestFrame
+from fthnet_kit.edge.model.score import Score
 
 
 def result(value: float | None, index: int = 0) -> LiveResult:

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packaging.version import Version
 
-from fthnet_kit.edge.tensorrt_library import (
+from fthnet_kit.edge.inference.tensorrt_library import (
     LIBRARIES,
     OLDEST,
     USED,
@@ -68,7 +68,7 @@ NOT_OF_THE_BINDINGS = {
 }
 SEEN_OTHERWISE = {"__version__", "ILogger.ERROR", "ILogger.WARNING"}  # taken from a module, a logger, and `self`
 PRODUCT = sorted(
-    path for folder in ("edge", "convert", "bench", "calibration") for path in (ROOT / folder).glob("*.py")
+    path for folder in ("edge", "convert", "bench", "calibration") for path in (ROOT / folder).rglob("*.py")
 )
 
 
@@ -168,7 +168,7 @@ def test_the_installed_library_has_what_the_kit_uses() -> None:
 
 def test_what_is_used_is_what_is_written_down() -> None:
     files = uses()
-    assert set(files) >= {"to_engine.py", "engine_layers.py", "trt_backend.py", "tensorrt_library.py"}
+    assert set(files) >= {"build.py", "layers.py", "tensorrt_engine.py", "tensorrt_library.py"}
     found = {name for name in set.union(*files.values()) if name not in {*USED, *USED_OF_RTX}}
     assert sorted(found - NAMES - NAMES_OF_RTX - NOT_OF_THE_BINDINGS) == []
     members = {f"ComputeCapability.{name}" for name in USED_OF_RTX["ComputeCapability"]}  # taken from `__members__`
@@ -180,7 +180,7 @@ def test_what_is_used_is_what_is_written_down() -> None:
 REPORT = """
 import json, sys
 from fthnet_kit.edge.errors import KitError
-from fthnet_kit.edge.tensorrt_library import load_tensorrt
+from fthnet_kit.edge.inference.tensorrt_library import load_tensorrt
 try:
     found = load_tensorrt(json.loads(sys.argv[1]))
     print(json.dumps([found.name, str(found.version), found.rtx, sorted(found.compute_capabilities())]))

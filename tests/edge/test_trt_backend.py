@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from fthnet_kit.edge import cuda_graph
 from fthnet_kit.edge.errors import EngineError
+from fthnet_kit.edge.inference import cuda_graph
 from tests.cuda_stand_in.rig import on_stand_in, process_on_stand_in
 
 START = """
 import stand_in
 from tensorrt_stand_in import make_tensorrt, plan
 from fthnet_kit.edge.errors import EngineError
-from fthnet_kit.edge.trt_backend import TrtBackend
+from fthnet_kit.edge.inference.tensorrt_engine import TrtBackend
 
 trt = make_tensorrt()
 rng = np.random.default_rng(0)
@@ -459,8 +459,8 @@ def test_the_scorer_reports_an_engine_fault_and_goes_on() -> None:
         """
 from importlib.resources import files
 from fthnet_kit.edge import ModelCard, QualityScorer
-from fthnet_kit.edge.bundle import shipped_bundle
-from fthnet_kit.edge.images import read_image
+from fthnet_kit.edge.model.bundle import shipped_bundle
+from fthnet_kit.edge.image import read_image
 
 image = read_image(files("fthnet_kit.edge") / "assets" / "retina.jpg")
 card = ModelCard.read(shipped_bundle() / "model_card.json")
@@ -487,7 +487,7 @@ def test_asking_what_this_machine_is_leaves_nothing() -> None:
     answer = run(
         """
 from dataclasses import asdict
-from fthnet_kit.edge.backends import this_target
+from fthnet_kit.edge.inference.open_backend import this_target
 
 say(target=asdict(this_target(trt)), made=[stand_in.count("cuMemAlloc"), stand_in.count("cuDevicePrimaryCtxRetain")])
 """

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fthnet_kit.edge.records_reader import verify
+from fthnet_kit.edge.outputs.records.verify import verify
 from tests.v4l2_stand_in.rig import FPS, TRANSFER_S, UsbCamera
 
 pytestmark = pytest.mark.slow
@@ -30,10 +30,10 @@ SIZE = (320, 400)  # room for a stamp
 
 LIVE = """
 import json, sys, time
-from fthnet_kit.bench.mjpeg_server import read_stamp
-from fthnet_kit.edge.cameras import make_source
-from fthnet_kit.edge.live import LiveLoop
-from fthnet_kit.edge.score import Score
+from fthnet_kit.bench.endurance.faulty_camera import read_stamp
+from fthnet_kit.edge.capture.open_source import make_source
+from fthnet_kit.edge.loop.live_loop import LiveLoop
+from fthnet_kit.edge.model.score import Score
 
 class Scorer:
     algorithm = None
@@ -52,8 +52,8 @@ print(json.dumps(loop.summary.faults), file=sys.stderr)
 
 READ = """
 import json, sys, time
-from fthnet_kit.bench.mjpeg_server import read_stamp
-from fthnet_kit.edge.cameras import make_source
+from fthnet_kit.bench.endurance.faulty_camera import read_stamp
+from fthnet_kit.edge.capture.open_source import make_source
 
 uri, count, pause_s = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
 source = make_source(uri)

@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from fthnet_kit.edge.preprocess import Preprocessing, find_field, prepare
+from fthnet_kit.edge.model.preprocess import Preprocessing, find_field, prepare
 
 HERE = Path(__file__).parent
 BLOCK = 48

@@ -1,0 +1,100 @@
+"""The commands that measure: `fthnet bench`, `fthnet session` and `fthnet severity`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from fthnet_kit.edge.cli.lazy_group import LazyGroup
+from fthnet_kit.edge.cli.options import FQS_FOLDER, PATH, bundle_argument, output_option, threads_option
+
+BENCHES = {
+    "latency": "fthnet_kit.bench.commands.latency:latency",
+    "accuracy": "fthnet_kit.bench.commands.accuracy:accuracy",
+    "report": "fthnet_kit.bench.commands.report:report",
+    "best-shot": "fthnet_kit.bench.quality.best_shot:best_shot",
+    "live": "fthnet_kit.bench.endurance.live_load:live",
+    "soak": "fthnet_kit.bench.endurance.fault_soak:soak",
+}
+
+
+@click.command(cls=LazyGroup, commands_by_name=BENCHES)
+def bench() -> None:
+    """Measure latency and accuracy on this machine, and report them."""
+
+
+@click.command()
+@click.argument("records", type=PATH)
+@output_option("Also draw it: a PNG or SVG file.")
+def session(records: Path, output: Path | None) -> None:
+    """How the score followed a simulated session.
+
+    RECORDS is what `fthnet run --source sim: --records RECORDS` wrote. Prints the Spearman correlation
+    between the score and each thing that the simulator did, over frames with the eye in view.
+    """
+    from fthnet_kit.bench.quality.session import analyse, plot, read_session
+
+    found = read_session(records)
+    report = analyse(found)
+    click.echo(f"{report.frames} scored frames with the eye in view; Spearman of score against true")
+    for factor, value in report.spearman.items():
+        click.echo(f"  {factor:<10} {value:+.3f}")
+    if output is not None:
+        plot(found, report, output)
+        click.echo(f"plot: {output}")
+
+
+@click.command()
+@bundle_argument
+@click.option("--data", "folder", required=True, type=PATH, help=FQS_FOLDER)
+@click.option("--split", type=click.Choice(["val", "train"]), default="val", show_default=True)
+@click.option(
+    "--images",
+    "count",
+    type=click.IntRange(1),
+    default=50,
+    show_default=True,
+    help="Photographs to degrade: those of the highest MOS.",
+)
+@threads_option
+@output_option("Also write severity.json and .png here.")
+def severity(
+    bundle: Path | None, folder: Path, split: str, count: int, threads: int | None, output: Path | None
+) -> None:
+    """How far the score of BUNDLE (default: the shipped one) falls with each synthetic degradation.
+
+    Degrades the best photographs of a split in ten ways at rising severities and scores their centre view.
+    Prints the mean score at each severity, its Spearman correlation with the severity (SRCC; -1: it falls
+    throughout), and the points lost at severity 1. Seeded by file name: a second run prints the same.
+    """
+    from rich.console import Console
+    from rich.progress import track
+
+    from fthnet_kit.bench.quality.severity import best_images, measure_severity, severity_table, write_report
+    from fthnet_kit.calibration.labelled_images import of_split, read_image_set
+    from fthnet_kit.edge.cli.score import LOG_WIDTH
+    from fthnet_kit.edge.inference.onnx_runtime import OnnxBackend
+    from fthnet_kit.edge.model.bundle import Bundle
+    from fthnet_kit.edge.report_files import make_folder
+    from fthnet_kit.edge.reporting.plots import load_pyplot
+
+    opened = Bundle.open(bundle)
+    images = best_images(of_split(read_image_set(folder), split), count)  # type: ignore[arg-type]
+    if output is not None:  # what is missing is told before minutes of scoring
+        load_pyplot("the picture of the severities")
+        make_folder(output)
+    errors, console = Console(stderr=True), Console(highlight=False)
+    if not console.is_terminal:
+        console.width = LOG_WIDTH
+    with OnnxBackend(opened.model_path(), threads=threads) as backend:
+        shown = track(images, "scoring", console=errors, transient=True, disable=not errors.is_terminal)
+        report = measure_severity(backend, opened.card.preprocessing, shown)
+    click.echo(
+        f"{opened.card.name} {opened.card.version}: mean score over the {len(images)} best photographs "
+        f"(split {split}, MOS {images[-1].mos:g} to {images[0].mos:g}), centre view, by severity"
+    )
+    console.print(severity_table(report))
+    if output is not None:
+        write_report(report, opened.card, output)
+        click.echo(f"report: {output / 'severity.json'}, {output / 'severity.png'}")

@@ -1,0 +1,1 @@
+"""What hours of faults and load do to the live loop."""

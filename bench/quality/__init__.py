@@ -1,0 +1,1 @@
+"""How scores follow the truth: accuracy, severity, sessions."""

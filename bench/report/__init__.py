@@ -1,0 +1,1 @@
+"""Results written for people: the summary page and the tables of the docs."""

@@ -1,0 +1,1 @@
+"""The files that results are kept in, and their charts."""

@@ -1,0 +1,1 @@
+"""How fast a score is, and how fast it could be."""

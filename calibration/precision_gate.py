@@ -1,0 +1,94 @@
+"""What a conversion costs, in score points, and whether that is little enough."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from fthnet_kit.calibration.agreement import Scores, srcc
+from fthnet_kit.edge.model.card import Thresholds
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Most that a conversion may cost against FP32: points, mean, 99th percentile and largest; least SRCC."""
+
+    mean: float
+    p99: float = float("inf")
+    worst: float = float("inf")
+    srcc: float = -1.0
+
+    def tightened(self, share: float) -> Budget:
+        """A share of the budget, for choices made on photographs other than those that judge."""
+        srcc = 1 - share * (1 - self.srcc) if self.srcc > 0 else self.srcc
+        return Budget(self.mean * share, self.p99 * share, self.worst * share, srcc)
+
+
+FP16_BUDGET = Budget(mean=0.1, worst=0.5)
+INT8_BUDGET = Budget(mean=0.5, p99=2.0, srcc=0.998)
+LEAST_INT8 = 0.8  # share of the weighted layers' MACs; with less, the name would promise too much
+BUDGETS = {"fp16": FP16_BUDGET, "int8": INT8_BUDGET, "int8-cpu": INT8_BUDGET}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Differences from FP32 on photographs, in points; `flips` counts photographs whose verdict changed."""
+
+    images: int
+    mean: float
+    p99: float
+    worst: float
+    shift: float
+    srcc: float
+    flips: int
+
+    def shortfalls(self, budget: Budget) -> list[str]:
+        """What of the budget does not hold, in words; empty where all holds."""
+        limits = (("mean", self.mean, budget.mean), ("p99", self.p99, budget.p99), ("max", self.worst, budget.worst))
+        found = [f"{name} {value:.3f} > {limit:g} points" for name, value, limit in limits if not value <= limit]
+        if not self.srcc >= budget.srcc:
+            found.append(f"SRCC {self.srcc:.4f} < {budget.srcc:g}")
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
+
+def shortfalls(precision: str, found: Cost, int8_macs: float) -> list[str]:
+    """What of a precision's gate does not hold, in words; empty where all holds.
+
+    Args:
+        precision: a key of `BUDGETS`.
+        found: what the conversion costs.
+        int8_macs: share of the weighted layers' MACs in INT8; of no matter for ``fp16``.
+    """
+    words = found.shortfalls(BUDGETS[precision])
+    if precision != "fp16" and not int8_macs >= LEAST_INT8:
+        words.append(f"INT8 share of MACs {int8_macs:.2f} < {LEAST_INT8:g}")
+    return words
+
+
+def cost(reference: Scores, found: Scores, thresholds: Thresholds) -> Cost:
+    """What a conversion costs.
+
+    Args:
+        reference: FP32 points, not clipped.
+        found: points of the converted graph for the same photographs.
+        thresholds: for verdicts.
+    """
+    reference, found = np.asarray(reference, np.float64), np.asarray(found, np.float64)
+    difference = found - reference
+    size = np.abs(np.where(np.isfinite(difference), difference, np.inf))
+    verdicts = [[thresholds.verdict(float(np.clip(v, 0, 100))) for v in scores] for scores in (reference, found)]
+    return Cost(
+        images=len(reference),
+        mean=float(size.mean()),
+        p99=float(np.percentile(size, 99)) if np.isfinite(size).all() else float("inf"),
+        worst=float(size.max()),
+        shift=float(difference.mean()),
+        srcc=srcc(reference, found),
+        flips=sum(a != b for a, b in zip(*verdicts, strict=True)),
+    )

@@ -1,0 +1,1 @@
+"""Bundles written: from a checkpoint, from a training, with more precisions."""

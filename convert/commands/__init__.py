@@ -1,0 +1,1 @@
+"""The commands that export, train, quantise, verify and build."""

@@ -1,0 +1,175 @@
+"""The command that makes TensorRT engines: `fthnet build`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from fthnet_kit.edge.cli.options import bundle_argument
+
+if TYPE_CHECKING:
+    from fthnet_kit.convert.engine.build import Report
+    from fthnet_kit.edge.inference.engine_manifest import EngineManifest
+    from fthnet_kit.edge.model.bundle import Bundle
+
+
+@click.command()
+@bundle_argument
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "fp16", "int8"]),
+    default="fp16",
+    show_default=True,
+    help="int8 where `fthnet quantize` found that it keeps the score.",
+)
+@click.option("--batch", type=click.IntRange(1, 64), help="Images in one inference. Default: as the bundle's graph.")
+@click.option(
+    "--workspace",
+    type=click.IntRange(16),
+    metavar="MIB",
+    help="Memory that a kernel may use. Default: half of what is free, at most 4096.",
+)
+@click.option(
+    "--device",
+    metavar="KEY",
+    help="Build for a GPU that is not here, such as sm86, with TensorRT for RTX. Default: this machine's GPU.",
+)
+@click.option(
+    "--check", is_flag=True, help="Build every precision for every GPU that TensorRT for RTX knows, keep none."
+)
+def build(
+    bundle: Path | None, precision: str, batch: int | None, workspace: int | None, device: str | None, check: bool
+) -> None:
+    """Build a TensorRT engine of a BUNDLE, on the machine that will run it.
+
+    The engine and its manifest go to BUNDLE/engines. It is installed only if it runs in the precision asked for and
+    scores as the FP32 graph does. --check needs no GPU: it shows that NVIDIA's parser and builder take the graphs.
+    Without BUNDLE: the one that the kit ships.
+    """
+    from fthnet_kit.convert.engine.build import BuildOptions, build_engine, free_memory, workspace_for
+    from fthnet_kit.edge.model.bundle import Bundle
+
+    opened = Bundle.open(bundle)
+    if check:
+        check_bundle(opened, device)
+        return
+    go_on_in_child()
+    from fthnet_kit.convert.engine.target import build_target
+
+    tensorrt, target, machine, free_on_gpu = build_target(device)
+    mib = workspace or workspace_for(min(free_memory(), free_on_gpu))
+    with build_progress(f"{precision} for {target.key}") as report:
+        path, manifest = build_engine(opened, BuildOptions(precision, batch, mib), tensorrt, target, machine, report)
+    click.echo(f"engine: {path}, {manifest.engine_bytes / 1e6:.1f} MB, batch {manifest.batch}")
+    for line in proof_lines(manifest):
+        click.echo(line)
+
+
+def go_on_in_child() -> None:
+    """Returns in a child process; the parent waits, and ends as the child does.
+
+    A Jetson that runs out of memory kills the builder without a word. The parent lives to say what happened.
+    """
+    from fthnet_kit.edge.errors import EngineError
+
+    sys.stdout.flush()
+    sys.stderr.flush()
+    child = os.fork()
+    if child == 0:
+        return
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the child, which ends the build
+    signal.signal(signal.SIGTERM, lambda *_: os.kill(child, signal.SIGTERM))  # which reaches this process alone
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if code == -signal.SIGKILL:
+        raise EngineError(
+            "the build was killed, as a system does that runs out of memory; close what else runs, pass a smaller "
+            "--workspace, or add swap (docs/jetson.md)"
+        )
+    sys.exit(code if code >= 0 else 128 - code)
+
+
+@contextmanager
+def build_progress(title: str) -> Iterator[Report]:
+    """A bar of the build's phases; nothing where stderr is no terminal."""
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+    console = Console(stderr=True)
+    tasks: dict[str, TaskID] = {}
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+
+        def report(phase: str, step: int, steps: int) -> None:
+            if phase not in tasks:
+                tasks[phase] = bar.add_task(f"{title}: {phase}", total=steps)
+            bar.update(tasks[phase], completed=step, visible=step < steps)
+
+        yield report
+
+
+def proof_lines(manifest: EngineManifest) -> Iterator[str]:
+    """What was found out about an engine, in words."""
+    if manifest.layers is None or manifest.agreement is None:
+        yield "precision and scores: not looked at, the engine is for a GPU that is not here"
+        return
+    yield f"multiply-accumulates: {shares(manifest.layers['macs'])} (asked: {shares(manifest.layers['asked'])})"
+    if manifest.layers["macs"].get("unknown"):
+        yield "unknown: TensorRT's inspector states no type for these; neither proved nor refuted"
+    if manifest.layers["half_sums"]:
+        yield f"added up in FP16 instead of FP32: {100 * manifest.layers['half_sums']:.0f} %"
+    found = manifest.agreement
+    yield (
+        f"scores: mean {found['mean']:.3f}, max {found['worst']:.3f} points from ONNX Runtime's FP32 on "
+        f"{found['images']} pictures"
+    )
+
+
+def shares(parts: dict[str, float]) -> str:
+    """Such as ``fp16 99.2 %, fp32 0.8 %``."""
+    return ", ".join(f"{precision} {100 * share:.1f} %" for precision, share in parts.items())
+
+
+def check_bundle(bundle: Bundle, device: str | None) -> None:
+    """`--check`: a table of what was built; exit code 6 where a graph is refused."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from fthnet_kit.convert.engine.check import check_builds
+    from fthnet_kit.edge.cli.score import LOG_WIDTH
+    from fthnet_kit.edge.errors import EngineError
+    from fthnet_kit.edge.inference.tensorrt_library import load_tensorrt
+
+    tensorrt = load_tensorrt("tensorrt_rtx")
+    errors = Console(stderr=True, highlight=False)
+    table = Table(title=f"{bundle.card.name} {bundle.card.version}, TensorRT for RTX {tensorrt.version}")
+    for column in ("precision", "GPU", "layers", "asked for (share of MACs)", "engine, MB", "s"):
+        table.add_column(
+            column, justify="left" if column in ("precision", "GPU", "asked for (share of MACs)") else "right"
+        )
+    built: dict[str, bool] = {}
+    engines, seconds = 0, 0.0
+    with errors.status("building") as status:
+        for found in check_builds(bundle, tensorrt, [device] if device else None, status.update):
+            size = "not supported" if found.unsupported else f"{found.engine_bytes / 1e6:.1f}"
+            table.add_row(
+                *(found.precision, found.device, str(found.layers), shares(found.asked), size, f"{found.seconds:.1f}")
+            )
+            seconds += found.seconds
+            engines += not found.unsupported
+            built[found.precision] = built.get(found.precision, False) or not found.unsupported
+            if found.unsupported:
+                table.caption = f"{found.device}: {found.unsupported}"
+    output = Console(highlight=False, width=None if sys.stdout.isatty() else LOG_WIDTH)
+    output.print(table)
+    output.print(
+        f"{engines} of {len(table.rows)} built in {seconds:.0f} s; nothing was run, and nothing was built for a Jetson"
+    )
+    none = [precision for precision, any_built in built.items() if not any_built]
+    if none:
+        raise EngineError(f"expected {', '.join(none)} to build for one GPU at least, found none that it does")

@@ -1,0 +1,1 @@
+"""TensorRT engines: built, checked, and compared with ONNX Runtime."""

@@ -1,0 +1,1 @@
+"""FTHNet in PyTorch: the network, its configuration, its checkpoints."""

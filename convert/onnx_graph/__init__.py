@@ -1,0 +1,1 @@
+"""FTHNet as an ONNX graph."""

@@ -1,0 +1,182 @@
+"""Sources of frames, by URI.
+
+=========================================  ==================================================
+``0``, ``/dev/video2``, ``/dev/v4l/…``     camera (V4L2/UVC), with options:
+                                           ``0?width=1920&height=1080&fps=30&fourcc=MJPG``,
+                                           ``exposure=100`` (manual from then on, by the camera's own unit)
+``csi://0?width=1920&height=1080&fps=30``  a Jetson's CSI camera, through GStreamer
+``gst:videotestsrc ! videoconvert``        any GStreamer pipeline that gives BGR pictures
+``rtsp://…``, ``http://…``                 network camera (RTSP, MJPEG over HTTP)
+``recording.mp4``                          video file
+``photos/``, ``photos/*.png``, ``a.jpg``   folder, glob or single image
+``sim:?seconds=20&fps=15&seed=3``          the simulated handheld camera
+=========================================  ==================================================
+
+Files are read in full; cameras are live: whoever reads late misses frames, and gets the newest.
+"""
+
+from __future__ import annotations
+
+import glob
+import time
+from pathlib import Path
+from urllib.parse import parse_qsl
+
+import cv2
+
+from fthnet_kit.edge.capture.network_stream import NetworkStream
+from fthnet_kit.edge.capture.opencv_source import VideoCapture
+from fthnet_kit.edge.capture.simulated_camera import Session, SimulatedCamera
+from fthnet_kit.edge.capture.source import CorruptFrameError, Source
+from fthnet_kit.edge.capture.usb_camera import CAMERA_OPTIONS, UsbCamera
+from fthnet_kit.edge.errors import InputError
+from fthnet_kit.edge.frame import Frame
+from fthnet_kit.edge.image import IMAGE_SUFFIXES, read_image
+
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".m4v", ".mpg", ".mpeg", ".webm", ".mjpg", ".mjpeg")
+
+
+class ImageFiles:
+    """Still images, one after the other, in the order of their names."""
+
+    def __init__(self, paths: list[Path]) -> None:
+        self.live = False
+        self.fps: float | None = None
+        self._paths = paths
+        self._index = 0
+
+    @property
+    def ended(self) -> bool:
+        """Whether all images have been read."""
+        return self._index >= len(self._paths)
+
+    def open(self) -> None:
+        """Nothing to open."""
+
+    def read(self) -> Frame | None:
+        """The next image.
+
+        Raises:
+            CorruptFrameError: it cannot be read.
+        """
+        if self.ended:
+            return None
+        path, index = self._paths[self._index], self._index
+        self._index += 1
+        try:
+            return Frame(read_image(path), index, time.monotonic_ns(), name=str(path))
+        except InputError as error:
+            raise CorruptFrameError(str(path), str(error)) from error
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+
+def make_source(uri: str) -> Source:
+    """The source that a URI names; not yet opened.
+
+    Raises:
+        InputError: no such file, an unknown option, or a folder without images.
+    """
+    if uri.startswith("sim:"):
+        return SimulatedCamera(_session(uri[len("sim:") :].lstrip("?")))
+    if uri.startswith(("rtsp://", "http://", "https://")):
+        return NetworkStream(uri)
+    if uri.startswith("gst:"):
+        return VideoCapture(_ending_in_appsink(uri.removeprefix("gst:").strip()), live=True, backend=cv2.CAP_GSTREAMER)
+    device, _, query = uri.partition("?")
+    if device.startswith("csi://"):
+        return VideoCapture(_csi_pipeline(device, query), live=True, backend=cv2.CAP_GSTREAMER)
+    if device.isdigit() or device.startswith(("/dev/video", "/dev/v4l/")):
+        return _camera(device, query)
+    return _files(uri)
+
+
+def _camera(device: str, query: str) -> UsbCamera:
+    options = _options(device, query, {*CAMERA_OPTIONS, "fourcc"})
+    fourcc = options.pop("fourcc", None)
+    if fourcc is not None and len(fourcc) != 4:
+        raise InputError(f"{device}: fourcc: expected four letters such as MJPG, found {fourcc!r}")
+    numbers = {name: _number(device, name, text) for name, text in options.items()}
+    if ("width" in numbers) != ("height" in numbers):
+        raise InputError(f"{device}?{query}: expected width and height together, found one of them")
+    target = int(device) if device.isdigit() else device
+    return UsbCamera(target, numbers, fourcc)
+
+
+def _csi_pipeline(device: str, query: str) -> str:
+    """GStreamer's pipeline for a Jetson's CSI camera, by NVIDIA's "Accelerated GStreamer" guide."""
+    sensor = device.removeprefix("csi://")
+    options = _options(device, query, {"width", "height", "fps"})
+    numbers = {name: round(_number(device, name, text)) for name, text in options.items()}
+    if not sensor.isdigit() or any(value < 1 for value in numbers.values()):
+        raise InputError(f"{device}?{query}: expected csi://0?width=1920&height=1080&fps=30, each a positive number")
+    width, height, fps = numbers.get("width", 1920), numbers.get("height", 1080), numbers.get("fps", 30)
+    return _ending_in_appsink(
+        f"nvarguscamerasrc sensor-id={sensor} ! video/x-raw(memory:NVMM),width={width},height={height},"
+        f"framerate={fps}/1 ! nvvidconv ! video/x-raw,format=BGRx ! videoconvert ! video/x-raw,format=BGR"
+    )
+
+
+def _ending_in_appsink(pipeline: str) -> str:
+    """The same pipeline, giving the newest frame to OpenCV."""
+    return pipeline if "appsink" in pipeline else f"{pipeline} ! appsink drop=true max-buffers=1 sync=false"
+
+
+def _session(query: str) -> Session:
+    options = _options("sim", query, {"seconds", "fps", "seed", "width", "height", "realtime", "defect"})
+    defect = options.pop("defect", "")
+    numbers = {name: _number("sim", name, text) for name, text in options.items()}
+    for name in ("seed", "width", "height"):
+        if name in numbers:
+            numbers[name] = int(numbers[name])
+    return Session(**{**numbers, "realtime": bool(numbers.get("realtime", 1))}, defect=defect)  # type: ignore[arg-type]
+
+
+def _options(what: str, query: str, known: set[str]) -> dict[str, str]:
+    try:
+        options = dict(parse_qsl(query, keep_blank_values=True, strict_parsing=True)) if query else {}
+    except ValueError:
+        raise InputError(f"{what}: expected options as name=value&name=value, found {query!r}") from None
+    unknown = sorted(set(options) - known)
+    if unknown:
+        raise InputError(f"{what}: expected options among {', '.join(sorted(known))}, found {', '.join(unknown)}")
+    return options
+
+
+def _number(what: str, name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"{what}: {name}: expected a number, found {text!r}") from None
+
+
+def _files(uri: str) -> Source:
+    path = Path(uri)
+    if path.is_file() and path.suffix.lower() in VIDEO_SUFFIXES:
+        return VideoCapture(str(path), live=False, backend=cv2.CAP_FFMPEG)
+    return ImageFiles(find_images([uri]))
+
+
+def find_images(names: list[str]) -> list[Path]:
+    """Image files behind names of files, folders and globs, folders in the order of their names.
+
+    A file that is named is taken whatever its ending; folders and globs give what ends like an image.
+
+    Raises:
+        InputError: a name that leads to no image.
+    """
+    found: list[Path] = []
+    for name in names:
+        path = Path(name)
+        if path.is_file():
+            found.append(path)
+            continue
+        candidates = (
+            sorted(path.rglob("*")) if path.is_dir() else sorted(Path(p) for p in glob.glob(name, recursive=True))  # noqa: PTH207  (a pattern may be absolute)
+        )
+        images = [candidate for candidate in candidates if candidate.suffix.lower() in IMAGE_SUFFIXES]
+        if not images:
+            raise InputError(f"{name}: expected an image, a folder of images or a video, found none")
+        found.extend(images)
+    return found

@@ -1,0 +1,73 @@
+"""`fthnet`: the one console command, and the only module that may reach every folder.
+
+Subcommands are imported when they are called or listed, and import heavy libraries only when they run,
+so that `fthnet --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import click
+
+from fthnet_kit.edge.cli.lazy_group import LazyGroup
+from fthnet_kit.edge.errors import KitError
+from fthnet_kit.edge.loop import stop_signals
+
+COMMANDS = {
+    "run": "fthnet_kit.edge.cli.run:run",
+    "score": "fthnet_kit.edge.cli.score:score",
+    "config": "fthnet_kit.edge.cli.config:config_group",
+    "records": "fthnet_kit.edge.cli.records:records",
+    "install-service": "fthnet_kit.edge.cli.install_service:install_service",
+    "doctor": "fthnet_kit.edge.cli.doctor:doctor",
+    "bench": "fthnet_kit.bench.commands.group:bench",
+    "session": "fthnet_kit.bench.commands.group:session",
+    "severity": "fthnet_kit.bench.commands.group:severity",
+    "thresholds": "fthnet_kit.calibration.thresholds_command:thresholds",
+    "export": "fthnet_kit.convert.commands.quantize:export",
+    "train": "fthnet_kit.convert.commands.quantize:train",
+    "quantize": "fthnet_kit.convert.commands.quantize:quantize",
+    "verify": "fthnet_kit.convert.commands.quantize:verify",
+    "build": "fthnet_kit.convert.commands.build:build",
+}
+
+EXIT_CODES = """\b
+Exit codes:
+  0  done
+  1  interrupted, or an error that is not listed here
+  2  wrong options
+  3  an image, video, table or output that cannot be used
+  4  a bundle or checkpoint that is missing, altered or not ours
+  5  a camera or stream that is not there
+  6  the inference engine refused or failed
+  7  a conversion changed the score by more than its budget
+  8  an optional dependency is missing
+"""
+
+
+@click.group(
+    cls=LazyGroup,
+    commands_by_name=COMMANDS,
+    epilog=EXIT_CODES,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.version_option(package_name="fthnet-edge-kit", prog_name="fthnet")
+def group() -> None:
+    """Fundus image quality, 0 to 100, by FTHNet: score frames live, score stills, convert and train models.
+
+    A score says how well a photograph shows the retina, as people judged it; it is no diagnosis.
+    """
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command; a user's mistake ends in one line on stderr and a documented exit code."""
+    if (sys.argv[1:] if arguments is None else arguments)[:1] == ["run"]:
+        stop_signals.watch()  # before the imports and the model, which take seconds
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    try:
+        group.main(arguments, standalone_mode=True)
+    except KitError as error:
+        click.echo(f"fthnet: {error}", err=True)
+        sys.exit(error.exit_code)

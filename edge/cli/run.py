@@ -1,0 +1,292 @@
+"""The command that scores a camera, live: `fthnet run`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from fthnet_kit.edge.backend_names import BackendName
+from fthnet_kit.edge.cli.config import config_option, current_config
+from fthnet_kit.edge.cli.options import model_options
+from fthnet_kit.edge.cli.score import views_of
+from fthnet_kit.edge.loop import stop_signals
+from fthnet_kit.edge.model.choices import Precision
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from fthnet_kit.edge.guidance.hint_follower import GuideSink
+    from fthnet_kit.edge.guidance.hints import Language
+    from fthnet_kit.edge.inference.scorer import QualityScorer
+    from fthnet_kit.edge.loop.live_loop import LiveLoop, LiveResult, LiveSummary
+    from fthnet_kit.edge.loop.sink import BestFrame, Sink
+    from fthnet_kit.edge.outputs.best_shot.choose import BestShot, Shot
+    from fthnet_kit.edge.outputs.mqtt.sink import MqttSink
+    from fthnet_kit.edge.outputs.preview.server import PreviewServer
+    from fthnet_kit.edge.outputs.records.writer import Records
+
+FOLDER = click.Path(path_type=Path)
+
+
+@click.command()
+@config_option
+@click.option(
+    "--source",
+    required=True,
+    metavar="URI",
+    help="0, /dev/video0?width=1920&height=1080, csi://0 (Jetson), gst:PIPELINE, rtsp://…, http://…, a video, "
+    "a folder or glob of images, or sim:?seconds=20&fps=15&seed=3.",
+)
+@model_options
+@click.option("--rebuild", is_flag=True, help="Build the TensorRT engine first where there is none that may run here.")
+@click.option("--records", type=FOLDER, help="Append one JSON record a result to this file; see `fthnet records`.")
+@click.option("--records-rotate-mb", "rotate_mb", type=float, default=64.0, show_default=True, help="Of one file.")
+@click.option("--records-budget-mb", "budget_mb", type=float, default=1024.0, show_default=True, help="Of all files.")
+@click.option("--save-best", type=FOLDER, help="Keep the best frame of the run in this folder.")
+@click.option("--best-shot", type=FOLDER, help="Keep the best frame of each eye in this folder.")
+@click.option(
+    "--dicom", type=FOLDER, help="Write best shots as DICOM too, with the patient and camera of this JSON file."
+)
+@click.option(
+    "--serve", metavar="[ADDRESS:]PORT", help="Page for a browser, and /metrics. Beyond this machine: a token."
+)
+@click.option("--serve-token-file", type=FOLDER, help="File with the page's token. Default: FTHNET_TOKEN.")
+@click.option(
+    "--language",
+    type=click.Choice(["en", "es", "zh", "fr"]),
+    default="en",
+    show_default=True,
+    help="Of the hints and the page.",
+)
+@click.option("--mirror/--no-mirror", help="The picture is mirrored: hints to move swap left and right.")
+@click.option("--mqtt", metavar="URL", help="Send results to mqtt://HOST or mqtts://HOST.")
+@click.option("--max-frames", type=click.IntRange(1), help="Stop after this many scored frames.")
+def run(
+    source: str,
+    bundle: Path | None,
+    views: str | None,
+    precision: Precision,
+    backend: BackendName,
+    cuda_graph: bool,
+    threads: int | None,
+    rebuild: bool,
+    records: Path | None,
+    rotate_mb: float,
+    budget_mb: float,
+    save_best: Path | None,
+    best_shot: Path | None,
+    dicom: Path | None,
+    serve: str | None,
+    serve_token_file: Path | None,
+    language: Language,
+    mirror: bool,
+    mqtt: str | None,
+    max_frames: int | None,
+) -> None:
+    """Score the frames of a camera, live.
+
+    Cameras drop what comes while a frame is scored; files are read in full. Ctrl-C, SIGTERM or a terminal that
+    closes (SIGHUP; not under nohup) ends cleanly. Without a frame, or with one that must not be scored, the score is
+    empty and says why. Exit code 5: no camera at the start, or its driver hangs again and again.
+    """
+    from rich.console import Console
+
+    from fthnet_kit.edge.capture.open_source import make_source
+    from fthnet_kit.edge.deployment.systemd_unit import WatchdogSink
+    from fthnet_kit.edge.errors import InputError
+    from fthnet_kit.edge.guidance.hint_follower import GuideSink
+    from fthnet_kit.edge.guidance.hints import Guide, Optics
+    from fthnet_kit.edge.inference.scorer import QualityScorer
+    from fthnet_kit.edge.loop.live_loop import LiveLoop
+    from fthnet_kit.edge.loop.sink import BestFrame
+    from fthnet_kit.edge.outputs.best_shot.choose import BestShot, BestShotOptions
+    from fthnet_kit.edge.outputs.best_shot.dicom_photograph import DicomContext
+    from fthnet_kit.edge.outputs.mqtt.sink import MqttSink
+    from fthnet_kit.edge.outputs.records.writer import Records
+    from fthnet_kit.edge.outputs.terminal import TerminalView
+
+    console = Console(highlight=False, soft_wrap=True)
+    config = current_config()
+    make_source(source)  # a wrong URI is told before a model is loaded
+    if dicom and not best_shot:
+        raise InputError("--dicom: expected --best-shot beside it, found none; name a folder for the shots")
+    context = DicomContext.read(dicom) if dicom else None
+    if rebuild:
+        rebuild_engine(bundle, precision)
+    if stop_signals.requested():
+        return
+    broker = MqttSink(mqtt, config.mqtt.options(), follow_best=best_shot is None) if mqtt else None
+    with QualityScorer.from_bundle(
+        bundle, precision, views_of(views), backend, threads, cuda_graph=cuda_graph
+    ) as scorer:
+        console.print(headline(scorer))
+        loop = LiveLoop(lambda: make_source(source), scorer, config.live.options())
+        loop.stop_on_signals()
+        if stop_signals.requested():
+            loop.stop()
+        sinks = Sinks(
+            records=Records(records, rotate_mb=rotate_mb, budget_mb=budget_mb) if records else None,
+            best_frame=BestFrame(save_best) if save_best else None,
+            mqtt=broker,
+            guide=GuideSink(Guide(Optics(flip_x=mirror)), language),
+            aim_stops=config.best_shot.aim_stops,
+        )
+        if best_shot:
+            options = BestShotOptions.of(scorer.card.thresholds)
+            sinks.best_shot = BestShot(best_shot, options, sinks.publish, dicom=context)
+        if serve:
+            sinks.page = PageSink(open_server(serve, serve_token_file, scorer, sinks.best_shot, loop, language), sinks)
+            console.print(f"page: {sinks.page.server.url}")
+        with TerminalView(console, source, guide=sinks.guide) as view:
+            loop.feed([*sinks.all(), view, WatchdogSink()], max_frames)
+    print_summary(console, loop.summary, sinks)
+
+
+@dataclass
+class Sinks:
+    """Where the results of a run go; what was not asked for is None. `aim_stops`: see `AppraisedBestShot`."""
+
+    guide: GuideSink
+    aim_stops: float
+    records: Records | None = None
+    best_frame: BestFrame | None = None
+    best_shot: BestShot | None = None
+    page: PageSink | None = None
+    mqtt: MqttSink | None = None
+
+    def all(self) -> list[Sink]:
+        """Those that there are, and a thread that measures for two of them; the page comes after what it shows."""
+        from fthnet_kit.edge.guidance.measuring import MeasuringSink
+        from fthnet_kit.edge.outputs.best_shot.choose import AppraisedBestShot
+
+        shots = [] if self.best_shot is None else [AppraisedBestShot(self.best_shot, self.aim_stops)]
+        measuring = MeasuringSink([self.guide, *shots])
+        sinks = (self.records, self.best_frame, measuring, self.mqtt, self.page)
+        return [sink for sink in sinks if sink is not None]
+
+    def publish(self, shot: Shot) -> None:
+        """A best shot to the broker."""
+        if self.mqtt is not None:
+            self.mqtt.publish_best(shot.result)
+
+
+@dataclass(frozen=True)
+class PageSink:
+    """Results to the page, with the hint and the best shot of the moment."""
+
+    server: PreviewServer
+    sinks: Sinks
+
+    def offer(self, result: LiveResult) -> None:
+        """One result."""
+        from fthnet_kit.edge.outputs.preview.board import Shot
+
+        best = self.sinks.best_shot
+        self.server.offer(result, self.sinks.guide.text, Shot.of(None if best is None else best.shot))
+
+    def close(self) -> None:
+        """Let all viewers go."""
+        self.server.close()
+
+
+def headline(scorer: QualityScorer) -> str:
+    """Which model runs, and on what."""
+    facts = scorer.backend.describe()
+    return (
+        f"{scorer.card.name} {scorer.card.version} on {facts['library']}, {facts['provider']}, "
+        f"{facts['threads']} threads, views {scorer.views}"
+    )
+
+
+def open_server(
+    serve: str,
+    token_file: Path | None,
+    scorer: QualityScorer,
+    best_shot: BestShot | None,
+    loop: LiveLoop,
+    language: Language,
+) -> PreviewServer:
+    """The page, wired to the best shot where there is one."""
+    from fthnet_kit.edge.outputs.preview.access import parse_address, read_token
+    from fthnet_kit.edge.outputs.preview.server import PreviewServer
+
+    token = read_token(token_file)
+    address = parse_address(serve, token)
+    if best_shot is None:
+        return PreviewServer(address, token, scorer.card, summary=loop.summary, language=language)
+    return PreviewServer(
+        address,
+        token,
+        scorer.card,
+        summary=loop.summary,
+        language=language,
+        accept=best_shot.accept,
+        retake=best_shot.retake,
+    )
+
+
+def rebuild_engine(bundle: Path | None, precision: Precision) -> None:
+    """Build the bundle's engine for this machine if it has none that may run here.
+
+    In a process of its own: the builder's memory, on a Jetson the GPU's too, is free again before the camera starts.
+    """
+    from fthnet_kit.edge.errors import EngineError
+    from fthnet_kit.edge.inference.engine_manifest import EngineRefusedError
+    from fthnet_kit.edge.inference.open_backend import checked_engine, engine_precision
+    from fthnet_kit.edge.model.bundle import Bundle
+
+    try:
+        checked_engine(Bundle.open(bundle), engine_precision(precision))
+    except EngineRefusedError as refused:
+        click.echo(f"building the engine: {refused}", err=True)
+        code = _wait_for([sys.executable, "-m", "fthnet_kit.edge.cli", *refused.rebuild])
+        if code and not stop_signals.requested():
+            raise EngineError(
+                f"expected an engine, found that its build ended with exit code {code}; its reason stands above"
+            ) from refused
+
+
+def _wait_for(command: list[str]) -> int:
+    """Exit code of one of the kit's commands; it is ended where a signal asks for the end of this one."""
+    with subprocess.Popen(command) as process:  # noqa: S603
+        while True:
+            try:
+                return process.wait(0.2)
+            except subprocess.TimeoutExpired:
+                if stop_signals.requested():
+                    process.terminate()
+
+
+def print_summary(console: Console, summary: LiveSummary, sinks: Sinks) -> None:
+    """Durations, counts, and where the results lie."""
+    from fthnet_kit.edge.outputs.terminal import summary_table
+
+    console.print(summary_table(summary))
+    reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(summary.reasons.items())) or "none"
+    console.print(
+        f"captured {summary.captured}, dropped {summary.dropped}, reconnects {summary.reconnects}, "
+        f"without a score: {reasons}"
+    )
+    if summary.faults:
+        console.print("faults: " + ", ".join(f"{where} {count}" for where, count in sorted(summary.faults.items())))
+    best = sinks.best_frame
+    if best is not None and best.best is not None and best.best.score.value is not None:
+        console.print(f"best frame: {best.best.score.value:.1f}, {best.folder / 'best.png'}")
+    shots = sinks.best_shot
+    if shots is not None:
+        console.print(f"best shots: {shots.shots} in {shots.folder}{_lost(shots.lost)}")
+    if sinks.records is not None:
+        kept = sinks.records
+        console.print(f"records: {kept.written} in {kept.path}{_lost(kept.lost)}, head {kept.head}")
+    if sinks.mqtt is not None:
+        sent = sinks.mqtt
+        console.print(f"MQTT: {sent.delivered} delivered, {sent.waiting} waiting{_lost(sent.dropped + sent.lost)}")
+
+
+def _lost(count: int) -> str:
+    return f", {count} lost" if count else ""

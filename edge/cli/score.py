@@ -1,0 +1,83 @@
+"""The command that scores stills: `fthnet score`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from fthnet_kit.edge.backend_names import BackendName
+from fthnet_kit.edge.cli.options import model_options
+from fthnet_kit.edge.model.choices import Precision
+
+if TYPE_CHECKING:
+    from fthnet_kit.edge.model.preprocess import Views
+
+LOG_WIDTH = 160  # of a table in a file or pipe
+
+
+@click.command()
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE…")
+@model_options
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line instead of a table.")
+def score(
+    images: tuple[str, ...],
+    bundle: Path | None,
+    views: str | None,
+    precision: Precision,
+    backend: BackendName,
+    cuda_graph: bool,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Score still images: files, folders, globs.
+
+    What cannot be read is reported on stderr and skipped, and the exit code is 3.
+    """
+    from rich.console import Console
+    from rich.progress import track
+    from rich.table import Table
+
+    from fthnet_kit.edge.capture.open_source import find_images
+    from fthnet_kit.edge.errors import InputError
+    from fthnet_kit.edge.image import read_image
+    from fthnet_kit.edge.inference.scorer import QualityScorer
+
+    errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    paths = find_images(list(images))
+    table = Table()
+    table.add_column("image", overflow="fold")
+    for column in ("score", "verdict", "ms"):
+        table.add_column(column, justify="right")
+    unreadable = 0
+    with QualityScorer.from_bundle(
+        bundle, precision, views_of(views), backend, threads, cuda_graph=cuda_graph
+    ) as scorer:
+        for path in track(
+            paths, "scoring", console=errors, transient=True, disable=len(paths) < 5 or not errors.is_terminal
+        ):
+            try:
+                result = scorer.score(read_image(path))
+            except InputError as error:
+                unreadable += 1
+                errors.print(f"skipped: {error}", markup=False)
+                continue
+            if as_json:
+                click.echo(json.dumps({"file": str(path), **result.to_dict()}))
+            else:
+                value = "-" if result.value is None else f"{result.value:.1f}"
+                table.add_row(str(path), value, result.verdict or result.reason or "", f"{result.total_ms:.0f}")
+    if not as_json and table.row_count:
+        Console(width=None if sys.stdout.isatty() else LOG_WIDTH).print(table)
+    if unreadable:
+        raise InputError(
+            f"{unreadable} of {len(paths)} images could not be read and were skipped; they are named above"
+        )
+
+
+def views_of(text: str | None) -> Views | None:
+    """The number of views that an option names."""
+    return None if text is None else int(text)  # type: ignore[return-value]

@@ -1,0 +1,1 @@
+"""A machine set up for a run."""

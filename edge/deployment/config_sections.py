@@ -1,0 +1,376 @@
+"""What can be configured: each section of the file is a dataclass whose fields know default, bounds and explanation."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+from fthnet_kit.edge.backend_names import BackendName
+from fthnet_kit.edge.guidance.hints import Language
+from fthnet_kit.edge.loop.live_loop import LiveOptions
+from fthnet_kit.edge.model.choices import Precision
+from fthnet_kit.edge.outputs.best_shot.rank import MIDDLE_GRAY_STOPS
+from fthnet_kit.edge.outputs.mqtt.sink import Broker, MqttOptions
+from fthnet_kit.edge.outputs.preview.access import Address
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Options = TypeVar("Options", bound="DataclassInstance")
+
+
+def about(
+    explanation: str,
+    *,
+    example: Any = None,
+    least: float | None = None,
+    most: float | None = None,
+    above: float | None = None,
+    check: Callable[[str], object] | None = None,
+    option: str | None = None,
+    must_exist: bool = False,
+) -> Mapping[str, Any]:
+    """What a field knows of itself.
+
+    Args:
+        explanation: one line for the reader of the file.
+        example: shown where the default is None, which means "not set".
+        least, most, above: bounds of a number; `above` itself is too small.
+        check: raises InputError or ValueError for text that cannot be used.
+        option: parameter of `fthnet run` whose default the key becomes; None where there is none.
+        must_exist: a file or folder that has to be there before a run.
+    """
+    return {
+        "explanation": explanation,
+        "example": example,
+        "least": least,
+        "most": most,
+        "above": above,
+        "check": check,
+        "option": option,
+        "must_exist": must_exist,
+    }
+
+
+def _check_topic(text: str) -> None:
+    MqttOptions(topic=text, device="device").base_topic()
+
+
+def _check_device(text: str) -> None:
+    if not re.fullmatch(r"[\w.-]+", text):
+        raise ValueError("expected letters, digits, dots, dashes and underscores")
+
+
+@dataclass(frozen=True)
+class CameraSection:
+    """`[camera]`: where pictures come from."""
+
+    source: str | None = field(
+        default=None,
+        metadata=about(
+            "0, /dev/video0?…, csi://0 (Jetson), gst:PIPELINE, rtsp://…, http://…, a video, images or sim:…",
+            example="/dev/video0?width=1920&height=1080",
+            option="source",
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class ModelSection:
+    """`[model]`: what scores them."""
+
+    bundle: Path | None = field(
+        default=None,
+        metadata=about(
+            "Bundle folder; the kit's demonstration bundle where it is not set",
+            example="/var/lib/fthnet/bundle",
+            option="bundle",
+            must_exist=True,
+        ),
+    )
+    precision: Precision = field(
+        default="auto", metadata=about("Numbers in which the network computes", option="precision")
+    )
+    backend: BackendName = field(
+        default="auto",
+        metadata=about(
+            "auto: TensorRT where the bundle has an engine for this GPU, otherwise ONNX Runtime", option="backend"
+        ),
+    )
+    views: Literal[1, 5, 20] | None = field(
+        default=None, metadata=about("Views averaged; the model card's where it is not set", example=1, option="views")
+    )
+    threads: int | None = field(
+        default=None,
+        metadata=about("Threads of one inference; all cores where it is not set", example=4, least=1, option="threads"),
+    )
+    cuda_graph: bool = field(
+        default=False, metadata=about("On TensorRT: launch the network as one CUDA graph", option="cuda_graph")
+    )
+
+
+@dataclass(frozen=True)
+class RecordsSection:
+    """`[records]`: one JSON record a result."""
+
+    path: Path | None = field(
+        default=None,
+        metadata=about("File that records are appended to", example="/var/lib/fthnet/records.jsonl", option="records"),
+    )
+    rotate_mb: float = field(
+        default=64.0, metadata=about("A new file is begun beyond this size", above=0, option="rotate_mb")
+    )
+    budget_mb: float = field(
+        default=1024.0, metadata=about("Beyond this size of all files the oldest go", above=0, option="budget_mb")
+    )
+
+
+@dataclass(frozen=True)
+class BestShotSection:
+    """`[best_shot]`: the best picture of each eye."""
+
+    folder: Path | None = field(
+        default=None, metadata=about("Folder that they are kept in", example="/var/lib/fthnet/best", option="best_shot")
+    )
+    dicom: Path | None = field(
+        default=None,
+        metadata=about(
+            "Write them as DICOM too, with the patient and camera of this JSON file",
+            example="/etc/fthnet/dicom.json",
+            option="dicom",
+            must_exist=True,
+        ),
+    )
+    aim_stops: float = field(
+        default=round(MIDDLE_GRAY_STOPS, 2),
+        metadata=about("Median luminance of this camera's well exposed field, in stops below white", least=-8, most=0),
+    )
+
+
+@dataclass(frozen=True)
+class GuidanceSection:
+    """`[guidance]`: what the operator is told."""
+
+    language: Language = field(default="en", metadata=about("Language of hints and page", option="language"))
+    mirror: bool = field(
+        default=False, metadata=about("The picture is shown mirrored: left and right change places", option="mirror")
+    )
+
+
+@dataclass(frozen=True)
+class ServeSection:
+    """`[serve]`: the page for a browser, and metrics."""
+
+    address: str | None = field(
+        default=None,
+        metadata=about(
+            "Port, or IP-ADDRESS:PORT, where the page listens; others than this machine need a token",
+            example="8080",
+            check=Address.parse,
+            option="serve",
+        ),
+    )
+    token_file: Path | None = field(
+        default=None,
+        metadata=about(
+            "File with the token that a visitor must show",
+            example="/etc/fthnet/token",
+            option="serve_token_file",
+            must_exist=True,
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class MqttSection:
+    """`[mqtt]`: results to a broker."""
+
+    url: str | None = field(
+        default=None,
+        metadata=about(
+            "mqtt://HOST[:1883] or mqtts://HOST[:8883]; no password in it",
+            example="mqtts://broker.example:8883",
+            check=Broker.parse,
+            option="mqtt",
+        ),
+    )
+    topic: str = field(
+        default=MqttOptions.topic,
+        metadata=about("What all topics begin with; below it: result, best, state", check=_check_topic),
+    )
+    device: str | None = field(
+        default=MqttOptions.device,
+        metadata=about("Name of this device; the host's where it is not set", example="camera-1", check=_check_device),
+    )
+    results_per_s: float = field(
+        default=MqttOptions.results_per_s,
+        metadata=about("Records a second at most; changes of verdict or reason go always", least=0, most=1000),
+    )
+    queue: Path | None = field(
+        default=MqttOptions.queue,
+        metadata=about("What waits for the broker", example="/var/lib/fthnet/mqtt-queue.sqlite"),
+    )
+    queue_messages: int = field(
+        default=MqttOptions.queue_messages,
+        metadata=about("Messages that may wait; then the oldest go", least=1, most=10_000_000),
+    )
+    queue_mb: float = field(
+        default=MqttOptions.queue_mb, metadata=about("Size of what may wait; then the oldest go", above=0, most=100_000)
+    )
+    user: str | None = field(
+        default=MqttOptions.user,
+        metadata=about("Who logs in; the environment's FTHNET_MQTT_USER goes before it", example="camera"),
+    )
+    password_file: Path | None = field(
+        default=MqttOptions.password_file,
+        metadata=about(
+            "File with the password; the environment's FTHNET_MQTT_PASSWORD goes before it",
+            example="/etc/fthnet/mqtt-password",
+            must_exist=True,
+        ),
+    )
+    ca_file: Path | None = field(
+        default=MqttOptions.ca_file,
+        metadata=about(
+            "Certificates that may vouch for the broker; the system's where it is not set",
+            example="/etc/fthnet/ca.pem",
+            must_exist=True,
+        ),
+    )
+    cert_file: Path | None = field(
+        default=MqttOptions.cert_file,
+        metadata=about("Certificate of this device", example="/etc/fthnet/device.pem", must_exist=True),
+    )
+    key_file: Path | None = field(
+        default=MqttOptions.key_file,
+        metadata=about("Its key, unencrypted", example="/etc/fthnet/device.key", must_exist=True),
+    )
+    insecure_tls: bool = field(
+        default=MqttOptions.insecure_tls,
+        metadata=about("INSECURE: true does not check who the broker is; for tests only"),
+    )
+    keepalive_s: int = field(
+        default=MqttOptions.keepalive_s,
+        metadata=about("Silence after which either side asks for the other", least=1, most=65535),
+    )
+    first_backoff_s: float = field(
+        default=MqttOptions.first_backoff_s, metadata=about("First pause before connecting again", above=0)
+    )
+    longest_backoff_s: float = field(
+        default=MqttOptions.longest_backoff_s, metadata=about("Longest pause before connecting again", above=0)
+    )
+
+    def options(self) -> MqttOptions:
+        """The options of the sink."""
+        return _copy(self, MqttOptions)
+
+
+@dataclass(frozen=True)
+class LiveSection:
+    """`[live]`: patience of the live loop."""
+
+    stall_s: float = field(
+        default=LiveOptions.stall_s, metadata=about("Without a frame for this long there is no current score", above=0)
+    )
+    abandon_s: float = field(
+        default=LiveOptions.abandon_s,
+        metadata=about("A read that hangs for this long is given up, and a new thread takes over", above=0),
+    )
+    abandon_open_s: float = field(
+        default=LiveOptions.abandon_open_s, metadata=about("The same for an attempt to open the camera", above=0)
+    )
+    first_open_s: float = field(
+        default=LiveOptions.first_open_s,
+        metadata=about("The same for the first attempt, which then ends the run", above=0),
+    )
+    frozen_s: float = field(
+        default=LiveOptions.frozen_s,
+        metadata=about("Identical pictures for this long are not a living camera", above=0),
+    )
+    useless_s: float = field(
+        default=LiveOptions.useless_s,
+        metadata=about("Nothing but frozen or broken pictures for this long, and the camera is opened again", above=0),
+    )
+    first_backoff_s: float = field(
+        default=LiveOptions.first_backoff_s, metadata=about("First pause before a camera is opened again", above=0)
+    )
+    longest_backoff_s: float = field(
+        default=LiveOptions.longest_backoff_s, metadata=about("Longest pause before a camera is opened again", above=0)
+    )
+
+    def options(self) -> LiveOptions:
+        """The options of the loop."""
+        return _copy(self, LiveOptions)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Contents of the file.
+
+    Attributes:
+        path: of the file; None for the defaults alone.
+        keys_set: the keys that the file sets, as `section.key`.
+    """
+
+    camera: CameraSection = CameraSection()
+    model: ModelSection = ModelSection()
+    records: RecordsSection = RecordsSection()
+    best_shot: BestShotSection = BestShotSection()
+    guidance: GuidanceSection = GuidanceSection()
+    serve: ServeSection = ServeSection()
+    mqtt: MqttSection = MqttSection()
+    live: LiveSection = LiveSection()
+    path: Path | None = field(default=None, compare=False)
+    keys_set: frozenset[str] = field(default=frozenset(), compare=False)
+
+    def sections(self) -> dict[str, DataclassInstance]:
+        """The sections by their name in the file."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if is_dataclass(f.default)}
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key, as the file's reader and the checks see it."""
+
+    section: str
+    name: str
+    kind: Any
+    default: Any
+    metadata: Mapping[str, Any]
+
+    @property
+    def full_name(self) -> str:
+        """`section.key`."""
+        return f"{self.section}.{self.name}"
+
+
+@lru_cache(maxsize=1)
+def known_keys() -> dict[str, Key]:
+    """Every key, by `section.key`, in the order of the file."""
+    keys = [
+        Key(section, f.name, _kind(hint), f.default, f.metadata)
+        for section, value in Config().sections().items()
+        for f, hint in zip(fields(value), _hints(type(value), value), strict=True)
+    ]
+    return {each.full_name: each for each in keys}
+
+
+def _hints(section: type, value: DataclassInstance) -> list[Any]:
+    hints = get_type_hints(section)
+    return [hints[f.name] for f in fields(value)]
+
+
+def _kind(hint: Any) -> Any:
+    """The type of a value that is set."""
+    kinds = [kind for kind in get_args(hint) if kind is not type(None)]
+    return hint if get_origin(hint) is Literal or not kinds else kinds[0]
+
+
+def _copy(section: DataclassInstance, options: type[Options]) -> Options:
+    """The options whose names a section has."""
+    names = {f.name for f in fields(section)}
+    return options(**{f.name: getattr(section, f.name) for f in fields(options) if f.name in names})

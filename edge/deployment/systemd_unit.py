@@ -1,0 +1,329 @@
+"""Life under systemd: the unit that starts the kit, and the signs of life that keep it from being restarted."""
+
+from __future__ import annotations
+
+import contextlib
+import grp
+import os
+import pwd
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from fthnet_kit.edge.deployment.config_sections import Config
+from fthnet_kit.edge.errors import InputError
+from fthnet_kit.edge.files import write_atomically
+from fthnet_kit.edge.loop.live_loop import LiveResult
+
+UNIT_PATH = Path("/etc/systemd/system/fthnet.service")
+STATE_PATH = Path("/var/lib/fthnet")
+HEADER = "# Written by `fthnet install-service`; changes belong into `systemctl edit fthnet`."
+HOMES = ("/home", "/root", "/run/user")  # what ProtectHome= hides
+DEVICE_GROUPS = ("video", "render")
+WATCHDOG_S = 30
+ENGINE_FAULT_S = 30  # between two failures without a score between them: the engine is lost
+BEATS_IN_TIME = 4  # signs of life within the time after which systemd would kill
+STATUS_EVERY_S = 1.0
+
+UNIT = """\
+{header}
+[Unit]
+Description=FTHNet Edge Kit: live quality of fundus images
+After=network.target
+StartLimitIntervalSec=0
+
+[Service]
+Type=notify
+NotifyAccess=main
+ExecStart={command}
+User={user}
+{groups}StateDirectory=fthnet
+WorkingDirectory=%S/fthnet
+Environment=PYTHONUNBUFFERED=1 PYTHONFAULTHANDLER=1 XDG_CACHE_HOME=%S/fthnet/cache
+UMask=0027
+
+# Ready is the first result; an engine may be built before it.
+TimeoutStartSec=30min
+TimeoutStopSec=20
+# A hang stops the signs of life: SIGABRT writes where every thread stands to the journal, then a new start.
+WatchdogSec={watchdog_s}
+WatchdogSignal=SIGABRT
+LimitCORE=0
+Restart=always
+RestartSec=2
+
+# Memory: watch `systemctl status fthnet` for a day, then set about twice of what it shows.
+#MemoryMax=2G
+
+# What it may write
+ProtectSystem=strict
+{write_paths}ProtectHome={protect_home}
+{private_tmp}
+
+# What it may touch: cameras and GPUs. Nodes that a GPU's driver makes on demand must be there before the start.
+DevicePolicy=closed
+DeviceAllow=char-video4linux rw
+DeviceAllow=char-media rw
+DeviceAllow=char-drm rw
+DeviceAllow=char-nvidia* rw
+DeviceAllow=char-nvhost* rw
+DeviceAllow=/dev/nvmap rw
+
+# What it may do. MemoryDenyWriteExecute is left out: CUDA and TensorRT write code and run it.
+NoNewPrivileges=yes
+CapabilityBoundingSet=
+AmbientCapabilities=
+LockPersonality=yes
+ProtectClock=yes
+ProtectControlGroups=yes
+ProtectHostname=yes
+ProtectKernelLogs=yes
+ProtectKernelModules=yes
+ProtectKernelTunables=yes
+RemoveIPC=yes
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+SystemCallArchitectures=native
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+class Notifier:
+    """Tells systemd how this process fares; does nothing where systemd does not ask.
+
+    Never blocks and never fails: a datagram that finds no room is sent again with the next sign of life.
+
+    Args:
+        address: of systemd's socket; an abstract one begins with `@`. None: say nothing.
+        watchdog_s: silence after which systemd kills; None for never.
+        clock: seconds.
+    """
+
+    def __init__(
+        self,
+        address: str | None,
+        watchdog_s: float | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
+        self._watched = watchdog_s is not None
+        self._every_s = STATUS_EVERY_S if watchdog_s is None else min(STATUS_EVERY_S, watchdog_s / BEATS_IN_TIME)
+        self._next_s = 0.0
+        self._ready = False
+        self._address = address
+        self._socket: socket.socket | None = None
+        if address is not None and address[:1] in ("/", "@") and hasattr(socket, "AF_UNIX"):
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | getattr(socket, "SOCK_CLOEXEC", 0))
+            self._socket.setblocking(False)
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Notifier:
+        """As systemd asks in NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_PID."""
+        environment = os.environ if environment is None else environment
+        period, process = environment.get("WATCHDOG_USEC", ""), environment.get("WATCHDOG_PID", "")
+        watched = period.isdecimal() and int(period) > 0 and process in ("", str(os.getpid()))
+        return cls(environment.get("NOTIFY_SOCKET") or None, int(period) / 1e6 if watched else None)
+
+    def beat(self, status: str = "") -> None:
+        """A sign of life, to be given after each step of the work; the first one says that the start is done."""
+        now = self._clock()
+        if self._socket is None or (self._ready and now < self._next_s):
+            return
+        lines = ["WATCHDOG=1"] if self._ready else ["READY=1", "WATCHDOG=1"]
+        if status:
+            lines.append(f"STATUS={status.splitlines()[0]}")
+        if self._send(lines):
+            self._ready, self._next_s = True, now + self._every_s
+
+    def give_up(self, status: str) -> None:
+        """Ask for a new process, as after a hang; a systemd before version 243 starts it once the silence was too long.
+
+        To be called instead of `beat` from then on.
+        """
+        now = self._clock()
+        if self._watched and now >= self._next_s and self._send([f"STATUS={status}", "WATCHDOG=trigger"]):
+            self._next_s = now + self._every_s
+
+    def stopping(self) -> None:
+        """The end has begun, and is no hang."""
+        self._send(["STOPPING=1"])
+
+    def close(self) -> None:
+        """Close the socket."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def _send(self, lines: list[str]) -> bool:
+        if self._socket is None or self._address is None:
+            return False
+        address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
+        with contextlib.suppress(OSError):
+            self._socket.sendto("\n".join(lines).encode(), address)
+            return True
+        return False
+
+
+class WatchdogSink:
+    """A sink whose work is done on the scoring thread, so that a hang there stops the signs of life.
+
+    A new process is the remedy for a hang, and for an engine that is lost: one whose failures, without a score between
+    them, lie `ENGINE_FAULT_S` or more apart. A single failure is none, nor are some that a score follows. A camera
+    that is away or stalls never leads to a new process, however long it takes: the loop goes on to say so. Results
+    that did not reach the engine (no frame, no retina) say nothing about it, either way.
+
+    Args:
+        notifier: default: as the environment says.
+        clock: seconds.
+    """
+
+    def __init__(self, notifier: Notifier | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.notifier = notifier or Notifier.from_environment()
+        self._clock = clock
+        self._failing_since_s: float | None = None
+        self._engine_lost = False
+
+    def offer(self, result: LiveResult) -> None:
+        """A sign of life, with a word on the score for `systemctl status`; none where the engine fails for good."""
+        score = result.score
+        if score.value is not None:
+            self._failing_since_s, self._engine_lost = None, False
+        elif score.reason == "engine_fault":
+            now = self._clock()
+            since = self._failing_since_s = now if self._failing_since_s is None else self._failing_since_s
+            self._engine_lost = now - since >= ENGINE_FAULT_S
+        if self._engine_lost:
+            self.notifier.give_up(f"the engine has failed for {ENGINE_FAULT_S} s; starting again")
+            return
+        what = score.reason if score.value is None else f"score {score.value:.0f}, {score.verdict}"
+        self.notifier.beat(f"{what}; {result.captured} frames, {result.dropped} dropped")
+
+    def close(self) -> None:
+        """Say that the end has begun."""
+        self.notifier.stopping()
+        self.notifier.close()
+
+
+def unit_text(config: Config, user: str, executable: Path | None = None) -> str:
+    """The systemd unit that runs a configuration.
+
+    Args:
+        config: read from a file.
+        user: whom the service runs as.
+        executable: Python; None for this one.
+
+    Raises:
+        InputError: the configuration has no file or no source, or the user's name is none.
+    """
+    if config.path is None or config.camera.source is None:
+        raise InputError(f"{config.path}: expected camera.source, found none; a service needs to know its camera")
+    if not re.fullmatch(r"[a-z_][a-z0-9_-]{0,31}", user):
+        raise InputError(f"--user: expected a user's name, found {user!r}")
+    kit = [] if executable else [Path(__file__)]
+    executable = executable or Path(sys.executable)
+    path = config.path.absolute()
+    command = [str(executable), "-m", "fthnet_kit.edge.cli", "run", "--config", str(path)]
+    groups = device_groups()
+    seen = [executable, path, *kit, *write_paths(config)]
+    if config.model.bundle is not None:
+        seen.append(config.model.bundle)
+    writable = " ".join(_quoted(str(each)) for each in write_paths(config))
+    return UNIT.format(
+        header=HEADER,
+        command=" ".join(_quoted(word).replace("$", "$$") for word in command),
+        user=user,
+        groups=f"SupplementaryGroups={' '.join(groups)}\n" if groups else "",
+        watchdog_s=WATCHDOG_S,
+        write_paths=f"ReadWritePaths={writable}\n" if writable else "",
+        protect_home="read-only" if _any_below(seen, *HOMES) else "yes",
+        private_tmp=_private_tmp(config.camera.source, seen),
+    )
+
+
+def write_paths(config: Config) -> list[Path]:
+    """Folders that a run writes to, apart from the service's own state."""
+    wanted = [
+        None if config.records.path is None else config.records.path.parent,
+        config.best_shot.folder,
+        None if config.mqtt.url is None or config.mqtt.queue is None else config.mqtt.queue.parent,
+    ]
+    return sorted({path for path in wanted if path is not None and not _any_below([path], str(STATE_PATH))})
+
+
+def device_groups() -> list[str]:
+    """Groups that cameras and GPUs belong to; systemd starts nothing for a group that the machine does not have."""
+    known = {group.gr_name for group in grp.getgrall()}
+    return [name for name in DEVICE_GROUPS if name in known]
+
+
+def install(unit: Path, text: str, config: Config, user: str) -> None:
+    """Write the unit, and make the folders that the configuration writes to.
+
+    Raises:
+        InputError: no such user, no permission, or a unit of this name that is not ours.
+    """
+    try:
+        pwd.getpwnam(user)
+    except KeyError as error:
+        raise InputError(
+            f"--user: expected a user of this machine, found none named {user}; "
+            f"sudo useradd --system --home-dir {STATE_PATH} --shell /usr/sbin/nologin {user} makes one"
+        ) from error
+    try:
+        if unit.exists() and not unit.read_text(encoding="utf-8").startswith(HEADER):
+            raise InputError(f"{unit}: expected a unit of ours or none, found another one, which stays as it is")
+        for folder in write_paths(config):
+            if not folder.exists():
+                folder.mkdir(parents=True, mode=0o750)
+                shutil.chown(folder, user)
+        write_atomically(unit, text.encode())
+        unit.chmod(0o644)
+    except OSError as error:
+        raise InputError(
+            f"{error.filename or unit}: expected permission to write, found: {error.strerror}; "
+            "run it with sudo, or with --print"
+        ) from error
+
+
+def check_unit(text: str) -> str | None:
+    """What `systemd-analyze verify` finds wrong; empty for nothing, None where there is no such program."""
+    program = shutil.which("systemd-analyze")
+    if program is None:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        unit = Path(folder) / UNIT_PATH.name
+        unit.write_text(text, encoding="utf-8")
+        done = subprocess.run([program, "verify", str(unit)], capture_output=True, text=True, check=False)  # noqa: S603
+    found = (done.stdout + done.stderr).strip()
+    return found or (f"systemd-analyze ended with exit code {done.returncode}" if done.returncode else "")
+
+
+def _private_tmp(source: str, seen: list[Path]) -> str:
+    if source.startswith("csi:") or "nvargus" in source:
+        return "# The socket of nvargus-daemon lies in /tmp.\nPrivateTmp=no"
+    return f"PrivateTmp={'no' if _any_below(seen, '/tmp', '/var/tmp') else 'yes'}"  # noqa: S108
+
+
+def _any_below(paths: list[Path], *folders: str) -> bool:
+    """Whether a path, or what it is a link to, lies in one of the folders."""
+    reached = {each for path in paths for each in (path, path.resolve())}
+    return any(path == Path(folder) or Path(folder) in path.parents for path in reached for folder in folders)
+
+
+def _quoted(word: str) -> str:
+    """A word as systemd reads it back."""
+    if any(ord(character) < 32 for character in word):
+        raise InputError(f"expected a path without control characters, found {word!r}")
+    escaped = word.replace("%", "%%").replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"' if re.search(r"[\s\"'\\;]", word) else escaped

@@ -1,0 +1,1 @@
+"""What a frame shows, and the one hint that follows."""

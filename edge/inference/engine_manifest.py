@@ -1,0 +1,215 @@
+"""What identifies a TensorRT engine, and whether it may run here.
+
+An engine belongs to one TensorRT version and one GPU, and to the exact graph that it was built from. Its manifest,
+a JSON file beside it, says so; `load_engine` refuses whatever differs *before* a byte of it reaches TensorRT, which
+would otherwise run a stale engine or crash on a damaged one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from fthnet_kit.edge.errors import EngineError
+from fthnet_kit.edge.inference.tensorrt_library import LibraryName
+from fthnet_kit.edge.model.bundle import Bundle, sha256_of
+from fthnet_kit.edge.model.card import CARD_NAME
+
+ENGINES = "engines"
+RANGES_NAME = "reports/ranges.json"
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where an engine runs.
+
+    Attributes:
+        library: `tensorrt` or `tensorrt_rtx`.
+        library_version: engines are read by the version that wrote them, and no other.
+        compute_capability: such as ``8.7``, Jetson Orin.
+        gpu: the GPU's name; None in an engine that TensorRT for RTX built for a GPU that was not there.
+        multiprocessors: how many are switched on, which on a Jetson depends on module and power mode; None as above.
+    """
+
+    library: LibraryName
+    library_version: str
+    compute_capability: str
+    gpu: str | None = None
+    multiprocessors: int | None = None
+
+    @property
+    def key(self) -> str:
+        """Name of the folder of its engines: ``sm87``, or ``sm86-rtx``."""
+        return f"sm{self.compute_capability.replace('.', '')}" + ("-rtx" if self.library == "tensorrt_rtx" else "")
+
+
+@dataclass(frozen=True)
+class EngineManifest:
+    """Contents of the JSON file beside an engine, validated against `assets/engine_manifest.schema.json`.
+
+    Attributes:
+        engine_sha256, engine_bytes: of the engine file.
+        onnx_sha256, card_sha256: of the files that it was built from.
+        ranges_sha256: of the ranges file of an INT8 engine; None otherwise.
+        precision: ``fp32``, ``fp16`` or ``int8``.
+        batch: N of the engine.
+        target: where it runs.
+        machine: what it was built on: CUDA, driver, JetPack, power mode; for the reader, not compared.
+        options: build options.
+        layers: what the engine inspector found (`convert.engine_layers`); None without a GPU.
+        agreement: differences from ONNX Runtime's FP32 scores (`convert.engine_agreement`); None without a GPU.
+        kit_version, built_at: who built it, and when (ISO 8601, UTC).
+    """
+
+    engine_sha256: str
+    engine_bytes: int
+    onnx_sha256: str
+    card_sha256: str
+    ranges_sha256: str | None
+    precision: str
+    batch: int
+    target: Target
+    machine: Mapping[str, str | None] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    layers: Mapping[str, Any] | None = None
+    agreement: Mapping[str, Any] | None = None
+    kit_version: str = ""
+    built_at: str = ""
+
+    def to_json(self) -> str:
+        """Human-readable JSON."""
+        return json.dumps({"schema": SCHEMA_VERSION, **asdict(self)}, indent=2) + "\n"
+
+    @classmethod
+    def read(cls, path: Path) -> EngineManifest:
+        """Parse and validate; unknown keys are refused.
+
+        Raises:
+            EngineError: missing, unreadable, or no manifest.
+        """
+        import jsonschema
+
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise EngineError(
+                f"{path}: expected an engine's manifest, found none that can be read ({error})"
+            ) from error
+        schema = json.loads(
+            (files("fthnet_kit.edge") / "assets/engine_manifest.schema.json").read_text(encoding="utf-8")
+        )
+        problem = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(schema).iter_errors(content))
+        if problem is not None:
+            place = ".".join(str(part) for part in problem.absolute_path) or "the manifest"
+            raise EngineError(f"{path}: {_one_line(place)}: {_one_line(problem.message)}")
+        del content["schema"]
+        return cls(**{**content, "target": Target(**content["target"])})
+
+    def differences(self, bundle: Bundle, precision: str, target: Target) -> list[str]:
+        """What an engine for this bundle, precision and machine would say otherwise; nothing where it fits."""
+        here = {
+            "precision": precision,
+            **sources(bundle, precision),
+            **{name: value for name, value in asdict(target).items() if getattr(self.target, name) is not None},
+        }
+        return [
+            f"{name} {_short(_value(self, name))} instead of {_short(value)}"
+            for name, value in here.items()
+            if _value(self, name) != value
+        ]
+
+
+def _value(manifest: EngineManifest, name: str) -> Any:
+    return getattr(manifest, name) if hasattr(manifest, name) else getattr(manifest.target, name)
+
+
+def _short(value: object) -> str:
+    text = _one_line(str(value))
+    return f"{text[:12]}…" if len(text) == 64 else text
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def sources(bundle: Bundle, precision: str) -> dict[str, str | None]:
+    """SHA-256 of the files that an engine of a precision is built from.
+
+    Raises:
+        BundleError: the bundle has no graph of that precision.
+    """
+    ranges = bundle.card.files.get(RANGES_NAME) if precision == "int8" else None
+    onnx = bundle.card.files[bundle.model_path(precision, "tensorrt").name]  # type: ignore[arg-type]
+    return {"onnx_sha256": onnx, "card_sha256": sha256_of(bundle.folder / CARD_NAME), "ranges_sha256": ranges}
+
+
+def engine_path(bundle: Bundle, precision: str, target: Target) -> Path:
+    """Where the engine of a precision lies for a GPU; its manifest has the suffix ``.json``."""
+    return bundle.folder / ENGINES / target.key / f"fthnet.{precision}.engine"
+
+
+def build_arguments(bundle: Bundle, precision: str, batch: int = 1) -> list[str]:
+    """Arguments of `fthnet` that build an engine anew."""
+    arguments = ["build", str(bundle.folder), "--precision", precision]
+    return [*arguments, "--batch", str(batch)] if batch > 1 else arguments
+
+
+def build_command(bundle: Bundle, precision: str, batch: int = 1) -> str:
+    """The same as a user types it."""
+    return shlex.join(["fthnet", *build_arguments(bundle, precision, batch)])
+
+
+class EngineRefusedError(EngineError):
+    """An engine that is not there or must not run here; `rebuild` holds the arguments of `fthnet` that mend it."""
+
+    def __init__(self, problem: str, bundle: Bundle, precision: str, batch: int = 1) -> None:
+        super().__init__(f"{problem}; rebuild: {build_command(bundle, precision, batch)}")
+        self.rebuild = build_arguments(bundle, precision, batch)
+
+
+def load_engine(bundle: Bundle, precision: str, target: Target) -> tuple[bytes, EngineManifest]:
+    """A bundle's engine for this machine: whole, untouched, and built for exactly this.
+
+    Args:
+        bundle: an opened bundle.
+        precision: ``fp32``, ``fp16`` or ``int8``.
+        target: this machine.
+
+    Returns:
+        The engine's bytes, and its manifest.
+
+    Raises:
+        EngineRefusedError: no such engine, or it must not run here; says what differs and how to rebuild it.
+        BundleError: the bundle has no graph of that precision.
+    """
+    path = engine_path(bundle, precision, target)
+    if not path.is_file():
+        others = sorted(str(found.relative_to(bundle.folder)) for found in (bundle.folder / ENGINES).glob("*/*.engine"))
+        found = ", ".join(others) or "none"
+        raise EngineRefusedError(f"{path}: expected an engine for {target.key}, found {found}", bundle, precision)
+    try:
+        manifest = EngineManifest.read(path.with_suffix(".json"))
+    except EngineError as error:
+        raise EngineRefusedError(str(error), bundle, precision) from error
+    differences = manifest.differences(bundle, precision, target)
+    if differences:
+        raise EngineRefusedError(f"{path}: built for {', '.join(differences)}", bundle, precision, manifest.batch)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        problem = f"{path}: expected an engine, found none that can be read ({error.strerror})"
+        raise EngineRefusedError(problem, bundle, precision, manifest.batch) from error
+    if len(content) != manifest.engine_bytes or hashlib.sha256(content).hexdigest() != manifest.engine_sha256:
+        problem = (
+            f"{path}: expected {manifest.engine_bytes} bytes with SHA-256 {manifest.engine_sha256[:12]}…, found "
+            f"{len(content)} bytes with another: the engine was altered, damaged or not finished"
+        )
+        raise EngineRefusedError(problem, bundle, precision, manifest.batch)
+    return content, manifest

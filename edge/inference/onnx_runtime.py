@@ -1,0 +1,177 @@
+"""ONNX Runtime, the embedded default."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from fthnet_kit.edge.errors import EngineError
+from fthnet_kit.edge.inference.backend import INPUT_NAME, OUTPUT_NAME, check_images, in_batches
+from fthnet_kit.edge.model.preprocess import INPUT, Image
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+Provider = Literal["cpu", "cuda", "tensorrt"]
+PROVIDERS: dict[Provider, str] = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
+
+
+def available_cores() -> int:
+    """Cores that this process may use, which in a container are fewer than the machine's."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def session_options(threads: int | None = None) -> ort.SessionOptions:
+    """How the kit runs a graph on a CPU; default threads: all cores that the process may use."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads or available_cores()
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # leave the cores to the camera
+    options.log_severity_level = 3
+    return options
+
+
+def provider_options(provider: Provider, cache: Path | None = None) -> dict[str, str]:
+    """Options of an execution provider, by ONNX Runtime's documentation; not yet run on a GPU.
+
+    The TensorRT provider takes the graph's own types, Q/DQ included, as long as its FP16 and INT8 switches are off.
+    """
+    if provider == "cpu":
+        return {}
+    if provider == "cuda":
+        return {"use_tf32": "0"}  # ten bits of mantissa are not FP32
+    caching = {"trt_fp16_enable": "False", "trt_int8_enable": "False"}
+    if cache is not None:
+        caching |= {
+            "trt_engine_cache_enable": "True",
+            "trt_engine_cache_path": str(cache),
+            "trt_timing_cache_enable": "True",
+            "trt_timing_cache_path": str(cache),
+        }
+    return caching
+
+
+class OnnxBackend:
+    """Runs `fthnet.*.onnx` in ONNX Runtime.
+
+    Args:
+        model: the ONNX file, or its content.
+        provider: ``cpu``, ``cuda`` or ``tensorrt``; never replaced by another in silence.
+        threads: for one inference on the CPU; default: all cores that the process may use.
+        cache: folder in which the TensorRT provider keeps its engines; without one it builds at every start.
+
+    Raises:
+        EngineError: the provider is not there, or ONNX Runtime refuses the model.
+    """
+
+    def __init__(
+        self,
+        model: Path | bytes,
+        provider: Provider = "cpu",
+        threads: int | None = None,
+        cache: Path | None = None,
+    ) -> None:
+        import onnxruntime as ort
+
+        if provider not in PROVIDERS:
+            raise EngineError(f"provider: expected one of {', '.join(PROVIDERS)}, found {provider!r}")
+        wanted = PROVIDERS[provider]
+        name = "model" if isinstance(model, bytes) else str(model)
+        if wanted not in ort.get_available_providers():
+            raise EngineError(
+                f"provider {provider}: expected {wanted} in this ONNX Runtime, found "
+                f"{', '.join(ort.get_available_providers())}; install an ONNX Runtime built with it, "
+                "or use the onnxruntime backend"
+            )
+        options = session_options(threads)
+        try:
+            self._session: ort.InferenceSession | None = ort.InferenceSession(
+                model if isinstance(model, bytes) else name,
+                options,
+                providers=[(wanted, provider_options(provider, cache))],
+            )
+        except Exception as error:  # ONNX Runtime raises types of its own, without a common base
+            raise EngineError(f"{name}: ONNX Runtime refused the model: {_one_line(error)}") from error
+        if self._session.get_providers()[0] != wanted:
+            found = self._session.get_providers()[0]
+            raise EngineError(f"provider {provider}: expected {wanted}, ONNX Runtime fell back to {found}; see its log")
+        self.batch = self._check_contract(name)
+        self._facts = {
+            "library": f"onnxruntime {ort.__version__}",
+            "provider": wanted,
+            "threads": str(options.intra_op_num_threads),
+        }
+
+    def _check_contract(self, model: str) -> int:
+        """The graph's batch size; refuses graphs that are not ours."""
+        assert self._session is not None
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        shape = inputs[0].shape if len(inputs) == 1 else []
+        ours = (
+            len(inputs) == 1
+            and (inputs[0].name, inputs[0].type, outputs[0].name) == (INPUT_NAME, "tensor(uint8)", OUTPUT_NAME)
+            and shape[1:] == [INPUT, INPUT, 3]
+            and isinstance(shape[0], int)
+        )
+        if not ours:
+            found = ", ".join(f"{i.name} {i.type} {i.shape}" for i in inputs)
+            raise EngineError(
+                f"{model}: expected one input image tensor(uint8) [N, {INPUT}, {INPUT}, 3] and one output score, "
+                f"found {found}; make the file with `fthnet export`"
+            )
+        return int(shape[0])
+
+    def infer(self, images: Image) -> npt.NDArray[np.float32]:
+        """RGB uint8 (N, 384, 384, 3) -> score points float32 (N,), in chunks of the graph's batch size.
+
+        Raises:
+            EngineError: closed, wrong input, or ONNX Runtime failed.
+        """
+        if self._session is None:
+            raise EngineError("this backend is closed; make a new one")
+        check_images(images)
+        return in_batches(images, self.batch, self._run)
+
+    def _run(self, chunk: Image) -> npt.NDArray[np.float32]:
+        assert self._session is not None
+        try:
+            (scores,) = self._session.run([OUTPUT_NAME], {INPUT_NAME: chunk})
+        except Exception as error:  # as above
+            raise EngineError(f"ONNX Runtime failed while scoring: {_one_line(error)}") from error
+        return scores
+
+    def stage_ms(self) -> Mapping[str, float]:
+        """Nothing: ONNX Runtime runs as a whole."""
+        return {}
+
+    def describe(self) -> dict[str, str]:
+        """Library, provider and threads."""
+        return dict(self._facts)
+
+    def close(self) -> None:
+        """Release the session."""
+        self._session = None
+
+    def __enter__(self) -> OnnxBackend:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())

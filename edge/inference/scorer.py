@@ -1,0 +1,159 @@
+"""From a picture to a score: the public face of the runtime."""
+
+from __future__ import annotations
+
+import time
+from importlib.metadata import version
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import numpy.typing as npt
+
+from fthnet_kit.edge.backend_names import BackendName
+from fthnet_kit.edge.errors import EngineError
+from fthnet_kit.edge.frame import Frame
+from fthnet_kit.edge.inference.backend import Backend
+from fthnet_kit.edge.inference.open_backend import open_backend
+from fthnet_kit.edge.inference.retina_gate import shows_retina
+from fthnet_kit.edge.model.bundle import Bundle
+from fthnet_kit.edge.model.card import ModelCard
+from fthnet_kit.edge.model.choices import Precision
+from fthnet_kit.edge.model.preprocess import Views, prepare
+from fthnet_kit.edge.model.score import Algorithm, Reason, Score
+
+
+class QualityScorer:
+    """Scores pictures with one model. A context manager; belongs to one thread at a time.
+
+    Example::
+
+        with QualityScorer.from_bundle() as scorer:
+            score = scorer.score(cv2.imread("retina.jpg"))
+            print(score.value, score.verdict)
+
+    Args:
+        card: how to feed the model and what its number means.
+        backend: what runs it; closed with the scorer.
+        views: 1, 5 or 20 views averaged into one score; default: the card's.
+    """
+
+    def __init__(self, card: ModelCard, backend: Backend, views: Views | None = None) -> None:
+        self.card = card
+        self.backend = backend
+        self.views = card.preprocessing.views if views is None else views
+        facts = backend.describe()
+        self.algorithm = Algorithm(
+            name=card.name,
+            version=card.version,
+            manufacturer=card.manufacturer,
+            parameters=(
+                f"views={self.views};field_crop={card.preprocessing.field_crop};{facts['library']};"
+                f"{facts['provider']};kit={version('fthnet-edge-kit')}"
+            ),
+        )
+
+    @classmethod
+    def from_bundle(
+        cls,
+        path: Path | str | None = None,
+        precision: Precision = "auto",
+        views: Views | None = None,
+        backend: BackendName = "auto",
+        threads: int | None = None,
+        *,
+        cuda_graph: bool = False,
+    ) -> QualityScorer:
+        """A scorer for a bundle, checked and ready.
+
+        Args:
+            path: bundle folder; default: the demonstration bundle that the kit ships.
+            precision: ``auto`` (FP16 in TensorRT, FP32 in ONNX Runtime), ``fp32``, ``fp16`` or ``int8``; the last two
+                where `fthnet quantize` made them.
+            views: 1 (real time), 5 or 20 (the released protocol); default: the card's.
+            backend: ``onnxruntime``, ``onnxruntime-cuda``, ``onnxruntime-tensorrt``, ``tensorrt``, or ``auto``:
+                TensorRT where the bundle has an engine for this GPU, otherwise ONNX Runtime on the CPU.
+            threads: of one inference on the CPU; default: all cores.
+            cuda_graph: on TensorRT, launch the network as one CUDA graph.
+
+        Raises:
+            BundleError: the bundle is missing, incomplete or altered.
+            EngineError: the backend is not there or refuses the model or the engine.
+            MissingExtraError: TensorRT is asked for and not installed.
+        """
+        bundle = Bundle.open(path)
+        return cls(bundle.card, open_backend(bundle, precision, backend, threads, cuda_graph=cuda_graph), views)
+
+    def score(self, image_bgr: npt.NDArray[np.generic]) -> Score:
+        """Score of one picture.
+
+        Args:
+            image_bgr: BGR uint8 (H, W, 3); gray, BGRA and 16-bit are converted (`preprocess.to_bgr8`).
+
+        Returns:
+            A value with its verdict, or no value with reason ``no_retina`` or ``engine_fault``.
+
+        Raises:
+            InputError: not an image.
+        """
+        return self._score(image_bgr, None, None)
+
+    def score_frame(self, frame: Frame) -> Score:
+        """`score` of a frame; the result carries the frame's index and capture time."""
+        return self._score(frame.image, frame.index, frame.captured_ns)
+
+    def _score(self, image: npt.NDArray[np.generic], index: int | None, captured_ns: int | None) -> Score:
+        started = time.perf_counter()
+        views = prepare(image, self.card.preprocessing, self.views)
+        prepared = time.perf_counter()
+        stage_ms = {"preprocess": 1e3 * (prepared - started)}
+
+        def without_value(reason: Reason) -> Score:
+            return Score(
+                None,
+                reason=reason,
+                frame_index=index,
+                captured_ns=captured_ns,
+                stage_ms=stage_ms,
+                algorithm=self.algorithm,
+            )
+
+        retina = shows_retina(views[0])
+        gated = time.perf_counter()
+        stage_ms["gate"] = 1e3 * (gated - prepared)
+        if not retina:
+            return without_value("no_retina")
+        try:
+            scores = self.backend.infer(views)
+        except EngineError:
+            return without_value("engine_fault")
+        inferred = time.perf_counter()
+        stage_ms["infer"] = 1e3 * (inferred - gated)
+        stage_ms.update(self.backend.stage_ms())
+        raw = float(np.mean(scores))
+        if not np.isfinite(raw):
+            return without_value("engine_fault")
+        value = min(100.0, max(0.0, raw))
+        verdict = self.card.thresholds.verdict(value)
+        stage_ms["post"] = 1e3 * (time.perf_counter() - inferred)
+        return Score(
+            value,
+            raw=raw,
+            verdict=verdict,
+            frame_index=index,
+            captured_ns=captured_ns,
+            stage_ms=stage_ms,
+            algorithm=self.algorithm,
+        )
+
+    def close(self) -> None:
+        """Release the backend."""
+        self.backend.close()
+
+    def __enter__(self) -> QualityScorer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,559 @@
+"""The live loop: grab thread -> latest-frame slot -> scoring -> whoever listens.
+
+The grab thread owns the camera: it opens it again with a growing pause after an unplug, notices a frozen
+picture, and opens again what gives nothing but frozen or broken pictures. The scoring side never trusts
+it: where no frame comes for `stall_s`, the result says so instead of repeating the last score, a picture
+that had to wait that long is not scored, and where the grab thread hangs inside the driver, it is
+abandoned and a new one takes over.
+
+Whatever a camera, the scorer or a sink raises is logged once and counted (`LiveSummary.faults`), and the
+loop goes on. It ends by an error only at the start, where there is nothing to open, with a file that
+cannot be read on, and with a driver that hangs again and again. Durations are of the monotonic clock; the
+wall clock is only read for `captured_at`.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from fthnet_kit.edge.capture.source import CorruptFrameError, Source
+from fthnet_kit.edge.errors import CameraError, InputError, KitError
+from fthnet_kit.edge.frame import Frame
+from fthnet_kit.edge.inference.scorer import QualityScorer
+from fthnet_kit.edge.loop.frame_slot import FrameSlot, Grabbed
+from fthnet_kit.edge.loop.stop_signals import FINAL_SIGNALS
+from fthnet_kit.edge.model.score import Reason, Score
+
+LOG = logging.getLogger("fthnet")
+KEPT_SAMPLES = 10_000  # of each stage's duration, for the summary
+SIGNATURE_STRIDE = 16
+FLAT_LEVELS = 4  # gray levels: a picture with less contrast (a lens cap, a saturated sensor) repeats itself in health
+TICK_S = 0.5  # between two statements that there is no frame
+LONGEST_READ_S = 1.5  # network_stream.READ_TIMEOUT_MS: how long a healthy driver can keep the grab thread from ending
+MOST_HUNG = 6  # grab threads inside the driver, 2 minutes in all: only the end of the process can free them
+AFTER_CORRUPT_S = 0.002  # a driver that gives broken pictures without waiting must not take a whole core
+
+
+@dataclass(frozen=True)
+class LiveOptions:
+    """Patience of the live loop.
+
+    Attributes:
+        stall_s: without a frame for this long there is no current score.
+        abandon_s: a read that hangs for this long is given up, and a new grab thread takes over. Each thread that
+            still hangs doubles the patience.
+        abandon_open_s: the same for an attempt to open the camera again.
+        first_open_s: the same for the first attempt, which then ends the loop.
+        frozen_s: identical pictures for this long are not a living camera.
+        useless_s: nothing but frozen or broken pictures for this long, and the camera is opened again.
+        first_backoff_s, longest_backoff_s: pause before a camera is opened again, doubled each time.
+    """
+
+    stall_s: float = 1.0
+    abandon_s: float = 2.0
+    abandon_open_s: float = 6.0
+    first_open_s: float = 15.0
+    frozen_s: float = 2.0
+    useless_s: float = 5.0
+    first_backoff_s: float = 0.25
+    longest_backoff_s: float = 1.0
+
+
+@dataclass(frozen=True)
+class LiveResult:
+    """One scored frame, or the statement that there is none to score.
+
+    Attributes:
+        score: value with verdict, or a reason.
+        frame: what was scored; None without a picture.
+        name: the file, for pictures that come from files.
+        captured_at: wall-clock time of the capture, or of the statement, by the clock as it stands now.
+        age_ms: age of the frame when its scoring began; None without a picture.
+        latency_ms: from capture to score; None without a picture.
+        captured, dropped: frames so far.
+    """
+
+    score: Score
+    frame: Frame | None
+    name: str | None
+    captured_at: datetime
+    age_ms: float | None
+    latency_ms: float | None
+    captured: int
+    dropped: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """One record, in the names that every JSON output of the kit uses."""
+        return {
+            "frame": self.score.frame_index,
+            "file": self.name,
+            "captured_at": self.captured_at.isoformat(timespec="milliseconds"),
+            "age_ms": None if self.age_ms is None else round(self.age_ms, 3),
+            "latency_ms": None if self.latency_ms is None else round(self.latency_ms, 3),
+            "dropped": self.dropped,
+            **self.score.to_dict(),
+            "truth": None if self.frame is None or self.frame.truth is None else dict(self.frame.truth),
+        }
+
+
+class Recent:
+    """The newest 10,000 numbers of a series, in memory that is taken at once and does not grow."""
+
+    def __init__(self) -> None:
+        self._ring = np.full(KEPT_SAMPLES, np.nan, np.float32)
+        self._count = 0
+
+    def append(self, value: float) -> None:
+        """Add a number; the oldest makes room."""
+        self._ring[self._count % KEPT_SAMPLES] = value
+        self._count += 1
+
+    def __len__(self) -> int:
+        return min(self._count, KEPT_SAMPLES)
+
+    def __iter__(self) -> Iterator[float]:
+        return iter(self.to_array().tolist())
+
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[np.generic]:
+        return self.to_array().astype(np.float64 if dtype is None else dtype)
+
+    def to_array(self) -> npt.NDArray[np.float32]:
+        """The numbers, oldest first."""
+        if self._count <= KEPT_SAMPLES:
+            return self._ring[: self._count].copy()
+        return np.roll(self._ring, -(self._count % KEPT_SAMPLES))
+
+
+@dataclass
+class LiveSummary:
+    """Counts and durations of a run; `samples_ms` keeps the newest 10,000 of each stage.
+
+    `faults` counts what was raised and contained, by where it came from: `camera`, `scorer`, or a sink's class.
+    """
+
+    captured: int = 0
+    dropped: int = 0
+    scored: int = 0
+    reconnects: int = 0
+    seconds: float = 0.0
+    reasons: Counter[str] = field(default_factory=Counter)
+    faults: Counter[str] = field(default_factory=Counter)
+    samples_ms: dict[str, Recent] = field(default_factory=dict)
+
+    def add(self, result: LiveResult) -> None:
+        """Count one result."""
+        if result.score.reason is not None:
+            self.reasons[result.score.reason] += 1
+            return
+        self.scored += 1
+        durations = {**result.score.stage_ms, "frame age": result.age_ms, "capture to score": result.latency_ms}
+        for stage, ms in durations.items():
+            if ms is not None:
+                self._add_ms(stage, ms)
+
+    def add_overhead(self, result: LiveResult, sinks_ms: float) -> None:
+        """Count what the scoring thread spent on a scored frame beside scoring it: the loop itself, and its sinks."""
+        if result.score.value is not None and result.latency_ms is not None and result.age_ms is not None:
+            self._add_ms("loop overhead", result.latency_ms - result.age_ms - result.score.total_ms + sinks_ms)
+
+    def _add_ms(self, stage: str, ms: float) -> None:
+        self.samples_ms.setdefault(stage, Recent()).append(ms)
+
+    def add_fault(self, where: str, error: BaseException) -> None:
+        """Count an error that was contained; the first of its kind is logged."""
+        self.faults[where] += 1
+        if self.faults[where] == 1:
+            LOG.warning("%s: %s: %s; scoring goes on, more of them are counted", where, type(error).__name__, error)
+
+
+class Listener(Protocol):
+    """Takes results as they come: a sink."""
+
+    def offer(self, result: LiveResult) -> None:
+        """One result."""
+
+    def close(self) -> None:
+        """The end."""
+
+
+class Grabber(threading.Thread):
+    """Reads one source into one slot, until the source ends or `stop` is called.
+
+    Args:
+        source: what to read; `opened` says whether it is open already.
+        slot: where frames go.
+        options: patience.
+        contain: told of every error of a live source; those of a file end the thread.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        slot: FrameSlot,
+        options: LiveOptions,
+        contain: Callable[[Exception], None],
+        *,
+        opened: bool,
+    ) -> None:
+        super().__init__(name="grab", daemon=True)
+        self.source = source
+        self.slot = slot
+        self.options = options
+        self.opened = opened
+        self.state: Literal["connecting", "reading"] = "reading" if opened else "connecting"
+        self.alive_s = time.monotonic()
+        self.reconnects = 0
+        self.failure: Exception | None = None
+        self._contain = contain
+        self._stopping = threading.Event()
+        self._useful = 0
+        self._signature = 0
+        self._changed_s = time.monotonic()
+
+    def stop(self) -> None:
+        """Ask the thread to end; it closes its source itself, even if it comes back from a hang much later."""
+        self._stopping.set()
+        self.slot.close(discard=True)
+
+    def run(self) -> None:
+        """Thread body: read, and open again after each silence."""
+        backoff = self.options.first_backoff_s
+        try:
+            while not self._stopping.is_set():
+                useful = self._useful
+                if self.opened:
+                    self._read_until_useless()
+                if self._stopping.is_set() or self.source.ended:
+                    break
+                backoff = self.options.first_backoff_s if self._useful > useful else backoff
+                self._reopen(backoff)
+                backoff = min(2 * backoff, self.options.longest_backoff_s)
+        except Exception as error:  # of a file; the scoring thread raises it
+            self.failure = error
+        finally:
+            self._close_source()
+            self.slot.close()
+
+    def _read_until_useless(self) -> None:
+        """Read frames until the source gives none, or none of use."""
+        self.state = "reading"
+        useful_s = time.monotonic()
+        while not self._stopping.is_set():
+            self.alive_s = time.monotonic()
+            if self.source.live and self.alive_s - useful_s >= self.options.useless_s:
+                return
+            try:
+                frame = self.source.read()
+            except CorruptFrameError as error:
+                self.slot.put(Grabbed(None, "corrupt_frame", error.name))
+                if self.source.live:
+                    self._stopping.wait(AFTER_CORRUPT_S)
+                continue
+            except Exception as error:
+                if not self.source.live:
+                    raise
+                self._contain(error)
+                return
+            if frame is None:
+                return
+            begun_s = min(self.alive_s, frame.captured_ns / 1e9)  # it may have begun before a stall
+            if self.source.live and time.monotonic() - begun_s >= self.options.stall_s:
+                self.slot.put(Grabbed(None, "stalled", frame.name, frame.skipped))
+                continue
+            reason: Reason | None = "frozen" if self.source.live and self._is_frozen(frame) else None
+            if reason is None:
+                self._useful += 1
+                useful_s = time.monotonic()
+            self.slot.put(Grabbed(frame, reason, frame.name, frame.skipped))
+
+    def _is_frozen(self, frame: Frame) -> bool:
+        """Whether the picture has been the same, bit for bit, for too long: a living sensor is never that still.
+
+        A picture without contrast is left to the retina gate, which says what it is.
+        """
+        sample = frame.image[::SIGNATURE_STRIDE, ::SIGNATURE_STRIDE]
+        signature = zlib.crc32(sample.tobytes())
+        now = time.monotonic()
+        if signature != self._signature:
+            self._signature, self._changed_s = signature, now
+        return now - self._changed_s >= self.options.frozen_s and int(np.ptp(sample)) >= FLAT_LEVELS
+
+    def _reopen(self, backoff_s: float) -> None:
+        """One attempt to open the source again, after a pause."""
+        self.state, self.opened = "connecting", False
+        self._close_source()
+        if self._stopping.wait(backoff_s):
+            return
+        self.alive_s = time.monotonic()
+        try:
+            self.source.open()
+        except KitError:
+            return  # still unplugged
+        except Exception as error:
+            self._contain(error)
+            return
+        self.opened = True
+        self.reconnects += 1
+
+    def _close_source(self) -> None:
+        try:
+            self.source.close()
+        except Exception as error:
+            self._contain(error)
+
+
+class LiveLoop:
+    """Scores the frames of a source until it ends or `stop` is called.
+
+    Args:
+        make_source: makes the source; called again when a grab thread hangs and is replaced.
+        scorer: scores each frame, on the thread that iterates over `results`.
+        options: patience.
+
+    Example::
+
+        loop = LiveLoop(lambda: make_source("0"), scorer)
+        for result in loop.results():
+            print(result.score.value, result.age_ms)
+    """
+
+    def __init__(
+        self, make_source: Callable[[], Source], scorer: QualityScorer, options: LiveOptions | None = None
+    ) -> None:
+        self.summary = LiveSummary()
+        self._make_source = make_source
+        self._scorer = scorer
+        self._options = options or LiveOptions()
+        self._stopping = False  # no Event: a signal handler sets it, and must take no lock
+        self._grabber: Grabber | None = None
+        self._abandoned = LiveSummary()  # counts of grab threads that were given up
+        self._hung: list[Grabber] = []  # those of them that have not come back
+
+    def stop(self) -> None:
+        """End `results` after the frame in work; may be called from a signal handler or another thread."""
+        self._stopping = True
+
+    def stop_on_signals(self) -> None:
+        """End cleanly on SIGTERM, SIGINT and SIGHUP; call it from the main thread.
+
+        A terminal that closes (SIGHUP) ends the run as SIGTERM does; under `nohup`, which ignores it, it goes on.
+        """
+        for number in FINAL_SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, lambda *_: self.stop())
+
+    def feed(self, sinks: Sequence[Listener], max_scored: int | None = None) -> None:
+        """Hand every result to every sink until the source ends, `stop` is called or enough frames are scored.
+
+        What a sink raises is counted in `summary.faults` and ends nothing. The sinks are closed however it ends.
+
+        Raises:
+            CameraError, InputError: as `results`.
+        """
+        try:
+            for result in self.results():
+                began_s = time.perf_counter()
+                for sink in sinks:
+                    try:
+                        sink.offer(result)
+                    except (Exception, SystemExit) as error:  # rich exits where nobody reads its output any more
+                        self.summary.add_fault(type(sink).__name__, error)
+                self.summary.add_overhead(result, 1e3 * (time.perf_counter() - began_s))
+                if max_scored is not None and self.summary.scored >= max_scored:
+                    break
+        finally:
+            for sink in sinks:
+                try:
+                    sink.close()
+                except (Exception, SystemExit) as error:
+                    self.summary.add_fault(type(sink).__name__, error)
+
+    def results(self) -> Iterator[LiveResult]:
+        """Results as they come: one for each frame that is scored, and one now and then while there is none.
+
+        Raises:
+            CameraError, InputError: the source cannot be opened at the start, a file holds no frame or cannot be read
+                on, or the camera's driver hangs again and again.
+        """
+        if self._stopping:
+            return
+        started = time.monotonic()
+        source = self._make_source()
+        if not self._open_first(source):
+            return
+        self._grabber = self._start_grabber(source, opened=True)
+        try:
+            while not self._stopping:
+                item = self._grabber.slot.take(self._patience_s(self._grabber))
+                result = self._result(item)
+                self._count(started)
+                if result is not None:
+                    self.summary.add(result)
+                    yield result
+                elif self._grabber.slot.exhausted:
+                    break
+            if self._grabber.failure is not None:
+                raise _fatal(self._grabber.failure)
+            if not source.live and not self.summary.captured and not self._stopping:
+                raise InputError("the source: expected at least one frame, found none; is the file whole?")
+        finally:
+            self._grabber.stop()
+            self._grabber.join(timeout=LONGEST_READ_S + 1.0)
+            self._count(started)
+
+    def _open_first(self, source: Source) -> bool:
+        """Open the source; False where `stop` was called meanwhile.
+
+        A camera is opened in a thread, as a driver may hang (OpenCV's GStreamer does, with a misspelt element) and then
+        not even a signal would end the process.
+        """
+        if not source.live:
+            source.open()
+            return True
+        outcome: list[Exception | None] = []
+        opener = threading.Thread(target=lambda: outcome.append(_error_of(source.open)), name="open", daemon=True)
+        opener.start()
+        deadline = time.monotonic() + self._options.first_open_s
+        while opener.is_alive() and not self._stopping:
+            opener.join(0.05)
+            if time.monotonic() > deadline:
+                raise CameraError(
+                    f"the source: expected a camera that opens, found none in {self._options.first_open_s:g} s; "
+                    "is its address or pipeline right?"
+                )
+        if outcome and outcome[0] is not None:
+            raise outcome[0]
+        return not opener.is_alive()
+
+    def _start_grabber(self, source: Source, *, opened: bool) -> Grabber:
+        grabber = Grabber(
+            source,
+            FrameSlot(lossless=not source.live),
+            self._options,
+            lambda error: self.summary.add_fault("camera", error),
+            opened=opened,
+        )
+        grabber.start()
+        return grabber
+
+    def _patience_s(self, grabber: Grabber) -> float:
+        """How long to wait for a frame: until a stall has to be told, then a tick at a time."""
+        left = grabber.alive_s + self._options.stall_s - time.monotonic()
+        return left if 0 < left < TICK_S else min(TICK_S, self._options.stall_s)
+
+    def _count(self, started: float) -> None:
+        assert self._grabber is not None
+        slot = self._grabber.slot
+        self.summary.captured = self._abandoned.captured + slot.captured
+        self.summary.dropped = self._abandoned.dropped + slot.dropped
+        self.summary.reconnects = self._abandoned.reconnects + self._grabber.reconnects
+        self.summary.seconds = time.monotonic() - started
+
+    def _result(self, item: Grabbed | None) -> LiveResult | None:
+        assert self._grabber is not None
+        if item is None:
+            return self._silence(self._grabber)
+        began_ns = time.monotonic_ns()
+        frame = item.frame
+        if frame is not None and self._is_stale(frame, began_ns):
+            item, frame = Grabbed(None, "stalled", item.name), None
+        if item.reason is not None or frame is None:
+            index = None if frame is None else frame.index
+            score = Score(None, reason=item.reason or "no_frame", frame_index=index, algorithm=self._scorer.algorithm)
+        else:
+            score = self._score(frame)
+        return self._live_result(score, frame, item.name, began_ns)
+
+    def _is_stale(self, frame: Frame, now_ns: int) -> bool:
+        """Whether a camera's frame waited so long for the scorer that it is the last one from before a stall."""
+        assert self._grabber is not None
+        return self._grabber.source.live and (now_ns - frame.captured_ns) / 1e9 >= self._options.stall_s
+
+    def _score(self, frame: Frame) -> Score:
+        try:
+            return self._scorer.score_frame(frame)
+        except InputError:
+            reason: Reason = "corrupt_frame"
+        except Exception as error:
+            self.summary.add_fault("scorer", error)
+            reason = "engine_fault"
+        return Score(None, reason=reason, frame_index=frame.index, algorithm=self._scorer.algorithm)
+
+    def _silence(self, grabber: Grabber) -> LiveResult | None:
+        """What to say when no frame came; None while patience lasts."""
+        if not grabber.source.live or grabber.slot.closed:
+            return None
+        silent_s = time.monotonic() - grabber.alive_s
+        if grabber.state == "reading" and silent_s < self._options.stall_s:
+            return None
+        reason: Reason = "stalled" if grabber.state == "reading" else "no_frame"
+        self._hung = [hung for hung in self._hung if hung.is_alive()]
+        patience_s = self._options.abandon_s if grabber.state == "reading" else self._options.abandon_open_s
+        if silent_s >= patience_s * 2 ** len(self._hung):
+            self._replace_grabber(grabber)
+        return self._live_result(
+            Score(None, reason=reason, algorithm=self._scorer.algorithm), None, None, time.monotonic_ns()
+        )
+
+    def _replace_grabber(self, hung: Grabber) -> None:
+        """Give up a thread that hangs inside the driver; should it come back, it cleans up after itself.
+
+        Raises:
+            CameraError: too many hang already.
+        """
+        if len(self._hung) == MOST_HUNG:
+            raise CameraError(
+                f"expected the camera's driver to answer, found {MOST_HUNG + 1} calls that never returned; start again"
+            )
+        hung.stop()
+        self._hung.append(hung)
+        self._abandoned.captured += hung.slot.captured
+        self._abandoned.dropped += hung.slot.dropped
+        self._abandoned.reconnects += hung.reconnects
+        self._grabber = self._start_grabber(self._make_source(), opened=False)
+
+    def _live_result(self, score: Score, frame: Frame | None, name: str | None, began_ns: int) -> LiveResult:
+        assert self._grabber is not None
+        now_ns = time.monotonic_ns()
+        seen_ns = began_ns if frame is None else frame.captured_ns
+        return LiveResult(
+            score=score,
+            frame=frame,
+            name=name,
+            captured_at=datetime.fromtimestamp(time.time() - (now_ns - seen_ns) / 1e9, timezone.utc),
+            age_ms=None if frame is None else (began_ns - frame.captured_ns) / 1e6,
+            latency_ms=None if frame is None else (now_ns - frame.captured_ns) / 1e6,
+            captured=self._abandoned.captured + self._grabber.slot.captured,
+            dropped=self._abandoned.dropped + self._grabber.slot.dropped,
+        )
+
+
+def _error_of(action: Callable[[], None]) -> Exception | None:
+    """What an action raises, if it does."""
+    try:
+        action()
+    except Exception as error:
+        return error
+    return None
+
+
+def _fatal(error: Exception) -> KitError:
+    """An error that ends the loop, as one line with an exit code."""
+    if isinstance(error, KitError):
+        return error
+    what = f"{type(error).__name__}: {error}"
+    fatal = InputError(f"the source: expected pictures, found that reading them failed: {what}")
+    fatal.__cause__ = error
+    return fatal

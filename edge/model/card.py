@@ -1,0 +1,126 @@
+"""The model card: who a model is, how to feed it, what its number means."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from fthnet_kit.edge.errors import BundleError
+from fthnet_kit.edge.model.preprocess import Preprocessing
+from fthnet_kit.edge.model.score import Verdict
+
+CARD_NAME = "model_card.json"
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Scores from which a picture is ``usable`` and ``good``; below `usable` it is ``reject``."""
+
+    usable: float
+    good: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.usable <= self.good <= 100:
+            raise ValueError(f"thresholds: expected 0 <= usable <= good <= 100, found {self.usable} and {self.good}")
+
+    def verdict(self, value: float) -> Verdict:
+        """The verdict on a score."""
+        return "good" if value >= self.good else "usable" if value >= self.usable else "reject"
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """Contents of `model_card.json`, validated against `assets/model_card.schema.json`.
+
+    Attributes:
+        name, version, manufacturer: identity, as DICOM TID 2102 asks for it.
+        weights_sha256: SHA-256 over names, shapes and bytes of all parameters, whatever file holds them.
+        architecture: FTHNet's configuration.
+        preprocessing: how an image becomes network input.
+        thresholds: where verdicts change.
+        intended_use, training_data: plain words.
+        accuracy: what was measured, on which images, with confidence intervals where they were computed.
+        files: SHA-256 of every file of the bundle.
+        precisions: what each conversion costs against FP32, in points, and whether its gate holds.
+    """
+
+    name: str
+    version: str
+    manufacturer: str
+    weights_sha256: str
+    architecture: Mapping[str, Any]
+    preprocessing: Preprocessing
+    thresholds: Thresholds
+    intended_use: str
+    training_data: str
+    accuracy: tuple[Mapping[str, Any], ...]
+    files: Mapping[str, str]
+    precisions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, text: str, where: str = CARD_NAME) -> ModelCard:
+        """Parse and validate; unknown keys are refused.
+
+        Raises:
+            BundleError: not JSON, or not a valid card; the message names the first offending key.
+        """
+        import jsonschema
+
+        try:
+            content = json.loads(text)
+        except ValueError as error:
+            raise BundleError(f"{where}: expected JSON, found something else ({error})") from error
+        schema = json.loads(
+            (files("fthnet_kit.edge") / "assets" / "model_card.schema.json").read_text(encoding="utf-8")
+        )
+        problem = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(schema).iter_errors(content))
+        if problem is not None:
+            place = ".".join(str(part) for part in problem.absolute_path) or "the card"
+            raise BundleError(f"{where}: {place}: {problem.message.splitlines()[0]}")
+        del content["schema"]
+        try:
+            content["preprocessing"] = Preprocessing(**content["preprocessing"])
+            content["thresholds"] = Thresholds(**content["thresholds"])
+        except ValueError as error:
+            raise BundleError(f"{where}: {error}") from error
+        return cls(**{**content, "accuracy": tuple(content["accuracy"])})
+
+    @classmethod
+    def read(cls, path: Path) -> ModelCard:
+        """Card of a bundle.
+
+        Raises:
+            BundleError: unreadable or invalid.
+        """
+        try:
+            return cls.from_json(path.read_text(encoding="utf-8"), str(path))
+        except (OSError, UnicodeDecodeError) as error:
+            raise BundleError(f"{path}: expected a model card, found none that can be read ({error})") from error
+
+    def to_json(self) -> str:
+        """Stable, human-readable JSON: the same card gives the same bytes."""
+        content = {
+            "schema": SCHEMA_VERSION,
+            "name": self.name,
+            "version": self.version,
+            "manufacturer": self.manufacturer,
+            "weights_sha256": self.weights_sha256,
+            "architecture": dict(self.architecture),
+            "preprocessing": vars(self.preprocessing),
+            "thresholds": vars(self.thresholds),
+            "intended_use": self.intended_use,
+            "training_data": self.training_data,
+            "accuracy": list(self.accuracy),
+            **({"precisions": dict(sorted(self.precisions.items()))} if self.precisions else {}),
+            "files": dict(sorted(self.files.items())),
+        }
+        return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+    def with_files(self, hashes: Mapping[str, str]) -> ModelCard:
+        """The same card over another set of files."""
+        return replace(self, files=dict(hashes))

@@ -1,0 +1,1 @@
+"""Where results go: one folder or file an output."""

@@ -1,0 +1,581 @@
+"""The best shot of each eye: what a photographer would have kept, without pressing a button.
+
+The score decides which frames may be kept, and their *rank* which of them is: what `appraisal` says about
+detail, exposure, stillness and field, or the score where a frame was not appraised.
+
+An *eye* begins with the first frame that shows a retina (has a score) and ends when none did for
+`gone_s`, or at once when the camera is lost. Within it, a *stretch* is an unbroken run of frames whose
+scores are at least `usable` and whose ranks lie at most `band` points below the run's best; where a better
+frame comes, frames that fell out of the band leave at the front. A stretch of `stable_s` and three frames
+is *stable*. A bad frame, a blink, a frame without a score, a gap: each ends the stretch. Nothing is
+smoothed, neither the decision nor the score: what is stored is the frame's own score.
+
+The shot is *taken* when a stable stretch has ended, or when its best frame is `good` and nothing better
+came for `patience_s`; the best frame of that stretch is kept. It is taken once per eye. Until the eye
+leaves, a stable stretch whose rank is better by `margin` points replaces it: the same files, each replaced
+atomically, with a higher `revision` in the record. When the eye has left, the next one may be taken.
+
+The operator may `accept` a shot: it is not replaced any more. `retake` discards it and arms again; the
+discarded files are kept beside it under other names (`retaken-1.png` …), never deleted.
+
+Each eye has a folder, numbered on from the highest that is there already, so that neither a restart nor
+a clock that jumps can overwrite one:
+
+    EYE-000001/best.png     the frame at full resolution, pixel for pixel
+               best.json    score, algorithm, what decided (`appraisal`), every score and rank of the stretch,
+                            SHA-256 of the other files
+               best.dcm     with a DICOM context: the photograph
+               best_quality.dcm     and the report with its score (`dicom_file`)
+
+`best.json` is written last: its hashes tell whether a power cut fell between two files. While the disk
+is full the old files stay, and the newest shot is tried again every five seconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import re
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import cv2
+import numpy as np
+
+from fthnet_kit.edge.errors import InputError
+from fthnet_kit.edge.files import write_atomically
+from fthnet_kit.edge.guidance.hints import Measures
+from fthnet_kit.edge.loop.live_loop import LiveResult
+from fthnet_kit.edge.loop.sink import BackgroundWorker
+from fthnet_kit.edge.model.card import Thresholds
+from fthnet_kit.edge.model.preprocess import Image
+from fthnet_kit.edge.outputs.best_shot.dicom_photograph import DicomContext, ophthalmic_photograph, quality_report
+from fthnet_kit.edge.outputs.best_shot.rank import MIDDLE_GRAY_STOPS, Appraisal, Appraiser
+
+LOG = logging.getLogger("fthnet")
+CAMERA_LOST = ("no_frame", "stalled", "frozen")
+LEAST_FRAMES = 3  # of a stable stretch, however slow the scorer
+ROUNDING_S = 1e-6
+LONGEST_STRETCH = 10_000  # frames; then it counts as ended
+FOLDER_NAME = re.compile(r"EYE-(\d{6,})")
+
+
+@dataclass(frozen=True)
+class BestShotOptions:
+    """When a shot is taken.
+
+    Attributes:
+        usable, good: scores, as the model card's thresholds.
+        gone_s: without a retina for this long the eye has left.
+        stable_s: length of a stable stretch.
+        band: how far, in points, a stretch's ranks may lie below its best; in the simulator they differ by
+            about 20 within half a second around the best moment, and a narrow band misses that moment.
+        patience_s: nothing better for this long, at a good score: take it.
+        margin: how much better, in points, a later stretch must be to replace the shot.
+    """
+
+    usable: float = 40.0
+    good: float = 60.0
+    gone_s: float = 1.0
+    stable_s: float = 0.5
+    band: float = 40.0
+    patience_s: float = 1.0
+    margin: float = 1.0
+
+    def __post_init__(self) -> None:
+        numbers = asdict(self)
+        if not all(math.isfinite(number) and number >= 0 for number in numbers.values()) or self.usable > self.good:
+            raise InputError(f"best shot: expected finite numbers >= 0 and usable <= good, found {numbers}")
+
+    @classmethod
+    def of(cls, thresholds: Thresholds) -> BestShotOptions:
+        """The defaults with a model card's thresholds."""
+        return cls(usable=thresholds.usable, good=thresholds.good)
+
+
+class Sample(NamedTuple):
+    """One frame of a stretch."""
+
+    frame: int | None
+    at_s: float  # monotonic
+    score: float
+    rank: float
+
+
+@dataclass(frozen=True)
+class Shot:
+    """What was kept of one eye.
+
+    Attributes:
+        eye: number of the eye.
+        take: 1, and one more after each `retake`.
+        revision: 1 when it was taken, higher when a better stretch replaced it.
+        folder: of its files.
+        result: the kept frame with its own score.
+        stretch: all scores and ranks of its stretch so far.
+        appraisal: what the kept frame was chosen for; None where frames are ranked by score alone.
+        accepted: by the operator.
+        context: what DICOM asks for, as it was set when the shot was taken.
+    """
+
+    eye: int
+    take: int
+    revision: int
+    folder: Path
+    result: LiveResult
+    stretch: tuple[Sample, ...]
+    appraisal: Appraisal | None = None
+    accepted: bool = False
+    context: DicomContext | None = field(default=None, repr=False)
+
+    @property
+    def id(self) -> str:
+        """Names this very shot, so that a decision about it cannot hit the one that replaced it."""
+        return f"{self.eye}-{self.take}-{self.revision}"
+
+    @property
+    def value(self) -> float:
+        """The kept frame's own score."""
+        assert self.result.score.value is not None
+        return self.result.score.value
+
+    @property
+    def rank(self) -> float:
+        """What the kept frame was chosen by, in points."""
+        return self.value if self.appraisal is None else self.appraisal.rank
+
+
+class _Stretch:
+    """An unbroken run of frames within a band below its best; holds a copy of the best frame.
+
+    Args:
+        band: in points.
+        buffer: of an earlier stretch, to copy into: fresh memory for 12 megapixels costs more than the copy.
+    """
+
+    def __init__(self, band: float, buffer: Image | None) -> None:
+        self.samples: list[Sample] = []
+        self.buffer = buffer
+        self._band = band
+        self._best: LiveResult | None = None
+        self.appraisal: Appraisal | None = None  # of the best frame
+        self.rank = -math.inf
+        self.best_s = 0.0
+
+    @property
+    def best(self) -> LiveResult:
+        """The best frame of the stretch, with its score."""
+        assert self._best is not None
+        return self._best
+
+    @property
+    def value(self) -> float:
+        """The best frame's score."""
+        assert self.best.score.value is not None
+        return self.best.score.value
+
+    def add(self, result: LiveResult, appraisal: Appraisal | None, now_s: float) -> bool:
+        """Add a frame with a score; False where it is too bad to belong here, or the stretch is full."""
+        value = result.score.value
+        assert value is not None
+        rank = value if appraisal is None else appraisal.rank
+        if self.samples and (rank < self.rank - self._band or len(self.samples) >= LONGEST_STRETCH):
+            return False
+        self.samples.append(Sample(result.score.frame_index, now_s, value, rank))
+        if rank > self.rank:
+            assert result.frame is not None
+            if self.buffer is None or self.buffer.shape != result.frame.image.shape:
+                self.buffer = np.empty_like(result.frame.image)
+            np.copyto(self.buffer, result.frame.image)
+            self._best = replace(result, frame=replace(result.frame, image=self.buffer))
+            self.appraisal, self.rank, self.best_s = appraisal, rank, now_s
+            outside = [i for i, sample in enumerate(self.samples) if sample.rank < rank - self._band]
+            del self.samples[: outside[-1] + 1 if outside else 0]
+        return True
+
+    def is_stable(self, stable_s: float) -> bool:
+        """Whether it has lasted long enough."""
+        lasted_s = self.samples[-1].at_s - self.samples[0].at_s + ROUNDING_S
+        return len(self.samples) >= LEAST_FRAMES and lasted_s >= stable_s
+
+
+class AppraisedBestShot:
+    """Appraises measured results and offers them to a `BestShot`, a frame late (`measuring.Follower`).
+
+    Args:
+        best_shot: closed with it.
+        aim_stops: median luminance of a well exposed field, in stops below white; differs between cameras.
+    """
+
+    def __init__(self, best_shot: BestShot, aim_stops: float = MIDDLE_GRAY_STOPS) -> None:
+        self._best_shot = best_shot
+        self._appraiser = Appraiser(best_shot.offer, aim_stops)
+
+    def follow(self, result: LiveResult, measures: Measures | None) -> None:
+        """One result."""
+        self._appraiser.follow(result, measures)
+
+    def idle(self) -> None:
+        """No next frame tells how the last one moved."""
+        self._appraiser.flush()
+
+    def close(self) -> None:
+        """Offer the last frame, take what there is, and finish writing."""
+        self._appraiser.flush()
+        self._best_shot.close()
+
+
+class _Job(NamedTuple):
+    kind: Literal["save", "accept", "discard"]
+    shot: Shot
+
+
+class BestShot:
+    """A sink that takes the best shot of each eye. `accept` and `retake` may be called from any thread.
+
+    Args:
+        folder: of the eyes' folders; made where it is missing.
+        options: when a shot is taken.
+        on_shot: called with each shot when it is taken (`revision` 1) and when it is replaced, on the
+            thread that called `offer` or `close`, before the files are written; must not block.
+        dicom: also write DICOM files, with this context; `context` may be set anew between eyes.
+        clock_s: monotonic seconds, for results without a frame.
+
+    Raises:
+        InputError: the folder cannot be written, or the DICOM context lacks what the standard requires.
+        MissingExtraError: DICOM files are asked for and pydicom is not installed.
+    """
+
+    WAITING_JOBS = 4
+    RETRY_S = 5.0
+    CLOSE_TIMEOUT_S = 15.0  # a PNG of 12 megapixels takes seconds on a small board
+
+    def __init__(
+        self,
+        folder: Path,
+        options: BestShotOptions | None = None,
+        on_shot: Callable[[Shot], None] | None = None,
+        *,
+        dicom: DicomContext | None = None,
+        clock_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.folder = folder
+        self.options = options or BestShotOptions()
+        self.shots = 0
+        self.shot: Shot | None = None
+        self._context: DicomContext | None = None
+        self.context = dicom
+        self._on_shot = on_shot
+        self._clock_s = clock_s
+        self._lock = threading.Lock()
+        self._now_s = -math.inf
+        self._seen_s: float | None = None  # when a retina was last seen; None between two eyes
+        self._stretch: _Stretch | None = None
+        self._spare: Image | None = None  # the buffer of a stretch that gave no shot
+        self._taken: Shot | None = None  # of the eye in view
+        self._take = 1
+        self._armed_eye: int | None = None  # number for the next take of the eye in view
+        self._unsaved: Shot | None = None  # the newest, until the worker has written it
+        self._retry_s = math.inf
+        self._jobs = 0  # that wait or are under way
+        self._jobs_lock = threading.Lock()
+        self._folders: set[Path] = set()  # made by this process
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            numbers = [int(match[1]) for path in folder.iterdir() if (match := FOLDER_NAME.fullmatch(path.name))]
+            for left_over in folder.glob("EYE-*/.*.tmp"):  # of a run that was killed
+                left_over.unlink()
+        except OSError as error:
+            raise InputError(f"{folder}: expected a folder that can be written, found {error.strerror}") from error
+        self._next_eye = max(numbers, default=0) + 1
+        self._worker: BackgroundWorker[_Job] = BackgroundWorker(self._do, self.WAITING_JOBS, "best shot")
+        self._worker.CLOSE_TIMEOUT_S = self.CLOSE_TIMEOUT_S
+
+    @property
+    def lost(self) -> int:
+        """How often something could not be written."""
+        return self._worker.lost
+
+    @property
+    def context(self) -> DicomContext | None:
+        """The DICOM context of the shots to come; set it anew for another eye or patient."""
+        return self._context
+
+    @context.setter
+    def context(self, context: DicomContext | None) -> None:
+        if context is not None:
+            context.check()
+            context = context.with_study()
+        self._context = context
+
+    def offer(self, result: LiveResult, appraisal: Appraisal | None = None) -> None:
+        """One result, with what its frame is ranked by; without an appraisal the score ranks it.
+
+        Appraise all frames or none: a rank compares with a rank.
+        """
+        with self._lock:
+            shots = self._follow(result, appraisal)
+            self._save_again()
+        for shot in shots:
+            self._announce(shot)
+
+    def accept(self, shot_id: str | None = None) -> bool:
+        """The operator takes the last shot as it is: it is not replaced any more.
+
+        Returns:
+            False where there is no shot, where it is not the one with this id, or where its record cannot be queued.
+        """
+        with self._lock:
+            if self.shot is None or shot_id not in (None, self.shot.id):
+                return False
+            self.shot = replace(self.shot, accepted=True)
+            if self._taken is not None and self._taken.eye == self.shot.eye:
+                self._taken = self.shot
+            return self._save_soon(self.shot, "accept")
+
+    def retake(self, shot_id: str | None = None) -> bool:
+        """The operator discards the last shot; the eye in view may be taken again.
+
+        The discarded files are kept under other names. What was seen before counts no more.
+
+        Returns:
+            False where there is no shot, where it is not the one with this id, or where the renaming cannot be queued.
+        """
+        with self._lock:
+            if self.shot is None or shot_id not in (None, self.shot.id):
+                return False
+            discarded, self.shot = self.shot, None
+            if self._taken is not None and self._taken.eye == discarded.eye:
+                self._taken, self._stretch = None, None
+                self._armed_eye, self._take = discarded.eye, discarded.take + 1
+            self._unsaved = None
+            return self._submit(_Job("discard", discarded))
+
+    def close(self) -> None:
+        """Take what the eye in view has given so far, and finish writing."""
+        with self._lock:
+            shots = self._leave()
+            self._retry_s = -math.inf
+            self._save_again()
+        for shot in shots:
+            self._announce(shot)
+        self._worker.close()
+
+    def _follow(self, result: LiveResult, appraisal: Appraisal | None) -> list[Shot]:
+        """What a result changes; the shots that it gave."""
+        captured_s = self._clock_s() if result.frame is None else result.frame.captured_ns / 1e9
+        self._now_s = max(self._now_s, captured_s)
+        value = result.score.value
+        if result.score.reason in CAMERA_LOST:
+            return self._leave()
+        if value is None or not math.isfinite(value) or result.frame is None:
+            shots = self._end_stretch()
+            if self._seen_s is not None and self._now_s - self._seen_s >= self.options.gone_s:
+                shots += self._leave()
+            return shots
+        shots = []
+        if self._seen_s is not None and self._now_s - self._seen_s > self.options.gone_s:
+            shots += self._end_stretch()  # nobody knows what happened in between
+        self._seen_s = self._now_s
+        if value < self.options.usable:
+            return shots + self._end_stretch()
+        if self._stretch is None or not self._stretch.add(result, appraisal, self._now_s):
+            shots += self._end_stretch()
+            self._stretch = _Stretch(self.options.band, self._spare)
+            self._spare = None
+            self._stretch.add(result, appraisal, self._now_s)
+        return shots + self._consider(ended=False)
+
+    def _end_stretch(self) -> list[Shot]:
+        shots = self._consider(ended=True)
+        if self._stretch is not None:
+            self._spare = self._stretch.buffer
+        self._stretch = None
+        return shots
+
+    def _leave(self) -> list[Shot]:
+        """The eye has left; the next may be taken."""
+        shots = self._end_stretch()
+        self._seen_s = self._taken = self._armed_eye = None
+        self._take = 1
+        return shots
+
+    def _consider(self, *, ended: bool) -> list[Shot]:
+        """Take or replace the shot, if the stretch gives reason to."""
+        stretch, options = self._stretch, self.options
+        if stretch is None or not stretch.is_stable(options.stable_s):
+            return []
+        waited = stretch.value >= options.good and self._now_s - stretch.best_s >= options.patience_s
+        if not (ended or waited):
+            return []
+        taken = self._taken
+        if taken is None:
+            eye = self._next_eye if self._armed_eye is None else self._armed_eye
+            self._next_eye = max(self._next_eye, eye + 1)
+            self.shots += 1
+            folder = self.folder / f"EYE-{eye:06d}"
+            samples = tuple(stretch.samples)
+            shot = Shot(eye, self._take, 1, folder, stretch.best, samples, stretch.appraisal, context=self._context)
+        elif not taken.accepted and stretch.rank >= taken.rank + options.margin:
+            shot = replace(
+                taken,
+                revision=taken.revision + 1,
+                result=stretch.best,
+                stretch=tuple(stretch.samples),
+                appraisal=stretch.appraisal,
+                context=self._context,
+            )
+        else:
+            return []
+        stretch.buffer = None  # it is the shot's now
+        self._taken = self.shot = shot
+        self._save_soon(shot)
+        return [shot]
+
+    def _announce(self, shot: Shot) -> None:
+        if self._on_shot is None:
+            return
+        try:
+            self._on_shot(shot)
+        except Exception:
+            LOG.exception("best shot: the callback failed; scoring goes on")
+
+    def _save_soon(self, shot: Shot, kind: Literal["save", "accept"] = "save") -> bool:
+        self._unsaved, self._retry_s = shot, self._now_s + self.RETRY_S
+        return self._submit(_Job(kind, shot))
+
+    def _save_again(self) -> None:
+        """Try the newest shot again from time to time while a disk is full; never while the worker is busy."""
+        if self._unsaved is not None and self._jobs == 0 and self._now_s >= self._retry_s:
+            self._save_soon(self._unsaved, "accept" if self._unsaved.accepted else "save")
+
+    def _submit(self, job: _Job) -> bool:
+        with self._jobs_lock:
+            self._jobs += 1
+        accepted = self._worker.submit(job)
+        if not accepted:
+            with self._jobs_lock:
+                self._jobs -= 1
+        return accepted
+
+    def _do(self, job: _Job) -> None:
+        """In the worker's thread; an OSError is counted by the worker, and no other error ends the thread."""
+        try:
+            if job.kind == "discard":
+                self._set_aside(job.shot.folder)
+                return
+            if job.kind == "save" or not self._mark_accepted(job.shot):
+                self._save(job.shot)
+            with self._lock:
+                if self._unsaved is job.shot:
+                    self._unsaved = None
+        except OSError:
+            raise
+        except Exception as error:
+            LOG.exception("best shot: eye %d cannot be written", job.shot.eye)
+            raise OSError(str(error)) from error
+        finally:
+            with self._jobs_lock:
+                self._jobs -= 1
+
+    @staticmethod
+    def _mark_accepted(shot: Shot) -> bool:
+        """Note it in the record, where the shot lies there already; its other files stay as they are."""
+        path = shot.folder / "best.json"
+        record = _read_record(path)
+        if (record.get("take"), record.get("revision")) != (shot.take, shot.revision):
+            return False
+        write_atomically(path, _to_json({**record, "accepted": True}))
+        return True
+
+    def _save(self, shot: Shot) -> None:
+        """Write the files of a shot; a take before it that lies there still is set aside, never overwritten."""
+        record = shot.folder / "best.json"
+        if shot.folder not in self._folders:
+            shot.folder.mkdir()  # fails where another process has taken the number meanwhile
+            self._folders.add(shot.folder)
+        if record.exists() and _read_record(record).get("take") != shot.take:
+            self._set_aside(shot.folder)
+        assert shot.result.frame is not None
+        try:
+            ok, png = cv2.imencode(".png", shot.result.frame.image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+        except cv2.error as error:
+            raise OSError(f"the frame cannot be encoded as PNG: {error}") from error
+        if not ok:
+            raise OSError("the frame cannot be encoded as PNG")
+        files = {"best.png": png.tobytes(), **self._dicom_files(shot)}
+        for name in {"best.dcm", "best_quality.dcm"} - set(files):
+            (shot.folder / name).unlink(missing_ok=True)  # of the revision that is replaced
+        for name, content in files.items():
+            write_atomically(shot.folder / name, content)
+        write_atomically(record, _to_json(_record(shot, self.options, files)))
+
+    def _dicom_files(self, shot: Shot) -> dict[str, bytes]:
+        """The DICOM files of a shot, by name; none where they are not asked for or cannot be made."""
+        context, frame, score = shot.context, shot.result.frame, shot.result.score
+        if context is None or frame is None:
+            return {}
+        try:
+            photograph = ophthalmic_photograph(
+                frame.image, score, context, captured_at=shot.result.captured_at, instance_number=shot.eye
+            )
+            report = quality_report(photograph, score, context, instance_number=shot.eye)
+        except Exception as error:  # the PNG and its record are written whatever DICOM says
+            LOG.warning("best shot: no DICOM files of eye %d: %s", shot.eye, error)
+            return {}
+        return {"best.dcm": photograph, "best_quality.dcm": report}
+
+    @staticmethod
+    def _set_aside(folder: Path) -> None:
+        """Rename the files of a discarded take, the record last, to the first free `retaken-N` names."""
+        number = 1
+        while list(folder.glob(f"retaken-{number}[._]*")):
+            number += 1
+        for name in ("best.png", "best.dcm", "best_quality.dcm", "best.json"):
+            path = folder / name
+            if path.exists():
+                path.rename(folder / name.replace("best", f"retaken-{number}"))
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    """A record; empty where there is none that can be read."""
+    try:
+        record = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _to_json(record: dict[str, Any]) -> bytes:
+    return (json.dumps(record, indent=2) + "\n").encode()
+
+
+def _record(shot: Shot, options: BestShotOptions, files: dict[str, bytes]) -> dict[str, Any]:
+    """What `best.json` holds. No patient data: those are in the DICOM files alone."""
+    best_s = next(sample.at_s for sample in shot.stretch if sample.rank == shot.rank)
+    return {
+        "eye": shot.eye,
+        "take": shot.take,
+        "revision": shot.revision,
+        "accepted": shot.accepted,
+        **shot.result.to_dict(),
+        "ranked_by": "score" if shot.appraisal is None else "appraisal",
+        "appraisal": None if shot.appraisal is None else shot.appraisal.to_dict(),
+        "stretch": [
+            {
+                "frame": sample.frame,
+                "seconds": round(sample.at_s - best_s, 3),
+                "score": round(sample.score, 3),
+                "rank": round(sample.rank, 3),
+            }
+            for sample in shot.stretch
+        ],
+        "options": asdict(options),
+        "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
+    }

@@ -1,0 +1,1 @@
+"""Results sent to an MQTT broker."""

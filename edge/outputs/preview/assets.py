@@ -1,0 +1,63 @@
+"""The files of the preview page, with their words in the operator's language.
+
+All words stand in one table, `assets/preview/texts.json`. They are put into the pages once, at the start: `{{key}}`
+becomes the text, and `{{texts}}` all of them as JSON, for the script.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+
+from fthnet_kit.edge.guidance.hints import LANGUAGES, Language
+
+PAGE, TOKEN_PAGE = "index.html", "token.html"
+ASSETS = {  # by the path of the request: the file and its content type
+    "/preview.css": ("preview.css", "text/css; charset=utf-8"),
+    "/preview.js": ("preview.js", "text/javascript; charset=utf-8"),
+    "/icon.svg": ("icon.svg", "image/svg+xml"),
+}
+PLACE = re.compile(r"\{\{(\w+)\}\}")
+
+
+@cache
+def texts() -> Mapping[str, Mapping[Language, str]]:
+    """The table of texts, by key and language."""
+    table: Mapping[str, Mapping[Language, str]] = json.loads(_read("texts.json"))
+    return table
+
+
+def words_in(language: Language) -> dict[str, str]:
+    """All texts in one language, by key.
+
+    Raises:
+        ValueError: not one of `LANGUAGES`.
+    """
+    if language not in LANGUAGES:
+        raise ValueError(f"language: expected one of {', '.join(LANGUAGES)}, found {language!r}")
+    return {key: text[language] for key, text in texts().items()}
+
+
+def read_assets(language: Language) -> dict[str, bytes]:
+    """Every file that is served, by its name; the pages speak the language."""
+    words = words_in(language)
+    pages = {name: fill(_read(name), words).encode() for name in (PAGE, TOKEN_PAGE)}
+    return {**pages, **{name: _read(name).encode() for name, _ in ASSETS.values()}}
+
+
+def fill(page: str, words: Mapping[str, str]) -> str:
+    """A page with its words in place.
+
+    Raises:
+        KeyError: the page asks for a text that is not there.
+    """
+    as_json = json.dumps(words, ensure_ascii=False).replace("<", "\\u003c")  # nothing in it can end the element
+    return PLACE.sub(lambda found: as_json if found[1] == "texts" else html.escape(words[found[1]]), page)
+
+
+def _read(name: str) -> str:
+    return (files("fthnet_kit.edge") / "assets" / "preview" / name).read_text(encoding="utf-8")

@@ -1,0 +1,306 @@
+"""The requests that the preview answers: the page, its streams, the operator's decisions, health and metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import logging
+import re
+import socket
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from fthnet_kit.edge.errors import MissingExtraError
+from fthnet_kit.edge.outputs.preview.access import COOKIE
+from fthnet_kit.edge.outputs.preview.assets import ASSETS, PAGE, TOKEN_PAGE
+from fthnet_kit.edge.outputs.preview.feed import Feed
+
+try:
+    from tornado import web
+    from tornado.http1connection import HTTP1Connection
+    from tornado.iostream import IOStream, StreamClosedError
+except ImportError as error:
+    raise MissingExtraError("tornado", "serve", purpose="the preview in a browser") from error
+
+if TYPE_CHECKING:
+    from fthnet_kit.edge.outputs.preview.server import PreviewServer
+
+LOG = logging.getLogger("fthnet")
+
+SLOW_CLIENT_S = 5.0
+SEND_BUFFER_BYTES = 128 << 10  # more would only hold old pictures
+BOUNDARY = b"--frame\r\n"
+HTML = "text/html; charset=utf-8"
+SECURITY_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'self'; base-uri 'none'; object-src 'none'; form-action 'self'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+Action = Literal["accept", "retake"]
+
+
+class Refusal(web.HTTPError):
+    """A request that is not answered.
+
+    Args:
+        status: of HTTP.
+        words: why, in English, for programs.
+        shown: why, in the operator's language, for the page; None where `words` have to do.
+    """
+
+    def __init__(self, status: int, words: str, shown: str | None = None) -> None:
+        super().__init__(status)
+        self.words = words
+        self.shown = shown
+
+
+class Handler(web.RequestHandler):
+    """What all requests have in common: who may ask, what each answer says to browsers, and how errors look."""
+
+    PUBLIC = False  # answered without the token
+
+    def initialize(self, server: PreviewServer) -> None:
+        """Tornado's constructor."""
+        self.server = server
+
+    def set_default_headers(self) -> None:
+        """For every answer, errors included."""
+        self.clear_header("Server")
+        for name, value in SECURITY_HEADERS.items():
+            self.set_header(name, value)
+
+    def prepare(self) -> None:
+        """Refuse who must not ask."""
+        access = self.server.access
+        if not access.knows_host(self.request.host):
+            raise Refusal(403, "this server does not go by that name; use its IP address")
+        if not access.same_origin(self.request):
+            raise Refusal(403, "another page must not ask")
+        if not self.PUBLIC and not access.admits(self.request):
+            raise Refusal(
+                401,
+                "a token is needed: Authorization: Bearer TOKEN, or open /?token=TOKEN once",
+                self.server.words["token_changed"],
+            )
+
+    @property
+    def stream(self) -> IOStream:
+        """The connection."""
+        return cast(HTTP1Connection, self.request.connection).stream
+
+    def finish(self, chunk: str | bytes | dict[str, Any] | None = None) -> asyncio.Future[None]:
+        """Answer; who does not take the answer within some seconds is disconnected."""
+        stream = self.stream
+        sent = super().finish(chunk)
+        if not sent.done():
+            patience = asyncio.get_running_loop().call_later(SLOW_CLIENT_S, stream.close)
+            sent.add_done_callback(lambda _: patience.cancel())
+        return sent
+
+    def send(self, content: bytes, kind: str) -> None:
+        """Answer with a body of a content type."""
+        self.set_header("Content-Type", kind)
+        self.finish(content)
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """One line of JSON; never a traceback."""
+        error = kwargs.get("exc_info", (None, None))[1]
+        if isinstance(error, Refusal):
+            content = {"error": error.words, **({} if error.shown is None else {"shown": error.shown})}
+        else:
+            content = {"error": http.client.responses.get(status_code, "refused")}
+            if status_code >= http.client.INTERNAL_SERVER_ERROR:
+                content["shown"] = self.server.words["internal_error"]
+        extra = {401: ("WWW-Authenticate", "Bearer"), 503: ("Retry-After", "5")}.get(status_code)
+        if extra is not None:
+            self.set_header(*extra)
+        self.finish(content)
+
+    def log_exception(self, *exc_info: Any) -> None:
+        """What is our fault, in one line."""
+        if not isinstance(exc_info[1], web.HTTPError):
+            kind = type(exc_info[1]).__name__
+            LOG.warning("preview: %s %s: %s: %s", self.request.method, self.request.path, kind, exc_info[1])
+
+
+class Page(Handler):
+    """The page; or, without the token, the one that asks for it."""
+
+    PUBLIC = True
+
+    def get(self) -> None:
+        """`?token=` is exchanged for a cookie; the page takes it out of the address."""
+        if self._lets_in(self.get_query_argument("token", None)):
+            self.send(self.server.assets[PAGE], HTML)
+        else:
+            self._ask_for_token()
+
+    def post(self) -> None:
+        """The form's token comes in the body, so that no history and no log of addresses keeps it."""
+        if self._lets_in(self.get_body_argument("token", None)):
+            self.redirect("./", status=303)
+        else:
+            self._ask_for_token()
+
+    def _lets_in(self, token: str | None) -> bool:
+        """Whether the page may be shown; the right token is remembered in a cookie."""
+        access = self.server.access
+        if token is not None and access.is_token(token):
+            self.set_cookie(COOKIE, access.session, httponly=True, samesite="Strict")
+            return True
+        return access.admits(self.request)
+
+    def _ask_for_token(self) -> None:
+        self.set_status(401)
+        self.send(self.server.assets[TOKEN_PAGE], HTML)
+
+
+class Asset(Handler):
+    """A file that the pages need; none holds a secret."""
+
+    PUBLIC = True
+
+    def get(self) -> None:
+        """One of the files that were read at the start: no path of a request ever reaches the disk."""
+        name, kind = ASSETS[self.request.path]
+        self.send(self.server.assets[name], kind)
+
+
+class Stream(Handler):
+    """An answer without an end."""
+
+    async def follow(self, feed: Feed, kind: str, start: bytes) -> None:
+        """Send what a feed publishes until the viewer goes or stops reading."""
+        if feed.readers >= feed.limit:
+            raise self.server.refusal(503, "too_many_viewers", limit=feed.limit)
+        connection = self.stream
+        connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+        self.set_header("Content-Type", kind)
+        feed.readers += 1
+        number, item = feed.number, start
+        try:
+            while not connection.closed() and not feed.closed:
+                if item:
+                    self.write(item)
+                    await asyncio.wait_for(self.flush(), SLOW_CLIENT_S)
+                number, item = await feed.newer(number)
+        except StreamClosedError:
+            pass
+        except asyncio.TimeoutError:
+            connection.close()
+        finally:
+            feed.readers -= 1
+
+
+class Events(Stream):
+    """Server-sent events: the state of everything, as JSON."""
+
+    async def get(self) -> None:
+        """Starts with a comment, so that a browser sees the connection at once."""
+        await self.follow(self.server.events, "text/event-stream; charset=utf-8", b":\n\n")
+
+
+class Pictures(Stream):
+    """The live picture as Motion JPEG."""
+
+    async def get(self) -> None:
+        """From the next frame on: what was before is not live."""
+        await self.follow(self.server.pictures, "multipart/x-mixed-replace; boundary=frame", BOUNDARY)
+
+
+class Best(Handler):
+    """The best shot that waits for a decision."""
+
+    def get(self) -> None:
+        """Its score and id."""
+        shot = self.server.board.shot
+        if shot is None:
+            raise Refusal(404, "there is no best shot")
+        self.finish(shot.to_dict())
+
+
+class BestPicture(Handler):
+    """The best shot's picture."""
+
+    async def get(self) -> None:
+        """Reduced to 1600 pixels."""
+        jpeg = await self.server.shot_jpeg()
+        if jpeg is None:
+            raise Refusal(404, "there is no best shot")
+        self.send(jpeg, "image/jpeg")
+
+
+class Decision(Handler):
+    """The operator's decision on the best shot."""
+
+    async def post(self) -> None:
+        """JSON with the shot's id; no form of another site can send that."""
+        if self.request.headers.get("Content-Type", "").partition(";")[0].strip().lower() != "application/json":
+            raise Refusal(415, 'expected application/json: {"id": "..."}')
+        try:
+            content = json.loads(self.request.body)
+            shot_id = content["id"]
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise Refusal(400, 'expected {"id": "..."}') from error
+        action: Action = "accept" if self.request.path.endswith("accept") else "retake"
+        await self.server.decide(action, shot_id)
+        self.finish({"id": shot_id, "decision": action})
+
+
+class Health(Handler):
+    """For watchdogs."""
+
+    def get(self) -> None:
+        """200 while results are current, 503 with the reason while not."""
+        healthy, content = self.server.board.health()
+        self.set_status(200 if healthy else 503)
+        self.finish({**content, "version": version("fthnet-edge-kit")})
+
+
+class MetricsText(Handler):
+    """For Prometheus."""
+
+    def get(self) -> None:
+        """The text format."""
+        metrics = self.server.metrics
+        self.send(metrics.render(), metrics.CONTENT_TYPE)
+
+
+class Unknown(Handler):
+    """Everything else."""
+
+    def prepare(self) -> None:
+        """Not found, once it is clear that they may ask."""
+        super().prepare()
+        raise Refusal(404, "there is nothing here")
+
+
+def make_application(server: PreviewServer) -> web.Application:
+    """All paths, each fixed and without any parameter."""
+    handlers: dict[str, type[Handler]] = {
+        "/": Page,
+        **dict.fromkeys(ASSETS, Asset),
+        "/events": Events,
+        "/stream.mjpg": Pictures,
+        "/api/best": Best,
+        "/api/best.jpg": BestPicture,
+        "/api/best/accept": Decision,
+        "/api/best/retake": Decision,
+        "/healthz": Health,
+        "/metrics": MetricsText,
+    }
+    context = {"server": server}
+    return web.Application(
+        [(re.escape(path), handler, context) for path, handler in handlers.items()],
+        default_handler_class=Unknown,
+        default_handler_args=context,
+        log_function=lambda handler: None,
+    )

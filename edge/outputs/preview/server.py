@@ -1,0 +1,319 @@
+"""The preview in a browser: live picture, score, guidance and best shot, with health and metrics for machines.
+
+A sink of the live loop with a thread of its own. `offer` only notes the newest result; the server's thread looks at
+it ten times a second, makes one event and one small picture of it for all viewers, and waits for nobody: a slow
+viewer misses what came meanwhile, and one that reads nothing for five seconds is disconnected.
+
+Tornado, because one package without dependencies, with wheels for aarch64, brings streaming with back-pressure and
+the limits on headers, bodies and idle connections that a server on a network needs.
+
+Who may ask stands in `access`, what they are told in `page_state` and `metrics`, what each path answers in
+`page_handlers`, and the page itself in `assets/preview`, put together by `page_assets`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import json
+import logging
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import cv2
+
+from fthnet_kit.edge.device.machine import ROOT, read_memory_mb, read_temperatures, read_throttling
+from fthnet_kit.edge.errors import InputError, KitError, MissingExtraError
+from fthnet_kit.edge.guidance.hints import Language
+from fthnet_kit.edge.loop.live_loop import LiveResult, LiveSummary
+from fthnet_kit.edge.model.card import ModelCard
+from fthnet_kit.edge.model.preprocess import Image
+from fthnet_kit.edge.outputs.preview.access import Access, Address, parse_address
+from fthnet_kit.edge.outputs.preview.assets import read_assets, texts, words_in
+from fthnet_kit.edge.outputs.preview.board import CURRENT_S, Board, Shot
+from fthnet_kit.edge.outputs.preview.feed import Feed
+from fthnet_kit.edge.outputs.preview.handlers import BOUNDARY, Action, Refusal, make_application
+from fthnet_kit.edge.outputs.preview.prometheus import Metrics
+
+try:
+    from tornado.httpserver import HTTPServer
+    from tornado.iostream import IOStream
+    from tornado.netutil import bind_sockets
+except ImportError as error:
+    raise MissingExtraError("tornado", "serve", purpose="the preview in a browser") from error
+
+LOG = logging.getLogger("fthnet")
+
+EVENT_EVERY_S = 0.1  # at most; pictures too
+HEARTBEAT_S = 0.5  # an event at least this often, so that a page can tell silence from a lost connection
+DEVICE_EVERY_S = 5.0
+
+PICTURE_PX, PICTURE_QUALITY = 960, 75
+SHOT_PX, SHOT_QUALITY = 1600, 90
+
+MAX_CLIENTS = 8
+CONNECTIONS_PER_CLIENT = 6  # what a browser opens to one host
+MAX_HEADER_BYTES, MAX_BODY_BYTES = 16 << 10, 4 << 10
+IDLE_S, BODY_S = 15.0, 5.0
+GONE_S = 10  # a viewer whose network is gone keeps its place for this long
+
+
+class PreviewServer:
+    """Serves the preview page, the live picture, health and metrics; a sink of the live loop.
+
+    Args:
+        address: where to listen; port 0 takes any free one, which `address` then names.
+        token: asked of every request; may be None on loopback only.
+        card: of the model, for its name and its thresholds.
+        accept, retake: called with the id of the best shot that the operator decided on, in a thread of the server;
+            a KitError or OSError is shown to the operator, as is False, and the decision can be made again.
+        summary: of the loop (`loop.summary`), for the metrics.
+        language: of the page.
+        max_clients: browsers at a time.
+        current_s: a result older than this is not current: `/healthz` says so.
+
+    Raises:
+        InputError: the port is taken or must not be used, or the address is open without a token.
+        ValueError: the page does not speak this language.
+
+    Example::
+
+        server = PreviewServer(parse_address("8080"), None, scorer.card)
+        for result in loop.results():
+            server.offer(result, hint="hold still")
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        token: str | None,
+        card: ModelCard,
+        *,
+        accept: Callable[[str], object] = lambda shot: None,
+        retake: Callable[[str], object] = lambda shot: None,
+        summary: LiveSummary | None = None,
+        language: Language = "en",
+        max_clients: int = MAX_CLIENTS,
+        current_s: float = CURRENT_S,
+    ) -> None:
+        parse_address(str(address), token)  # refuses an open address without a token
+        self.words = words_in(language)
+        self.assets = read_assets(language)
+        self._sockets = _listen(address)
+        self.address = Address(address.host, self._sockets[0].getsockname()[1])
+        self.access = Access(self.address, token)
+        self.board = Board(current_s)
+        self.events = Feed(max_clients)
+        self.pictures = Feed(max_clients)
+        self.metrics = Metrics(self.board, card, summary or LiveSummary(), lambda: self.events.readers)
+        self._model = {"name": card.name, "version": card.version, **vars(card.thresholds)}
+        self._device: dict[str, Any] = {}
+        self._decisions: dict[Action, Callable[[str], object]] = {"accept": accept, "retake": retake}
+        self._deciding = asyncio.Lock()
+        self._shot_jpeg: tuple[str, bytes] = ("", b"")
+        self._workers = concurrent.futures.ThreadPoolExecutor(2, thread_name_prefix="preview")
+        self._stop = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._running = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="preview", daemon=True)
+        self._thread.start()
+        self._running.wait(5.0)
+
+    @property
+    def url(self) -> str:
+        """The page, as this machine's browser finds it; without the token."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.address.host, self.address.host)  # noqa: S104
+        return f"http://{Address(host, self.address.port)}/"
+
+    def offer(self, result: LiveResult, hint: str | None = None, shot: Shot | None = None) -> None:
+        """Note a result, what the operator should do, and the best shot that waits for a decision; never blocks."""
+        self.board.note(result, hint, shot)
+        self.metrics.note(result)
+
+    def close(self) -> None:
+        """Let all viewers go and free the port."""
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended already
+                self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(5.0)
+        self._workers.shutdown(wait=False)
+
+    def _run(self) -> None:
+        """Thread body."""
+        try:
+            asyncio.run(self._serve())
+        except Exception as error:
+            LOG.error("the preview has ended: %s: %s; scoring goes on", type(error).__name__, error)
+        finally:
+            for listener in self._sockets:
+                listener.close()
+            self._running.set()
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        server = self._make_server()
+        self._running.set()
+        pumps = [asyncio.create_task(pump()) for pump in (self._send_events, self._send_pictures, self._watch_device)]
+        stop = asyncio.create_task(self._stop.wait())
+        done, _ = await asyncio.wait([stop, *pumps], return_when=asyncio.FIRST_COMPLETED)
+        server.stop()
+        for task in (stop, *pumps):
+            task.cancel()
+        for feed in (self.events, self.pictures):
+            feed.close()
+        await server.close_all_connections()
+        for task in done - {stop}:
+            task.result()  # what ended a pump
+
+    def _make_server(self) -> LimitedServer:
+        """A server with its limits, that listens."""
+        server = LimitedServer(
+            make_application(self),
+            max_header_size=MAX_HEADER_BYTES,
+            max_body_size=MAX_BODY_BYTES,
+            idle_connection_timeout=IDLE_S,
+            body_timeout=BODY_S,
+        )
+        connections = CONNECTIONS_PER_CLIENT * self.events.limit
+        one_host = connections if self.address.loopback else max(CONNECTIONS_PER_CLIENT, connections // 2)
+        server.limit(connections, one_host)
+        server.add_sockets(self._sockets)
+        return server
+
+    async def _send_events(self) -> None:
+        """Make an event of each new result, ten times a second at most, and of silence."""
+        results, said_s = -1, 0.0
+        while True:
+            await asyncio.sleep(EVENT_EVERY_S)
+            now = time.monotonic()
+            if self.events.readers and (results != self.board.results or now - said_s >= HEARTBEAT_S):
+                results, said_s = self.board.results, now
+                state = {**self.board.state(), "model": self._model, "device": self._device}
+                self.events.publish(b"data: " + json.dumps(state, separators=(",", ":")).encode() + b"\n\n")
+
+    async def _send_pictures(self) -> None:
+        """Encode each new frame once for all who watch, ten times a second at most."""
+        results = -1
+        while True:
+            await asyncio.sleep(EVENT_EVERY_S)
+            frame = self.board.latest.frame if self.board.latest else None
+            if not self.pictures.readers or results == self.board.results or frame is None:
+                continue
+            results = self.board.results
+            jpeg = await self._in_thread(partial(encode, frame.image, PICTURE_PX, PICTURE_QUALITY, fast=True))
+            head = f"Content-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n".encode()
+            self.pictures.publish(head + jpeg + b"\r\n" + BOUNDARY)  # with its end: browsers wait for that
+
+    async def _watch_device(self) -> None:
+        while True:
+            self._device = await self._in_thread(read_vitals)
+            await asyncio.sleep(DEVICE_EVERY_S)
+
+    def _in_thread(self, work: Callable[[], Any]) -> Awaitable[Any]:
+        return asyncio.get_running_loop().run_in_executor(self._workers, work)
+
+    async def shot_jpeg(self) -> bytes | None:
+        """The best shot as a JPEG, encoded once; None where none waits."""
+        shot = self.board.shot
+        if shot is None:
+            return None
+        if self._shot_jpeg[0] != shot.id:
+            self._shot_jpeg = (shot.id, await self._in_thread(partial(encode, shot.image, SHOT_PX, SHOT_QUALITY)))
+        return self._shot_jpeg[1]
+
+    async def decide(self, action: Action, shot_id: object) -> None:
+        """Carry out the operator's decision on the best shot; one at a time, and one for each shot.
+
+        Raises:
+            Refusal: this shot does not wait for a decision, or the decision failed.
+        """
+        async with self._deciding:
+            shot = self.board.shot
+            if shot is None or shot.id != shot_id:
+                raise self.refusal(409, "shot_settled")
+            try:
+                done = await self._in_thread(partial(self._decisions[action], shot.id))
+            except (KitError, OSError) as error:
+                raise Refusal(500, str(error)) from error
+            if done is False:
+                raise self.refusal(500, "try_again")
+            self.board.settle(shot)
+
+    def refusal(self, status: int, key: str, **values: object) -> Refusal:
+        """A refusal in the words of the page's table, in English and in the page's language."""
+        return Refusal(status, texts()[key]["en"].format(**values), self.words[key].format(**values))
+
+
+class LimitedServer(HTTPServer):
+    """An HTTP server that closes connections beyond a number at once, and those whose other end is gone soon."""
+
+    def limit(self, connections: int, from_one_host: int) -> None:
+        """How many connections may be open, in all and from one address."""
+        self._limit, self._limit_of_host = connections, from_one_host
+        self._open: Counter[str] = Counter()
+
+    def handle_stream(self, stream: IOStream, address: tuple[Any, ...]) -> None:
+        """One new connection."""
+        host = address[0]
+        if self._open.total() >= self._limit or self._open[host] >= self._limit_of_host:
+            stream.close()
+            return
+        self._open[host] += 1
+        notice_when_gone(stream.socket)
+        super().handle_stream(stream, address)
+
+    def on_close(self, server_conn: object) -> None:
+        """One connection less."""
+        host = cast(Any, server_conn).context.address[0]
+        self._open[host] -= 1
+        self._open += Counter()  # forgets those that have none left
+        super().on_close(server_conn)
+
+
+def notice_when_gone(connection: socket.socket) -> None:
+    """End a connection whose other end has vanished without a word, as a phone does that leaves the network."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in {"TCP_KEEPIDLE": GONE_S, "TCP_KEEPINTVL": 2, "TCP_KEEPCNT": 3}.items():
+        if hasattr(socket, option):  # not everywhere
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+
+
+def _listen(address: Address) -> list[socket.socket]:
+    try:
+        return bind_sockets(address.port, address.host)
+    except OSError as error:
+        raise InputError(
+            f"--serve {address}: expected a port that is free, found {error.strerror or error}; choose another"
+        ) from error
+
+
+def encode(image: Image, longest_px: int, quality: int, *, fast: bool = False) -> bytes:
+    """JPEG of a picture (BGR uint8, H x W x 3), reduced so that its longer side fits.
+
+    `fast` makes each pixel of a large picture from four of its own: enough for a live view, in a fifth of the time.
+    """
+    scale = longest_px / max(image.shape[:2])
+    if scale < 1:
+        height, width = (max(1, round(side * scale)) for side in image.shape[:2])
+        if fast and scale < 0.5:
+            image = cv2.resize(image, (2 * width, 2 * height), interpolation=cv2.INTER_NEAREST)
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+
+
+def read_vitals(root: Path = ROOT) -> dict[str, Any]:
+    """What the page shows of the device: its hottest part, its free memory, and what is slowed down for heat."""
+    temperatures = read_temperatures(root)
+    return {
+        "temperature_c": max(temperatures.values(), default=None),
+        "throttling": read_throttling(root),
+        "memory_available_mb": read_memory_mb(root, "MemAvailable"),
+        "memory_total_mb": read_memory_mb(root, "MemTotal"),
+    }

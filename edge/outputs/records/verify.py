@@ -1,0 +1,419 @@
+"""Reads records back and checks their chain; `fthnet_kit.edge.outputs.records.writer` documents the format.
+
+Needs the standard library alone, so that it runs on an auditor's machine, and never changes a file. May
+read while the kit writes: what is not there yet is not missed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from fthnet_kit.edge.errors import InputError
+
+ORIGIN = "0" * 64  # stands for the chain value before the first record
+LINE_START = b'{"seq":'
+CHAIN = re.compile(rb',"chain":"([0-9a-f]{64})"\}')
+CHAIN_LENGTH = len(b',"chain":""}') + 64
+DIGITS = 12  # of the first record's number in the name of a closed file
+CLOSED_NAME = re.compile(rf"(.+)\.(\d{{{DIGITS}}})(\.[^.]*)?")
+LONGEST_LINE = 1 << 20  # bytes; what is longer is no record
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that the writer did not do. `line` counts from 1."""
+
+    file: Path
+    line: int
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.what}"
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What the chain says.
+
+    Attributes:
+        records: lines that are records, altered ones included.
+        files: how many were read.
+        first_seq, last_seq: numbers of the first and the last record; None without one.
+        head: chain value of the last record, to note elsewhere; None without a record.
+        problems: alterations, removals, insertions, in reading order.
+        notes: what the writer itself tells: records lost to a full disk, files removed for the disk
+            budget, a line in flight.
+        lost: records that the writer says it could not write.
+        noted_seq: number of the record whose chain value is `noted`; None where there is none.
+    """
+
+    records: int
+    files: int
+    first_seq: int | None
+    last_seq: int | None
+    head: str | None
+    problems: tuple[Problem, ...]
+    notes: tuple[Problem, ...]
+    lost: int
+    noted_seq: int | None
+
+
+@dataclass(frozen=True)
+class RecordFiles:
+    """The files of one chain: closed ones, in order, then the live one.
+
+    Attributes:
+        live: where new records are written.
+        single: look at this one closed file only.
+    """
+
+    live: Path
+    single: Path | None = None
+
+    @classmethod
+    def find(cls, path: Path) -> RecordFiles:
+        """The chain that a path names: its live file, one closed file, their folder, or the name without ending.
+
+        Raises:
+            InputError: there is none, or a folder with several.
+        """
+        path = path.resolve() if path.is_symlink() else path
+        if path.is_dir():
+            return cls._in_folder(path)
+        if CLOSED_NAME.fullmatch(path.name) and path.exists():
+            return cls(path, single=path)
+        for live in (path, path.with_name(path.name + ".jsonl")):
+            if live.exists() or cls(live).closed():
+                return cls(live)
+        raise InputError(f"{path}: expected records of `fthnet run`, found no such file")
+
+    @classmethod
+    def _in_folder(cls, folder: Path) -> RecordFiles:
+        names = set()
+        for path in folder.iterdir():
+            if path.is_file() and not path.name.startswith("."):
+                with path.open("rb") as file:
+                    if file.read(len(LINE_START)) == LINE_START:
+                        closed = CLOSED_NAME.fullmatch(path.name)
+                        names.add(f"{closed[1]}{closed[3] or ''}" if closed else path.name)
+        if len(names) != 1:
+            found = ", ".join(sorted(names)) or "none"
+            raise InputError(f"{folder}: expected the records of one run, found {found}; name the file")
+        return cls(folder / names.pop())
+
+    def closed_name(self, first_seq: int) -> Path:
+        """Name of the closed file that begins with this record."""
+        return self.live.with_name(f"{self.live.stem}.{first_seq:0{DIGITS}}{self.live.suffix}")
+
+    def closed(self) -> list[tuple[int, Path]]:
+        """Number of the first record, and path, of each closed file, in order."""
+        found = []
+        pattern = re.compile(rf"{re.escape(self.live.stem)}\.(\d{{{DIGITS}}}){re.escape(self.live.suffix)}")
+        if self.live.parent.is_dir():
+            for path in self.live.parent.iterdir():
+                if match := pattern.fullmatch(path.name):
+                    found.append((int(match[1]), path))
+        return sorted(found)
+
+    def open_all(self) -> Iterator[tuple[Path, BinaryIO]]:
+        """Each file in order, opened; also while the kit closes files and removes old ones."""
+        if self.single is not None:
+            with self.single.open("rb") as file:
+                yield self.single, file
+            return
+        last = -1
+        while True:
+            later = [(seq, path) for seq, path in self.closed() if seq > last]
+            path = later[0][1] if later else self.live
+            try:
+                file = path.open("rb")
+            except FileNotFoundError:  # removed for the disk budget, or being closed just now
+                if not later and not any(seq > last for seq, _ in self.closed()):
+                    return
+                last = later[0][0] if later else last
+                continue
+            with file:
+                if later:
+                    last = later[0][0]
+                    yield path, file
+                elif not any(seq > last for seq, _ in self.closed()):  # still the file after the last closed one
+                    yield path, file
+                    return
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line as it stands in a file, without its newline; `ended` is False where that is missing."""
+
+    number: int
+    content: bytes
+    ended: bool
+
+
+def lines_of(file: BinaryIO) -> Iterator[Line]:
+    """Lines of an open file; of one that is too long for a record, the beginning."""
+    number = 0
+    while content := file.readline(LONGEST_LINE):
+        number += 1
+        rest = content
+        while len(rest) == LONGEST_LINE and not rest.endswith(b"\n"):
+            rest = file.readline(LONGEST_LINE)
+        yield Line(number, content.removesuffix(b"\n"), rest.endswith(b"\n"))
+
+
+def chain_value(before: str, body: bytes) -> str:
+    """Chain value of a record.
+
+    Args:
+        before: chain value of the record before it.
+        body: the line up to, and without, `,"chain":`.
+    """
+    return hashlib.sha256(before.encode() + body).hexdigest()
+
+
+def stated_chain(content: bytes) -> str | None:
+    """The chain value that a line ends with."""
+    match = CHAIN.fullmatch(content[-CHAIN_LENGTH:])
+    return match[1].decode() if match else None
+
+
+def parse_record(content: bytes) -> dict[str, Any] | None:
+    """A line as a record; None for all other bytes."""
+    if not content.startswith(LINE_START) or stated_chain(content) is None:
+        return None
+    try:
+        record = json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+    return record if type(record.get("seq")) is int and record["seq"] >= 0 else None
+
+
+def is_torn(tail: bytes) -> bool:
+    """Whether bytes without a newline are the beginning of a record, as a power cut leaves it.
+
+    Zeros at its end are file space that was given but never filled.
+    """
+    written = tail.rstrip(b"\0")
+    return written.startswith(LINE_START[: len(written)]) and not _holds_an_object(written)
+
+
+def _holds_an_object(written: bytes) -> bool:
+    try:
+        json.JSONDecoder().raw_decode(written.decode("utf-8", "replace"))
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def read_records(path: Path) -> Iterator[dict[str, Any]]:
+    """Records of a chain in the order in which they were written; lines that are none are left out.
+
+    Args:
+        path: what `RecordFiles.find` takes. `verify` says whether all is there.
+
+    Raises:
+        InputError: no such records, or a file that cannot be read.
+    """
+    for file, opened in RecordFiles.find(path).open_all():
+        try:
+            for line in lines_of(opened):
+                if (record := parse_record(line.content)) is not None:
+                    yield record
+        except OSError as error:
+            raise InputError(f"{file}: expected a file that can be read, found {error.strerror}") from error
+
+
+def verify(path: Path, noted: str | None = None) -> Verification:
+    """Check every line of a chain; goes on after a problem.
+
+    Args:
+        path: what `RecordFiles.find` takes.
+        noted: chain value that was noted earlier, to look for.
+
+    Raises:
+        InputError: no such records.
+    """
+    files = RecordFiles.find(path)
+    checker = _Checker(noted, from_origin=files.single is None)
+    for file, opened in files.open_all():
+        checker.begin(file)
+        try:
+            for line in lines_of(opened):
+                checker.line(line, live=file == files.live and files.single is None)
+        except OSError as error:
+            checker.problem(f"expected a file that can be read, found {error.strerror}")
+    return checker.conclude()
+
+
+@dataclass(frozen=True)
+class _Link:
+    """A chain value that the next line may continue, and that line's number where it is known."""
+
+    chain: str
+    next_seq: int | None
+
+
+@dataclass
+class _Checker:
+    """Follows a chain line by line.
+
+    After a line that does not fit, the next may continue it, as it stands or as it should read, or the
+    last one that fitted: so one alteration is one problem, and what follows is still checked.
+    """
+
+    noted: str | None
+    from_origin: bool
+    records: int = 0
+    files: int = 0
+    lost: int = 0
+    removed_through: int = -1
+    noted_seq: int | None = None
+    first_seq: int | None = None
+    last_seq: int | None = None
+    head: str | None = None
+    good: _Link | None = None
+    doubtful: tuple[_Link, ...] = ()
+    findings: list[tuple[Problem, int | None]] = field(default_factory=list)  # with the last record of a missing file
+    notes: list[Problem] = field(default_factory=list)
+    file: Path = field(default_factory=Path)
+    number: int = 0
+
+    def __post_init__(self) -> None:
+        if self.from_origin:
+            self.good = _Link(ORIGIN, 0)
+
+    def begin(self, file: Path) -> None:
+        """Go on to the next file."""
+        self.file, self.number = file, 0
+        self.files += 1
+
+    def problem(self, what: str, missing_through: int | None = None) -> None:
+        """Note one, at the current line; `missing_through`: what the disk budget may explain."""
+        self.findings.append((Problem(self.file, self.number, what), missing_through))
+
+    def note(self, what: str) -> None:
+        """Note something that is no problem, at the current line."""
+        self.notes.append(Problem(self.file, self.number, what))
+
+    def line(self, line: Line, *, live: bool) -> None:
+        """Check one line."""
+        self.number = line.number
+        record = parse_record(line.content)
+        if not line.ended and live and record is None and is_torn(line.content):
+            self.note("the last line is not whole: in flight, or cut by a power cut; the next run takes it back")
+            return
+        if not line.ended and not live:
+            self.problem("expected a newline at the end of a closed file, found none")
+        if record is None:
+            self.problem("expected a record, found something else: altered, or not written by the kit")
+            self._doubt(line.content)
+            return
+        self._record(record, line.content)
+
+    def _record(self, record: dict[str, Any], content: bytes) -> None:
+        stated, seq = record["chain"], record["seq"]
+        body = content[:-CHAIN_LENGTH]
+        links = [*([self.good] if self.good else []), *self.doubtful]
+        link = next((link for link in links if chain_value(link.chain, body) == stated), None)
+        anchor = record.get("prev")
+        trusted = link is not None or (isinstance(anchor, str) and chain_value(anchor, body) == stated)
+        if link is not None:
+            if link.next_seq not in (None, seq):
+                self.problem(f"expected record {link.next_seq}, found the number {seq}")
+            if anchor not in (None, link.chain):
+                self.problem('expected in "prev" the chain value of the record before, found another')
+        elif trusted:
+            self._anchored(seq)
+        else:
+            self._unfitting(seq)
+        self.records += 1
+        self.first_seq = seq if self.first_seq is None else self.first_seq
+        self.last_seq, self.head = seq, stated
+        if not trusted:
+            self._doubt(content)
+            return
+        self.good, self.doubtful = _Link(stated, seq + 1), ()
+        if stated == self.noted:
+            self.noted_seq = seq
+        elif anchor is not None and anchor == self.noted and self.noted_seq is None:
+            self.noted_seq = seq - 1
+        self._told_by_the_writer(record)
+
+    def _told_by_the_writer(self, record: dict[str, Any]) -> None:
+        """Losses and removals that a record states."""
+        lost, removed = record.get("lost_before"), record.get("removed_through")
+        if type(lost) is int:
+            self.lost += lost
+            self.note(
+                f"{_count(lost, 'record')} could not be written before record {record['seq']} (queue or disk full)"
+            )
+        if type(removed) is int:
+            self.removed_through = max(self.removed_through, removed)
+
+    def _anchored(self, seq: int) -> None:
+        """A line that agrees with the "prev" it states, but not with the line before it."""
+        if self.good is None:
+            self.note(f"the file begins with record {seq}; what came before lies in other files")
+        elif self.good.next_seq is not None and seq > self.good.next_seq:
+            missing = _span(self.good.next_seq, seq - 1)
+            self.problem(f"{missing} missing before this line", seq - 1 if self.number == 1 else None)
+        else:
+            self.problem(
+                f"expected record {self.good.next_seq}, found record {seq} of another chain, or out of its place"
+            )
+
+    def _unfitting(self, seq: int) -> None:
+        """A line that agrees with nothing."""
+        expected = self.good.next_seq if self.good else None
+        if expected is None or seq == expected or self.doubtful:
+            self.problem(f"record {seq} was altered: its bytes do not give its chain value")
+        elif seq > expected:
+            self.problem(f"{_span(expected, seq - 1)} missing before record {seq}, or its number was altered")
+        else:
+            self.problem(f"expected record {expected}, found record {seq}: repeated, moved, inserted or altered")
+
+    def _doubt(self, content: bytes) -> None:
+        """The next line may continue this one, as it stands or as its bytes say."""
+        stated = stated_chain(content)
+        links = [_Link(stated, None)] if stated else []
+        if self.good is not None:
+            links.append(_Link(chain_value(self.good.chain, content[:-CHAIN_LENGTH]), None))
+        self.doubtful = tuple(links)
+
+    def conclude(self) -> Verification:
+        """Sort out which missing files the writer itself removed."""
+        problems = []
+        for problem, missing_through in self.findings:
+            if missing_through is not None and missing_through <= self.removed_through:
+                self.notes.append(
+                    Problem(
+                        problem.file, problem.line, f"{problem.what}: removed for the disk budget, as the chain says"
+                    )
+                )
+            else:
+                problems.append(problem)
+        return Verification(
+            records=self.records,
+            files=self.files,
+            first_seq=self.first_seq,
+            last_seq=self.last_seq,
+            head=self.head,
+            problems=tuple(problems),
+            notes=tuple(self.notes),
+            lost=self.lost,
+            noted_seq=self.noted_seq,
+        )
+
+
+def _span(first: int, last: int) -> str:
+    return f"record {first} is" if first == last else f"records {first} to {last} are"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
