@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from fthnet_kit.edge.cli.options import bundle_argument
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from fthnet_kit.convert.engine.build import Report
+    from fthnet_kit.convert.engine.check import Checked
     from fthnet_kit.edge.inference.engine_manifest import EngineManifest
     from fthnet_kit.edge.model.bundle import Bundle
 
@@ -42,15 +45,27 @@ if TYPE_CHECKING:
     help="Build for a GPU that is not here, such as sm86, with TensorRT for RTX. Default: this machine's GPU.",
 )
 @click.option(
+    "--allow-unproved",
+    is_flag=True,
+    help="Install an engine even if TensorRT does not show what 90 % of its multiply-accumulates run in.",
+)
+@click.option(
     "--check", is_flag=True, help="Build every precision for every GPU that TensorRT for RTX knows, keep none."
 )
 def build(
-    bundle: Path | None, precision: str, batch: int | None, workspace: int | None, device: str | None, check: bool
+    bundle: Path | None,
+    precision: str,
+    batch: int | None,
+    workspace: int | None,
+    device: str | None,
+    allow_unproved: bool,
+    check: bool,
 ) -> None:
     """Build a TensorRT engine of a BUNDLE, on the machine that will run it.
 
     The engine and its manifest go to BUNDLE/engines. It is installed only if it runs in the precision asked for and
-    scores as the FP32 graph does. --check needs no GPU: it shows that NVIDIA's parser and builder take the graphs.
+    scores as the FP32 graph does. --check needs no GPU: it shows that NVIDIA's parser and builder take the graphs,
+    in what precision the engine's kernels run, and that each block's attention is one kernel.
     Without BUNDLE: the one that the kit ships.
     """
     from fthnet_kit.convert.engine.build import BuildOptions, build_engine, free_memory, workspace_for
@@ -66,7 +81,8 @@ def build(
     tensorrt, target, machine, free_on_gpu = build_target(device)
     mib = workspace or workspace_for(min(free_memory(), free_on_gpu))
     with build_progress(f"{precision} for {target.key}") as report:
-        path, manifest = build_engine(opened, BuildOptions(precision, batch, mib), tensorrt, target, machine, report)
+        options = BuildOptions(precision, batch, mib, allow_unproved)
+        path, manifest = build_engine(opened, options, tensorrt, target, machine, report)
     click.echo(f"engine: {path}, {manifest.engine_bytes / 1e6:.1f} MB, batch {manifest.batch}")
     for line in proof_lines(manifest):
         click.echo(line)
@@ -115,30 +131,40 @@ def build_progress(title: str) -> Iterator[Report]:
 
 def proof_lines(manifest: EngineManifest) -> Iterator[str]:
     """What was found out about an engine, in words."""
-    if manifest.layers is None or manifest.agreement is None:
-        yield "precision and scores: not looked at, the engine is for a GPU that is not here"
-        return
-    yield f"multiply-accumulates: {shares(manifest.layers['macs'])} (asked: {shares(manifest.layers['asked'])})"
-    if manifest.layers["macs"].get("unknown"):
-        yield "unknown: TensorRT's inspector states no type for these; neither proved nor refuted"
-    if manifest.layers["half_sums"]:
-        yield f"added up in FP16 instead of FP32: {100 * manifest.layers['half_sums']:.0f} %"
+    if manifest.layers is not None:
+        yield from layer_lines(manifest.layers)
     found = manifest.agreement
+    if found is None:
+        yield "scores: not compared, the engine is for a GPU that is not here"
+        return
     yield (
         f"scores: mean {found['mean']:.3f}, max {found['worst']:.3f} points from ONNX Runtime's FP32 on "
         f"{found['images']} pictures"
     )
 
 
-def shares(parts: dict[str, float]) -> str:
+def layer_lines(layers: Mapping[str, Any]) -> Iterator[str]:
+    """What the engine's layers do, in words."""
+    from fthnet_kit.convert.engine.layers import fused_of
+
+    yield f"multiply-accumulates: {shares(layers['macs'])} (asked: {shares(layers['asked'])})"
+    yield f"seen to run as asked: {100 * layers['proved']:.1f} %"
+    if layers["macs"].get("unknown"):
+        yield "unknown: TensorRT states no type for these; neither proved nor refuted"
+    if layers["half_sums"]:
+        yield f"added up in FP16 instead of FP32: {100 * layers['half_sums']:.0f} %"
+    if layers["attention"]:
+        yield f"attention in one kernel: {fused_of(layers['attention'])} blocks"
+
+
+def shares(parts: Mapping[str, float]) -> str:
     """Such as ``fp16 99.2 %, fp32 0.8 %``."""
     return ", ".join(f"{precision} {100 * share:.1f} %" for precision, share in parts.items())
 
 
 def check_bundle(bundle: Bundle, device: str | None) -> None:
-    """`--check`: a table of what was built; exit code 6 where a graph is refused."""
+    """`--check`: a table of what was built; exit code 6 where a graph is refused, or its engine is not as it should."""
     from rich.console import Console
-    from rich.table import Table
 
     from fthnet_kit.convert.engine.check import check_builds
     from fthnet_kit.edge.cli.score import LOG_WIDTH
@@ -146,30 +172,49 @@ def check_bundle(bundle: Bundle, device: str | None) -> None:
     from fthnet_kit.edge.inference.tensorrt_library import load_tensorrt
 
     tensorrt = load_tensorrt("tensorrt_rtx")
-    errors = Console(stderr=True, highlight=False)
-    table = Table(title=f"{bundle.card.name} {bundle.card.version}, TensorRT for RTX {tensorrt.version}")
-    for column in ("precision", "GPU", "layers", "asked for (share of MACs)", "engine, MB", "s"):
-        table.add_column(
-            column, justify="left" if column in ("precision", "GPU", "asked for (share of MACs)") else "right"
-        )
-    built: dict[str, bool] = {}
-    engines, seconds = 0, 0.0
-    with errors.status("building") as status:
-        for found in check_builds(bundle, tensorrt, [device] if device else None, status.update):
-            size = "not supported" if found.unsupported else f"{found.engine_bytes / 1e6:.1f}"
-            table.add_row(
-                *(found.precision, found.device, str(found.layers), shares(found.asked), size, f"{found.seconds:.1f}")
-            )
-            seconds += found.seconds
-            engines += not found.unsupported
-            built[found.precision] = built.get(found.precision, False) or not found.unsupported
-            if found.unsupported:
-                table.caption = f"{found.device}: {found.unsupported}"
+    title = f"{bundle.card.name} {bundle.card.version}, TensorRT for RTX {tensorrt.version}"
+    found: list[Checked] = []
+    with Console(stderr=True, highlight=False).status("building") as status:
+        found.extend(check_builds(bundle, tensorrt, [device] if device else None, status.update))
     output = Console(highlight=False, width=None if sys.stdout.isatty() else LOG_WIDTH)
-    output.print(table)
+    output.print(check_table(title, found))
+    engines, seconds = sum(not one.unsupported for one in found), sum(one.seconds for one in found)
     output.print(
-        f"{engines} of {len(table.rows)} built in {seconds:.0f} s; nothing was run, and nothing was built for a Jetson"
+        f"{engines} of {len(found)} built in {seconds:.0f} s; nothing was run, and nothing was built for a Jetson"
     )
-    none = [precision for precision, any_built in built.items() if not any_built]
+    built = {one.precision for one in found if not one.unsupported}
+    none = [precision for precision in dict.fromkeys(one.precision for one in found) if precision not in built]
     if none:
         raise EngineError(f"expected {', '.join(none)} to build for one GPU at least, found none that it does")
+    faults = [fault for one in found for fault in one.faults()]
+    if faults:
+        more = f"; and {len(faults) - 1} more such" if len(faults) > 1 else ""
+        for fault in faults[1:]:
+            click.echo(fault)
+        raise EngineError(f"{faults[0]}{more}")
+
+
+def check_table(title: str, found: Sequence[Checked]) -> Table:
+    """A row a build: what the graph asks for, and what the engine's layers do."""
+    from rich.table import Table
+
+    from fthnet_kit.convert.engine.layers import fused_of
+
+    table = Table(title=title)
+    for column in ("precision", "GPU"):
+        table.add_column(column)
+    table.add_column("kernels", justify="right")
+    table.add_column("runs in (share of MACs)")
+    for column in ("as asked", "attention fused", "engine, MB", "s"):
+        table.add_column(column, justify="right")
+    for one in found:
+        if one.found is None:
+            table.add_row(one.precision, one.device, "", "not supported")
+            table.caption = f"{one.device}: {one.unsupported}"
+            continue
+        kernels, fused = sum(one.found.kernels.values()), fused_of(one.found.attention)
+        table.add_row(
+            *(one.precision, one.device, str(kernels), shares(one.found.macs), f"{100 * one.found.proved:.1f} %"),
+            *(fused, f"{one.engine_bytes / 1e6:.1f}", f"{one.seconds:.1f}"),
+        )
+    return table

@@ -7,6 +7,7 @@ that are not there (`fthnet build --device sm86`).
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import tempfile
@@ -21,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from fthnet_kit.convert.engine.agreement import engine_agreement
-from fthnet_kit.convert.engine.layers import EngineLayers, Product, inspect, products
+from fthnet_kit.convert.engine.layer_table import Layer, from_inspector, from_log
+from fthnet_kit.convert.engine.layers import EngineLayers, Wanted, compare, wanted_of
 from fthnet_kit.edge.errors import EngineError, InputError
 from fthnet_kit.edge.files import write_atomically
 from fthnet_kit.edge.inference.engine_manifest import EngineManifest, Target, engine_path, sources
@@ -44,11 +46,13 @@ class BuildOptions:
         precision: ``fp32``, ``fp16`` or ``int8``.
         batch: N of the engine; default: that of the ONNX file.
         workspace: MiB that a kernel may use; default: half of what is free.
+        allow_unproved: install an engine even if TensorRT does not show what its products run in.
     """
 
     precision: str
     batch: int | None = None
     workspace: int | None = None
+    allow_unproved: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,15 +62,17 @@ class Plan:
     Attributes:
         content: the engine.
         batch: N of its input.
-        layers: layers of the network that was parsed.
-        products: its matrix products.
+        layers: how many layers the parsed network has.
+        wanted: what it asks for.
+        table: the engine's layers, by the build's log; empty where TensorRT logs none.
         seconds: how long the build took.
     """
 
     content: bytes
     batch: int
     layers: int
-    products: tuple[Product, ...]
+    wanted: Wanted
+    table: tuple[Layer, ...]
     seconds: float
 
 
@@ -94,7 +100,7 @@ def build_engine(
     Raises:
         BundleError: no graph of that precision.
         EngineError: TensorRT refuses the graph, the build fails, or the engine does not run in the precision asked
-            for, or scores otherwise than the FP32 graph; nothing is installed then.
+            for, does not show it, or scores otherwise than the FP32 graph; nothing is installed then.
         InputError: the bundle cannot be written.
     """
     onnx = bundle.model_path(options.precision, "tensorrt")  # type: ignore[arg-type]
@@ -104,10 +110,10 @@ def build_engine(
     cache = TimingCache(path.parent, tensorrt, machine.get("cuda"))
     with graph_of_batch(onnx, options.batch) as graph:
         plan = build_plan(tensorrt, graph, target, workspace, cache, report)
-    layers = agreement = None
+    layers = inspect_plan(tensorrt, plan, target)
+    layers.check(options.precision, options.allow_unproved)
+    agreement = None
     if target.gpu is not None:
-        layers = inspect_plan(tensorrt, plan)
-        layers.check(options.precision)
         agreement = engine_agreement(bundle, plan.content, tensorrt)
         agreement.check(options.precision)
     try:
@@ -122,7 +128,7 @@ def build_engine(
             target=target,
             machine=machine,
             options={"workspace_mib": workspace, "tf32": False, "seconds": round(plan.seconds, 1)},
-            layers=None if layers is None else layers.to_dict(),
+            layers=layers.to_dict(),
             agreement=None if agreement is None else agreement.to_dict(),
             kit_version=version_of("fthnet-edge-kit"),
             built_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -170,10 +176,10 @@ def build_plan(
     began = time.monotonic()
     logger = tensorrt.logger()
     monitor = _monitor(tensorrt, report)
-    with _interruptible(monitor):
+    with _interruptible(monitor), _without_collection():
         builder = trt.Builder(logger)
         network, parser = parse(tensorrt, builder, onnx, logger)
-        wanted = tuple(products(tensorrt, network))
+        wanted = wanted_of(tensorrt, network)
         configuration = builder.create_builder_config()
         configuration.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace * MIB)
         configuration.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # the inspector shows types only then
@@ -190,8 +196,14 @@ def build_plan(
     if cache and timings is not None:
         cache.keep(configuration)
     del parser  # it keeps no reference to the network, nor the network to it
-    seconds = time.monotonic() - began
-    return Plan(bytes(memoryview(content)), int(network.get_input(0).shape[0]), network.num_layers, wanted, seconds)
+    return Plan(
+        bytes(memoryview(content)),
+        int(network.get_input(0).shape[0]),
+        network.num_layers,
+        wanted,
+        tuple(from_log(logger.tables)),
+        time.monotonic() - began,
+    )
 
 
 def parse(tensorrt: TensorRT, builder: Any, onnx: Path, logger: Any) -> tuple[Any, Any]:
@@ -227,12 +239,31 @@ def _reason(errors: list[str], workspace: int) -> str:
 
 
 def _aim_at(tensorrt: TensorRT, configuration: Any, target: Target) -> None:
+    """Aims TensorRT for RTX at a GPU that is not here; the one that is here it finds, be it on its list or not.
+
+    An engine whose memory is all given to it at once, rather than taken while it runs, can be recorded as a CUDA graph.
+    """
+    configuration.set_flag(tensorrt.module.BuilderFlag.REQUIRE_USER_ALLOCATION)
+    if target.gpu is not None:
+        return
     capabilities = tensorrt.compute_capabilities()
     name = f"sm{target.compute_capability.replace('.', '')}"
     if name not in capabilities:
         raise EngineError(f"TensorRT for RTX: expected one of {', '.join(capabilities)}, found {name}")
     configuration.num_compute_capabilities = 1
     configuration.set_compute_capability(capabilities[name], 0)
+
+
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """No garbage collection: it may release an earlier build's objects inside TensorRT's logger, which dead-locks."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _monitor(tensorrt: TensorRT, report: Report) -> Any:
@@ -323,12 +354,14 @@ class TimingCache:
             write_atomically(self.path, self._content)
 
 
-def inspect_plan(tensorrt: TensorRT, plan: Plan) -> EngineLayers:
-    """What the engine inspector says of a built engine; needs the GPU.
+def inspect_plan(tensorrt: TensorRT, plan: Plan, target: Target) -> EngineLayers:
+    """What a built engine does: by the engine inspector where its GPU is here, and by the build's log.
 
     Raises:
         EngineError: TensorRT cannot load what it has just built.
     """
+    if target.gpu is None:
+        return compare(plan.table, plan.wanted)
     trt = tensorrt.module
     logger = tensorrt.logger()
     runtime = trt.Runtime(logger)
@@ -336,7 +369,7 @@ def inspect_plan(tensorrt: TensorRT, plan: Plan) -> EngineLayers:
     if engine is None:
         raise EngineError(f"TensorRT cannot load the engine it has built: {'; '.join(errors_of(logger))}")
     information = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
-    return inspect(information, plan.products)
+    return compare(from_inspector(information), plan.wanted, plan.table)
 
 
 def workspace_for(free: int) -> int:

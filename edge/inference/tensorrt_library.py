@@ -18,6 +18,7 @@ from fthnet_kit.edge.errors import EngineError, MissingExtraError
 LibraryName = Literal["tensorrt", "tensorrt_rtx"]
 LIBRARIES: tuple[LibraryName, ...] = ("tensorrt", "tensorrt_rtx")
 KEPT_MESSAGES = 10_000  # the newest; TensorRT may warn at each inference
+LAYER_TABLE = "Layers:"  # what the message begins with in which a builder lists the layers of the engine it made
 OLDEST = Version("10.3")  # JetPack 6.1; TensorRT for RTX counts its versions from 1.0
 
 # Every attribute that the kit uses, by class; a test looks for each in TensorRT 10.3 to 11.x.
@@ -43,17 +44,17 @@ USED = {
         "get_tensor_shape",
         "num_io_tensors",
     ),
-    "DataType": ("FLOAT", "HALF", "UINT8"),
+    "DataType": ("BF16", "FLOAT", "HALF", "UINT8"),
     "EngineInspector": ("get_engine_information",),
     "IExecutionContext": ("execute_async_v3", "set_tensor_address"),
-    "ILayer": ("get_input", "get_output", "name", "type"),
+    "ILayer": ("get_input", "get_output", "name", "num_inputs", "num_outputs", "type"),
     "ILogger": ("ERROR", "WARNING"),
     "INetworkDefinition": ("get_input", "get_layer", "num_layers"),
     "IProgressMonitor": ("phase_finish", "phase_start", "step_complete"),
     "ITensor": ("dtype", "name", "shape"),
     "ITimingCache": ("serialize",),
     "LayerInformationFormat": ("JSON",),
-    "LayerType": ("DEQUANTIZE", "MATRIX_MULTIPLY"),
+    "LayerType": ("DEQUANTIZE", "MATRIX_MULTIPLY", "SOFTMAX"),
     "MemoryPoolType": ("WORKSPACE",),
     "NetworkDefinitionCreationFlag": ("STRONGLY_TYPED",),
     "OnnxParser": ("get_error", "num_errors", "parse_from_file"),
@@ -62,9 +63,11 @@ USED = {
     "Runtime": ("deserialize_cuda_engine",),
     "TensorIOMode": ("INPUT", "OUTPUT"),
 }
-USED_OF_RTX = {  # TensorRT for RTX alone: it builds for GPUs that are not there
+USED_OF_RTX = {  # TensorRT for RTX alone: it builds for GPUs that are not there, and says what a CUDA graph can hold
+    "BuilderFlag": ("REQUIRE_USER_ALLOCATION",),
     "ComputeCapability": ("SM75", "SM80", "SM86", "SM89", "SM120"),
     "IBuilderConfig": ("num_compute_capabilities", "set_compute_capability"),
+    "IExecutionContext": ("is_stream_capturable",),
 }
 
 
@@ -95,16 +98,19 @@ class TensorRT:
         return {name.lower(): value for name, value in members.items() if name.startswith("SM")}
 
     def logger(self) -> Any:
-        """A logger that keeps warnings and errors instead of printing them; `messages(logger)` reads it."""
+        """A logger that prints nothing: it keeps warnings and errors (`errors_of`) and tables of layers (`tables`)."""
 
         class KeepingLogger(self.module.ILogger):  # type: ignore[name-defined,misc]
             def __init__(self) -> None:
                 super().__init__()
                 self.kept: deque[tuple[int, str]] = deque(maxlen=KEPT_MESSAGES)
+                self.tables: list[str] = []
 
             def log(self, severity: Any, message: str) -> None:
                 if int(severity) <= int(self.WARNING):
                     self.kept.append((int(severity), message))
+                elif message.startswith(LAYER_TABLE):
+                    self.tables.append(message)
 
         return KeepingLogger()
 

@@ -2,8 +2,8 @@
 
     pytest -m gpu tests/edge/inference/test_cuda.py
 
-Any GPU that PTX for compute capability 7.0 runs on, and any driver from CUDA 11.4 on. Where there is none the same tests
-run on the driver that lives in host memory (`test_cuda_on_stand_in.py`), which proves the tests, not the GPU.
+Any GPU that PTX for compute capability 7.0 runs on, and any driver from CUDA 11.4 on. Where there is none the same
+tests run on the driver that lives in host memory (`test_cuda_on_stand_in.py`), which proves the tests, not the GPU.
 """
 
 from __future__ import annotations
@@ -126,7 +126,6 @@ def test_a_tensor_goes_to_the_gpu_and_comes_back_scaled(gpu: Gpu, count: int) ->
         work.upload()
         work.scale(4.0)
         np.testing.assert_array_equal(work.result(), expected(4.0, count))
-        del work
 
 
 def test_events_measure_what_lies_between_them(gpu: Gpu) -> None:
@@ -144,7 +143,7 @@ def test_events_measure_what_lies_between_them(gpu: Gpu) -> None:
         many, all_of_it = before.time_till(between), before.time_till(after)
         assert 0 <= many <= all_of_it
         assert all_of_it == pytest.approx(many + between.time_till(after), abs=0.01)  # resolution 0.5 us, twice
-        del work, before, between, after
+        del before, between, after
 
 
 def test_a_graph_repeats_what_was_recorded_and_recording_runs_nothing(gpu: Gpu) -> None:
@@ -160,7 +159,6 @@ def test_a_graph_repeats_what_was_recorded_and_recording_runs_nothing(gpu: Gpu) 
         np.testing.assert_array_equal(work.result(), expected(8.0))
         graph.close()
         graph.close()
-        del work
 
 
 def test_a_graph_reads_its_memory_anew_at_every_launch(gpu: Gpu) -> None:
@@ -175,7 +173,6 @@ def test_a_graph_reads_its_memory_anew_at_every_launch(gpu: Gpu) -> None:
         graph.launch()
         assert set(work.result()) == {6.0}
         graph.close()
-        del work
 
 
 def test_work_that_cannot_be_recorded_leaves_a_stream_that_works(gpu: Gpu) -> None:
@@ -184,11 +181,10 @@ def test_work_that_cannot_be_recorded_leaves_a_stream_that_works(gpu: Gpu) -> No
         work.upload()
         work.scale(1.0)
         work.stream.synchronize()
-        with pytest.raises(EngineError, match="CUDA graph: not recorded: .*without cuda_graph"):
+        with pytest.raises(EngineError, match=r"CUDA graph: not recorded: .*without cuda_graph"):
             CudaGraph(work.stream.handle, work.stream.synchronize)  # a stream that is recorded cannot be waited for
         work.scale(2.0)
         np.testing.assert_array_equal(work.result(), expected(2.0))
-        del work
 
 
 @pytest.mark.parametrize("graph", [False, True])
@@ -209,7 +205,6 @@ def test_made_here_used_and_closed_on_other_threads(gpu: Gpu, graph: bool) -> No
     if recorded:
         with gpu:
             recorded.close()
-    del work, use
     on_thread(lambda: gpu.close() or True)
     with pytest.raises(EngineError, match="closed"), gpu:
         pass
@@ -222,8 +217,7 @@ def test_everything_is_given_back(gpu: Gpu) -> None:
             work = Scaling(other, 4 * MIB)
             work.upload()
             assert work.result()[1] == 1.0
-            del work
-        other.close()
+            other.close()
 
     once()  # what CUDA keeps for the process is taken here
     with gpu:

@@ -1,4 +1,4 @@
-"""The tests for a real CUDA driver, run on the driver that lives in host memory: so that they are right at first contact."""
+"""The tests for a real CUDA driver pass on the driver that lives in host memory, and so are right at first contact."""
 
 from __future__ import annotations
 
