@@ -86,8 +86,8 @@ def export(
     from fthnet_kit.convert.network.checkpoint import load_checkpoint
     from fthnet_kit.edge.capture.open_source import find_images
     from fthnet_kit.edge.errors import InputError
-    from fthnet_kit.edge.model.card import Thresholds
     from fthnet_kit.edge.model.preprocess import Preprocessing
+    from fthnet_kit.edge.model.score import Thresholds
 
     refuse_existing(bundle, replace=replace)
     try:

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from fthnet_kit.edge.guidance.hint_follower import GuideSink
     from fthnet_kit.edge.guidance.hints import Language
     from fthnet_kit.edge.inference.scorer import QualityScorer
-    from fthnet_kit.edge.loop.live_loop import LiveLoop, LiveResult, LiveSummary
+    from fthnet_kit.edge.loop.live_loop import LiveLoop
+    from fthnet_kit.edge.loop.result import LiveResult, LiveSummary
     from fthnet_kit.edge.loop.sink import BestFrame, Sink
     from fthnet_kit.edge.outputs.best_shot.choose import BestShot, Shot
     from fthnet_kit.edge.outputs.mqtt.sink import MqttSink

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, g
 
 from fthnet_kit.edge.backend_names import BackendName
 from fthnet_kit.edge.guidance.hints import Language
-from fthnet_kit.edge.loop.live_loop import LiveOptions
+from fthnet_kit.edge.loop.options import LiveOptions
 from fthnet_kit.edge.model.choices import Precision
 from fthnet_kit.edge.outputs.best_shot.rank import MIDDLE_GRAY_STOPS
 from fthnet_kit.edge.outputs.mqtt.sink import Broker, MqttOptions

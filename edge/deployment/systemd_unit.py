@@ -19,7 +19,7 @@ from pathlib import Path
 from fthnet_kit.edge.deployment.config_sections import Config
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.files import write_atomically
-from fthnet_kit.edge.loop.live_loop import LiveResult
+from fthnet_kit.edge.loop.result import LiveResult
 
 UNIT_PATH = Path("/etc/systemd/system/fthnet.service")
 STATE_PATH = Path("/var/lib/fthnet")

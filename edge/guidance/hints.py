@@ -23,7 +23,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from fthnet_kit.edge.model.preprocess import FIELD_LEVEL, FIELD_MIN_LEVEL, Image, to_bgr8
+from fthnet_kit.edge.image import Image, to_bgr8
+from fthnet_kit.edge.model.preprocess import FIELD_LEVEL, FIELD_MIN_LEVEL
 from fthnet_kit.edge.model.score import Score
 
 Code = Literal[

@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fthnet_kit.edge.errors import EngineError
+from fthnet_kit.edge.image import Image
 from fthnet_kit.edge.inference.backend import INPUT_NAME, OUTPUT_NAME, check_images, in_batches
-from fthnet_kit.edge.model.preprocess import INPUT, Image
+from fthnet_kit.edge.model.preprocess import INPUT
 
 if TYPE_CHECKING:
     import onnxruntime as ort

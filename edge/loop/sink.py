@@ -15,7 +15,7 @@ import cv2
 
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.files import write_atomically
-from fthnet_kit.edge.loop.live_loop import LiveResult
+from fthnet_kit.edge.loop.result import LiveResult
 
 LOG = logging.getLogger("fthnet")
 T = TypeVar("T")

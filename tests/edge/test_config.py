@@ -20,7 +20,7 @@ from fthnet_kit.edge.cli.run import run
 from fthnet_kit.edge.deployment.config_file import default_map, load_config, missing_files, render
 from fthnet_kit.edge.deployment.config_sections import Config, Key, known_keys
 from fthnet_kit.edge.errors import InputError
-from fthnet_kit.edge.loop.live_loop import LiveOptions
+from fthnet_kit.edge.loop.options import LiveOptions
 from fthnet_kit.edge.outputs.mqtt.sink import MqttOptions
 
 

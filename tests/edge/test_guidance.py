@@ -29,8 +29,9 @@ from fthnet_kit.edge.guidance.hints import (
     measure,
     texts,
 )
+from fthnet_kit.edge.image import Image
 from fthnet_kit.edge.inference.retina_gate import shows_retina
-from fthnet_kit.edge.model.preprocess import Image, Preprocessing, prepare
+from fthnet_kit.edge.model.preprocess import Preprocessing, prepare
 from fthnet_kit.edge.model.score import Score
 from tests.conftest import ROOT
 

@@ -15,7 +15,7 @@ from fthnet_kit.edge.frame import Frame
 from fthnet_kit.edge.guidance.hint_follower import GuideSink
 from fthnet_kit.edge.guidance.hints import Guide, Measures, measuring
 from fthnet_kit.edge.guidance.measuring import MeasuringSink
-from fthnet_kit.edge.loop.live_loop import LiveResult
+from fthnet_kit.edge.loop.result import LiveResult
 from fthnet_kit.edge.model.score import Score
 
 

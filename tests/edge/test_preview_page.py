@@ -18,8 +18,8 @@ import pytest
 
 from fthnet_kit.edge.frame import Frame
 from fthnet_kit.edge.guidance.hints import LANGUAGES, Language, texts
+from fthnet_kit.edge.image import Image
 from fthnet_kit.edge.loop.live_loop import LiveLoop
-from fthnet_kit.edge.model.preprocess import Image
 from fthnet_kit.edge.model.score import Reason
 from fthnet_kit.edge.outputs.preview.access import Address
 from fthnet_kit.edge.outputs.preview.board import Shot

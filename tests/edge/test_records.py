@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from fthnet_kit.edge.cli.records import records as command
 from fthnet_kit.edge.errors import InputError, MissingExtraError
 from fthnet_kit.edge.frame import Frame
-from fthnet_kit.edge.loop.live_loop import LiveResult
+from fthnet_kit.edge.loop.result import LiveResult
 from fthnet_kit.edge.model.score import Algorithm, Score
 from fthnet_kit.edge.outputs.records import writer as records_module
 from fthnet_kit.edge.outputs.records.verify import CHAIN_LENGTH, Verification, chain_value, read_records, verify

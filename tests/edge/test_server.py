@@ -25,7 +25,8 @@ from fthnet_kit.edge.cli.run import open_server
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.frame import Frame
 from fthnet_kit.edge.inference.scorer import QualityScorer
-from fthnet_kit.edge.loop.live_loop import LiveLoop, LiveResult, LiveSummary
+from fthnet_kit.edge.loop.live_loop import LiveLoop
+from fthnet_kit.edge.loop.result import LiveResult, LiveSummary
 from fthnet_kit.edge.model.score import Reason, Score
 from fthnet_kit.edge.outputs.preview.access import Access, Address, parse_address, read_token
 from fthnet_kit.edge.outputs.preview.board import Shot

@@ -34,7 +34,8 @@ from fthnet_kit.edge.deployment.systemd_unit import (
     write_paths,
 )
 from fthnet_kit.edge.errors import InputError
-from fthnet_kit.edge.loop.live_loop import LiveLoop, LiveResult
+from fthnet_kit.edge.loop.live_loop import LiveLoop
+from fthnet_kit.edge.loop.result import LiveResult
 from fthnet_kit.edge.model.score import Score
 from tests.conftest import fake_scorer
 from tests.edge.systemd_box import NoBoxError, SystemdBox

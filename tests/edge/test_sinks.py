@@ -14,7 +14,7 @@ import pytest
 
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.frame import Frame
-from fthnet_kit.edge.loop.live_loop import LiveResult
+from fthnet_kit.edge.loop.result import LiveResult
 from fthnet_kit.edge.loop.sink import BackgroundWorker, BestFrame
 from fthnet_kit.edge.model.score import Score
 

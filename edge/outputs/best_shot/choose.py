@@ -51,10 +51,10 @@ import numpy as np
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.files import write_atomically
 from fthnet_kit.edge.guidance.hints import Measures
-from fthnet_kit.edge.loop.live_loop import LiveResult
+from fthnet_kit.edge.image import Image
+from fthnet_kit.edge.loop.result import LiveResult
 from fthnet_kit.edge.loop.sink import BackgroundWorker
-from fthnet_kit.edge.model.card import Thresholds
-from fthnet_kit.edge.model.preprocess import Image
+from fthnet_kit.edge.model.score import Thresholds
 from fthnet_kit.edge.outputs.best_shot.dicom_photograph import DicomContext, ophthalmic_photograph, quality_report
 from fthnet_kit.edge.outputs.best_shot.rank import MIDDLE_GRAY_STOPS, Appraisal, Appraiser
 

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import cv2
 
 from fthnet_kit.edge.errors import InputError, MissingExtraError
-from fthnet_kit.edge.model.preprocess import Image
+from fthnet_kit.edge.image import Image
 from fthnet_kit.edge.model.score import Score, Verdict
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from fthnet_kit.edge.loop.live_loop import LiveResult
-from fthnet_kit.edge.model.preprocess import Image
+from fthnet_kit.edge.image import Image
+from fthnet_kit.edge.loop.result import LiveResult
 from fthnet_kit.edge.model.score import Verdict
 
 if TYPE_CHECKING:

@@ -32,9 +32,9 @@ import cv2
 from fthnet_kit.edge.device.machine import ROOT, read_memory_mb, read_temperatures, read_throttling
 from fthnet_kit.edge.errors import InputError, KitError, MissingExtraError
 from fthnet_kit.edge.guidance.hints import Language
-from fthnet_kit.edge.loop.live_loop import LiveResult, LiveSummary
+from fthnet_kit.edge.image import Image
+from fthnet_kit.edge.loop.result import LiveResult, LiveSummary
 from fthnet_kit.edge.model.card import ModelCard
-from fthnet_kit.edge.model.preprocess import Image
 from fthnet_kit.edge.outputs.preview.access import Access, Address, parse_address
 from fthnet_kit.edge.outputs.preview.assets import read_assets, texts, words_in
 from fthnet_kit.edge.outputs.preview.board import CURRENT_S, Board, Shot
