@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from fthnet_kit.edge.inference.scorer import QualityScorer
     from fthnet_kit.edge.loop.live_loop import LiveLoop
     from fthnet_kit.edge.loop.result import LiveResult, LiveSummary
-    from fthnet_kit.edge.loop.sink import BestFrame, Sink
+    from fthnet_kit.edge.loop.sink import Sink
+    from fthnet_kit.edge.outputs.best_frame import BestFrame
     from fthnet_kit.edge.outputs.best_shot.choose import BestShot, Shot
     from fthnet_kit.edge.outputs.mqtt.sink import MqttSink
     from fthnet_kit.edge.outputs.preview.server import PreviewServer
@@ -104,7 +105,7 @@ def run(
     from fthnet_kit.edge.guidance.hints import Guide, Optics
     from fthnet_kit.edge.inference.scorer import QualityScorer
     from fthnet_kit.edge.loop.live_loop import LiveLoop
-    from fthnet_kit.edge.loop.sink import BestFrame
+    from fthnet_kit.edge.outputs.best_frame import BestFrame
     from fthnet_kit.edge.outputs.best_shot.choose import BestShot, BestShotOptions
     from fthnet_kit.edge.outputs.best_shot.dicom_photograph import DicomContext
     from fthnet_kit.edge.outputs.mqtt.sink import MqttSink
