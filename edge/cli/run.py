@@ -99,7 +99,6 @@ def run(
     from rich.console import Console
 
     from fthnet_kit.edge.capture.open_source import make_source
-    from fthnet_kit.edge.deployment.systemd_unit import WatchdogSink
     from fthnet_kit.edge.errors import InputError
     from fthnet_kit.edge.guidance.hint_follower import GuideSink
     from fthnet_kit.edge.guidance.hints import Guide, Optics
@@ -111,6 +110,7 @@ def run(
     from fthnet_kit.edge.outputs.mqtt.sink import MqttSink
     from fthnet_kit.edge.outputs.records.writer import Records
     from fthnet_kit.edge.outputs.terminal import TerminalView
+    from fthnet_kit.edge.outputs.watchdog import WatchdogSink
 
     console = Console(highlight=False, soft_wrap=True)
     config = current_config()
