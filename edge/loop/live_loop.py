@@ -20,7 +20,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timezone
-from typing import Protocol
 
 from fthnet_kit.edge.capture.source import Source
 from fthnet_kit.edge.errors import CameraError, InputError, KitError
@@ -30,6 +29,7 @@ from fthnet_kit.edge.loop.frame_slot import FrameSlot, Grabbed
 from fthnet_kit.edge.loop.grabber import Grabber
 from fthnet_kit.edge.loop.options import LiveOptions
 from fthnet_kit.edge.loop.result import LiveResult, LiveSummary
+from fthnet_kit.edge.loop.sink import Sink
 from fthnet_kit.edge.loop.stop_signals import FINAL_SIGNALS
 from fthnet_kit.edge.model.score import Reason, Score
 
@@ -37,16 +37,6 @@ LOG = logging.getLogger("fthnet")
 TICK_S = 0.5  # between two statements that there is no frame
 LONGEST_READ_S = 1.5  # network_stream.READ_TIMEOUT_MS: how long a healthy driver can keep the grab thread from ending
 MOST_HUNG = 6  # grab threads inside the driver, 2 minutes in all: only the end of the process can free them
-
-
-class Listener(Protocol):
-    """Takes results as they come: a sink."""
-
-    def offer(self, result: LiveResult) -> None:
-        """One result."""
-
-    def close(self) -> None:
-        """The end."""
 
 
 class LiveLoop:
@@ -89,7 +79,7 @@ class LiveLoop:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, lambda *_: self.stop())
 
-    def feed(self, sinks: Sequence[Listener], max_scored: int | None = None) -> None:
+    def feed(self, sinks: Sequence[Sink], max_scored: int | None = None) -> None:
         """Hand every result to every sink until the source ends, `stop` is called or enough frames are scored.
 
         What a sink raises is counted in `summary.faults` and ends nothing. The sinks are closed however it ends.

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from fthnet_kit.edge.model.score import Verdict
-
 Verdict = Literal["good", "usable", "reject"]
 Reason = Literal["no_frame", "stalled", "frozen", "no_retina", "corrupt_frame", "engine_fault"]
 
