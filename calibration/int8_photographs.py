@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from fthnet_kit.calibration.agreement import srcc
 from fthnet_kit.calibration.labelled_images import TABLES, LabelledImage, read_image_set
-from fthnet_kit.edge.capture.open_source import find_images
+from fthnet_kit.edge.capture.image_files import find_images
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.image import Image, read_image
 from fthnet_kit.edge.inference.retina_gate import shows_retina

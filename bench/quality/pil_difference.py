@@ -13,7 +13,7 @@ import click
 import cv2
 import numpy as np
 
-from fthnet_kit.edge.capture.open_source import find_images
+from fthnet_kit.edge.capture.image_files import find_images
 from fthnet_kit.edge.errors import InputError, MissingExtraError
 from fthnet_kit.edge.image import Image, read_image
 from fthnet_kit.edge.inference.scorer import QualityScorer

@@ -41,7 +41,7 @@ def score(
     from rich.progress import track
     from rich.table import Table
 
-    from fthnet_kit.edge.capture.open_source import find_images
+    from fthnet_kit.edge.capture.image_files import find_images
     from fthnet_kit.edge.errors import InputError
     from fthnet_kit.edge.image import read_image
     from fthnet_kit.edge.inference.scorer import QualityScorer

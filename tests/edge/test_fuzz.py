@@ -24,7 +24,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fthnet_kit.edge.capture.open_source import ImageFiles
+from fthnet_kit.edge.capture.image_files import ImageFiles
 from fthnet_kit.edge.capture.source import CorruptFrameError
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.frame import Frame
