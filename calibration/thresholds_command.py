@@ -77,7 +77,7 @@ def thresholds(
         score_images,
     )
     from fthnet_kit.calibration.thresholds_report import ThresholdReport
-    from fthnet_kit.edge.cli.score import LOG_WIDTH, views_of
+    from fthnet_kit.edge.cli.options import LOG_WIDTH, views_of
     from fthnet_kit.edge.inference.onnx_runtime import OnnxBackend
     from fthnet_kit.edge.inference.scorer import QualityScorer
     from fthnet_kit.edge.model.bundle import Bundle

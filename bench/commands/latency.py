@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fthnet_kit.edge.backend_names import BACKENDS, BackendName
-from fthnet_kit.edge.cli.options import bundle_argument, views_option
-from fthnet_kit.edge.cli.score import LOG_WIDTH, views_of
+from fthnet_kit.edge.cli.options import LOG_WIDTH, bundle_argument, views_of, views_option
 from fthnet_kit.edge.model.choices import PRECISIONS, Precision
 
 if TYPE_CHECKING:

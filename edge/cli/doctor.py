@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fthnet_kit.edge.cli.score import LOG_WIDTH
+from fthnet_kit.edge.cli.options import LOG_WIDTH
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from fthnet_kit.edge.cli.doctor import count_line, doctor, findings_table
-from fthnet_kit.edge.cli.score import LOG_WIDTH
+from fthnet_kit.edge.cli.options import LOG_WIDTH
 from fthnet_kit.edge.deployment.doctor import (
     Finding,
     Report,
