@@ -6,6 +6,7 @@ What a machine does not tell is None or empty; a missing, unreadable or odd file
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
@@ -411,3 +412,29 @@ def _cores(content: str | None) -> set[int]:
         first, last = int(found[1]), int(found[2] or found[1])
         cores.update(range(first, min(last, CORE_LIMIT) + 1))
     return cores
+
+
+def read_cuda_version(root: Path = ROOT, run: Run = run_command) -> str | None:
+    """Release of the CUDA toolkit: from its own list of parts, otherwise from its compiler."""
+    folder = root / "usr/local/cuda"
+    try:
+        found = json.loads(text(folder / "version.json") or "")["cuda"]["version"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        found = None
+    if isinstance(found, str) and found.isprintable():
+        return found
+    said = run(["nvcc", "--version"]) or run([str(folder / "bin/nvcc"), "--version"]) or ""
+    release = re.search(r"release [0-9.]+, V([0-9.]+)", said)
+    return release[1] if release else None
+
+
+def read_driver(root: Path = ROOT, run: Run = run_command) -> str | None:
+    """Version of the NVIDIA driver, with the GPU's name where `nvidia-smi` tells it."""
+    said = run(["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]) or ""
+    card = re.match(r"([^,\r\n]+), ([0-9][0-9.]+)", said)
+    if card:
+        return f"{card[2]}, {card[1]}"
+    module = re.search(
+        r"Kernel Module\s+(?:for \S+\s+)?([0-9][0-9.]+)", text(root / "proc/driver/nvidia/version") or ""
+    )
+    return module[1] if module else None
