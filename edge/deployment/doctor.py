@@ -26,12 +26,8 @@ from fthnet_kit.edge.deployment.doctor_software import (
     check_python,
     check_tensorrt,
 )
-from fthnet_kit.edge.device.machine import (
-    ROOT,
-    Run,
-    read_device,
-    run_command,
-)
+from fthnet_kit.edge.device.machine import Run, read_device, run_command
+from fthnet_kit.edge.device.sysfs import ROOT
 
 
 def examine(

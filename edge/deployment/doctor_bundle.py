@@ -8,7 +8,8 @@ from typing import Any
 
 from fthnet_kit.edge.deployment.doctor_findings import Finding, describe_failure
 from fthnet_kit.edge.deployment.doctor_machine import check_disk
-from fthnet_kit.edge.device.machine import Device, entries
+from fthnet_kit.edge.device.machine import Device
+from fthnet_kit.edge.device.sysfs import entries
 from fthnet_kit.edge.errors import BundleError, KitError
 
 EngineProblem = Callable[[Path], "str | None"]

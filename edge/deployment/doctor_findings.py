@@ -10,7 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
 from typing import Any, Literal
 
-from fthnet_kit.edge.device.machine import MB, Device
+from fthnet_kit.edge.device.machine import Device
+from fthnet_kit.edge.device.sysfs import MB
 
 State = Literal["ok", "note", "problem"]
 STATES: tuple[State, ...] = ("ok", "note", "problem")

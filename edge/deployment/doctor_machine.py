@@ -7,7 +7,8 @@ import re
 from pathlib import Path
 
 from fthnet_kit.edge.deployment.doctor_findings import Finding, gigabytes, numbers_of
-from fthnet_kit.edge.device.machine import ROOT, Device, Run, entries, free_disk_mb, line, run_command
+from fthnet_kit.edge.device.machine import Device, Run, free_disk_mb, run_command
+from fthnet_kit.edge.device.sysfs import ROOT, entries, line
 
 HOT_C = 85.0  # well before the kernel slows a Jetson down
 SCARCE_MB = 1000

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 from fthnet_kit.edge.deployment.doctor_findings import Finding, load_module, numbers_of, package_version
-from fthnet_kit.edge.device.machine import ROOT, Device, Run, read_cuda_version, read_driver, run_command
+from fthnet_kit.edge.device.machine import Device, Run, read_cuda_version, read_driver, run_command
+from fthnet_kit.edge.device.sysfs import ROOT
 
 PYTHON_MINIMUM = (3, 10)
 TENSORRT_MINIMUM = (10, 3)

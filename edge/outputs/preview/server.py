@@ -29,7 +29,8 @@ from typing import Any, cast
 
 import cv2
 
-from fthnet_kit.edge.device.machine import ROOT, read_memory_mb, read_temperatures, read_throttling
+from fthnet_kit.edge.device.sensors import read_memory_mb, read_temperatures, read_throttling
+from fthnet_kit.edge.device.sysfs import ROOT
 from fthnet_kit.edge.errors import InputError, KitError, MissingExtraError
 from fthnet_kit.edge.guidance.hints import Language
 from fthnet_kit.edge.image import Image
