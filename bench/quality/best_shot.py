@@ -21,7 +21,7 @@ import numpy as np
 from fthnet_kit.edge.capture.simulated_camera import Session, SimulatedCamera
 from fthnet_kit.edge.cli.options import PATH, threads_option
 from fthnet_kit.edge.frame import Frame
-from fthnet_kit.edge.guidance.hints import Measures, measure
+from fthnet_kit.edge.guidance.measures import Measures, measure
 from fthnet_kit.edge.loop.result import LiveResult
 from fthnet_kit.edge.model.score import Score
 from fthnet_kit.edge.outputs.best_shot.choose import AppraisedBestShot, BestShot, BestShotOptions

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from fthnet_kit.edge.guidance.hint_follower import GuideSink
-    from fthnet_kit.edge.guidance.hints import Language
+    from fthnet_kit.edge.guidance.texts import Language
     from fthnet_kit.edge.inference.scorer import QualityScorer
     from fthnet_kit.edge.loop.live_loop import LiveLoop
     from fthnet_kit.edge.loop.result import LiveResult, LiveSummary

@@ -11,7 +11,7 @@ import pytest
 from fthnet_kit.edge.capture.degradations import BRIGHTEST_STOPS, DARKEST_STOPS, degrade
 from fthnet_kit.edge.capture.simulated_camera import Session, SimulatedCamera
 from fthnet_kit.edge.frame import Frame
-from fthnet_kit.edge.guidance.hints import UNSTEADY, Measures, measure
+from fthnet_kit.edge.guidance.measures import UNSTEADY, Measures, measure
 from fthnet_kit.edge.image import Image
 from fthnet_kit.edge.loop.result import LiveResult
 from fthnet_kit.edge.model.score import Score

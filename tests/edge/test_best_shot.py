@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from fthnet_kit.edge.capture.simulated_camera import Handling
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.frame import Frame
-from fthnet_kit.edge.guidance.hints import Measures
+from fthnet_kit.edge.guidance.measures import Measures
 from fthnet_kit.edge.loop.result import LiveResult
 from fthnet_kit.edge.model.score import Algorithm, Score, Thresholds
 from fthnet_kit.edge.outputs.best_shot import choose as best_shot

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from fthnet_kit.edge.frame import Frame
-from fthnet_kit.edge.guidance.hints import LANGUAGES, Language, texts
+from fthnet_kit.edge.guidance.texts import LANGUAGES, Language, texts
 from fthnet_kit.edge.image import Image
 from fthnet_kit.edge.loop.live_loop import LiveLoop
 from fthnet_kit.edge.model.score import Reason

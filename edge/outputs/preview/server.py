@@ -32,7 +32,7 @@ import cv2
 from fthnet_kit.edge.device.sensors import read_memory_mb, read_temperatures, read_throttling
 from fthnet_kit.edge.device.sysfs import ROOT
 from fthnet_kit.edge.errors import InputError, KitError, MissingExtraError
-from fthnet_kit.edge.guidance.hints import Language
+from fthnet_kit.edge.guidance.texts import Language
 from fthnet_kit.edge.image import Image
 from fthnet_kit.edge.loop.result import LiveResult, LiveSummary
 from fthnet_kit.edge.model.card import ModelCard
