@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from fthnet_kit.edge.backend_names import BACKENDS
-from fthnet_kit.edge.model.choices import PRECISIONS
+from fthnet_kit.edge.model.choices import BACKENDS, PRECISIONS
 
 if TYPE_CHECKING:
     from fthnet_kit.edge.model.preprocess import Views

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fthnet_kit.edge.backend_names import BackendName
 from fthnet_kit.edge.cli.config import config_option, current_config
 from fthnet_kit.edge.cli.options import model_options, views_of
 from fthnet_kit.edge.loop import stop_signals
-from fthnet_kit.edge.model.choices import Precision
+from fthnet_kit.edge.model.choices import BackendName, Precision
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fthnet_kit.edge.backend_names import BackendName
 from fthnet_kit.edge.cli.options import LOG_WIDTH, model_options, views_of
-from fthnet_kit.edge.model.choices import Precision
+from fthnet_kit.edge.model.choices import BackendName, Precision
 
 if TYPE_CHECKING:
     pass

@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from fthnet_kit.edge.errors import InputError, MissingExtraError
+from fthnet_kit.edge.files import read_secret
 from fthnet_kit.edge.loop.result import LiveResult
 from fthnet_kit.edge.loop.sink import BackgroundWorker
 from fthnet_kit.edge.outputs.mqtt.message_queue import Message, MessageQueue
-from fthnet_kit.edge.secret_file import read_secret
 
 if TYPE_CHECKING:
     from paho.mqtt.client import Client
