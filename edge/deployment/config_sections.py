@@ -13,7 +13,7 @@ from fthnet_kit.edge.guidance.texts import Language
 from fthnet_kit.edge.loop.options import LiveOptions
 from fthnet_kit.edge.model.choices import BackendName, Precision
 from fthnet_kit.edge.outputs.best_shot.rank import MIDDLE_GRAY_STOPS
-from fthnet_kit.edge.outputs.mqtt.sink import Broker, MqttOptions
+from fthnet_kit.edge.outputs.mqtt.broker import Broker, MqttOptions
 from fthnet_kit.edge.outputs.preview.access import Address
 
 if TYPE_CHECKING:

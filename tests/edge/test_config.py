@@ -21,7 +21,7 @@ from fthnet_kit.edge.deployment.config_sections import Config, Key, known_keys
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.loop.options import LiveOptions
 from fthnet_kit.edge.model.choices import BACKENDS
-from fthnet_kit.edge.outputs.mqtt.sink import MqttOptions
+from fthnet_kit.edge.outputs.mqtt.broker import MqttOptions
 
 
 def written(folder: Path, text: str) -> Path:
