@@ -104,7 +104,7 @@ def run(
     from fthnet_kit.edge.loop.live_loop import LiveLoop
     from fthnet_kit.edge.outputs.best_frame import BestFrame
     from fthnet_kit.edge.outputs.best_shot.choose import BestShot, BestShotOptions
-    from fthnet_kit.edge.outputs.best_shot.dicom_photograph import DicomContext
+    from fthnet_kit.edge.outputs.best_shot.dicom_context import DicomContext
     from fthnet_kit.edge.outputs.mqtt.sink import MqttSink
     from fthnet_kit.edge.outputs.records.writer import Records
     from fthnet_kit.edge.outputs.terminal import TerminalView

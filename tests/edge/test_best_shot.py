@@ -27,7 +27,7 @@ from fthnet_kit.edge.loop.result import LiveResult
 from fthnet_kit.edge.model.score import Algorithm, Score, Thresholds
 from fthnet_kit.edge.outputs.best_shot import choose as best_shot
 from fthnet_kit.edge.outputs.best_shot.choose import LEAST_FRAMES, AppraisedBestShot, BestShot, BestShotOptions, Shot
-from fthnet_kit.edge.outputs.best_shot.dicom_photograph import DicomContext
+from fthnet_kit.edge.outputs.best_shot.dicom_context import DicomContext
 from fthnet_kit.edge.outputs.best_shot.rank import Appraisal
 
 ALGORITHM = Algorithm("net", "1.2", "maker", "views=1")

@@ -55,7 +55,9 @@ from fthnet_kit.edge.image import Image
 from fthnet_kit.edge.loop.result import LiveResult
 from fthnet_kit.edge.loop.sink import BackgroundWorker
 from fthnet_kit.edge.model.score import Thresholds
-from fthnet_kit.edge.outputs.best_shot.dicom_photograph import DicomContext, ophthalmic_photograph, quality_report
+from fthnet_kit.edge.outputs.best_shot.dicom_context import DicomContext
+from fthnet_kit.edge.outputs.best_shot.dicom_photograph import ophthalmic_photograph
+from fthnet_kit.edge.outputs.best_shot.dicom_report import quality_report
 from fthnet_kit.edge.outputs.best_shot.rank import MIDDLE_GRAY_STOPS, Appraisal, Appraiser
 
 LOG = logging.getLogger("fthnet")
