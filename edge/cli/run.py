@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from fthnet_kit.edge.loop.result import LiveResult, LiveSummary
     from fthnet_kit.edge.loop.sink import Sink
     from fthnet_kit.edge.outputs.best_frame import BestFrame
-    from fthnet_kit.edge.outputs.best_shot.choose import BestShot, Shot
+    from fthnet_kit.edge.outputs.best_shot.choose import BestShot
+    from fthnet_kit.edge.outputs.best_shot.shot import Shot
     from fthnet_kit.edge.outputs.mqtt.sink import MqttSink
     from fthnet_kit.edge.outputs.preview.server import PreviewServer
     from fthnet_kit.edge.outputs.records.writer import Records
@@ -103,8 +104,9 @@ def run(
     from fthnet_kit.edge.inference.scorer import QualityScorer
     from fthnet_kit.edge.loop.live_loop import LiveLoop
     from fthnet_kit.edge.outputs.best_frame import BestFrame
-    from fthnet_kit.edge.outputs.best_shot.choose import BestShot, BestShotOptions
+    from fthnet_kit.edge.outputs.best_shot.choose import BestShot
     from fthnet_kit.edge.outputs.best_shot.dicom_context import DicomContext
+    from fthnet_kit.edge.outputs.best_shot.shot import BestShotOptions
     from fthnet_kit.edge.outputs.mqtt.sink import MqttSink
     from fthnet_kit.edge.outputs.records.writer import Records
     from fthnet_kit.edge.outputs.terminal import TerminalView
