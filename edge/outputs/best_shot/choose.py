@@ -58,7 +58,7 @@ from fthnet_kit.edge.outputs.best_shot.dicom_photograph import ophthalmic_photog
 from fthnet_kit.edge.outputs.best_shot.dicom_report import quality_report
 from fthnet_kit.edge.outputs.best_shot.rank import MIDDLE_GRAY_STOPS, Appraisal, Appraiser
 from fthnet_kit.edge.outputs.best_shot.shot import BestShotOptions, Shot
-from fthnet_kit.edge.outputs.best_shot.stretch import _Stretch
+from fthnet_kit.edge.outputs.best_shot.stretch import Stretch
 
 LOG = logging.getLogger("fthnet")
 CAMERA_LOST = ("no_frame", "stalled", "frozen")
@@ -136,7 +136,7 @@ class BestShot:
         self._lock = threading.Lock()
         self._now_s = -math.inf
         self._seen_s: float | None = None  # when a retina was last seen; None between two eyes
-        self._stretch: _Stretch | None = None
+        self._stretch: Stretch | None = None
         self._spare: Image | None = None  # the buffer of a stretch that gave no shot
         self._taken: Shot | None = None  # of the eye in view
         self._take = 1
@@ -247,7 +247,7 @@ class BestShot:
             return shots + self._end_stretch()
         if self._stretch is None or not self._stretch.add(result, appraisal, self._now_s):
             shots += self._end_stretch()
-            self._stretch = _Stretch(self.options.band, self._spare)
+            self._stretch = Stretch(self.options.band, self._spare)
             self._spare = None
             self._stretch.add(result, appraisal, self._now_s)
         return shots + self._consider(ended=False)

@@ -20,10 +20,8 @@ what it printed). No conformance is claimed beyond that.
 from __future__ import annotations
 
 import re
-from datetime import datetime, timezone
-from importlib.metadata import version
-from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from datetime import datetime
+from typing import TYPE_CHECKING
 
 import cv2
 
@@ -35,7 +33,16 @@ from fthnet_kit.edge.outputs.best_shot.dicom_context import (
     Code,
     DicomContext,
     _new_uid,
-    _pydicom,
+)
+from fthnet_kit.edge.outputs.best_shot.dicom_objects import (
+    _code,
+    _dataset,
+    _date,
+    _file,
+    _kit_version,
+    _patient_and_study,
+    _time,
+    _utc,
 )
 
 if TYPE_CHECKING:
@@ -43,9 +50,7 @@ if TYPE_CHECKING:
 
 PHOTOGRAPH_CLASS = "1.2.840.10008.5.1.4.1.1.77.1.5.1"  # Ophthalmic Photography 8 Bit Image Storage
 
-EYE: Code = ("81745001", "SCT", "Eye")
 RETINA: Code = ("5665001", "SCT", "Retina")
-WITHOUT_IDENTITY = "No patient identity was entered at acquisition"
 LARGEST_SIDE = 65535  # Rows and Columns are 16-bit
 JPEG_METHOD = "ISO_10918_1"
 
@@ -85,34 +90,6 @@ def ophthalmic_photograph(
     _add_ophthalmic_parameters(data, context)
     data.ContributingEquipmentSequence = [_selecting_algorithm(score)]
     return _file(data)
-
-
-def _patient_and_study(context: DicomContext, at: datetime) -> Dataset:
-    """Patient, General Study, General Equipment, SOP Common."""
-    data = _dataset(
-        SpecificCharacterSet="ISO_IR 192",
-        TimezoneOffsetFromUTC="+0000",
-        InstanceCreationDate=_date(at),
-        InstanceCreationTime=_time(at),
-        PatientName=context.patient_name,
-        PatientID=context.patient_id,
-        PatientBirthDate=context.birth_date,
-        PatientSex=context.sex,
-        StudyInstanceUID=context.study_instance_uid or _new_uid(context),
-        StudyDate=_date(at),
-        StudyTime=_time(at),
-        StudyID=context.study_id,
-        AccessionNumber=context.accession_number,
-        ReferringPhysicianName=context.referring_physician,
-        Manufacturer=context.manufacturer,
-        ManufacturerModelName=context.model or "unknown",
-        DeviceSerialNumber=context.serial_number or "unknown",
-        SoftwareVersions=f"FTHNet Edge Kit {_kit_version()}",
-    )
-    if not context.patient_name and not context.patient_id:
-        data.PatientIdentityRemoved = "YES"
-        data.DeidentificationMethod = WITHOUT_IDENTITY
-    return data
 
 
 def _add_image(data: Dataset, image_bgr: Image, context: DicomContext, at: datetime, instance_number: int) -> None:
@@ -178,52 +155,6 @@ def _selecting_algorithm(score: Score) -> Dataset:
     )
 
 
-def _code(code: Code) -> Dataset:
-    value, scheme, meaning = code
-    return _dataset(CodeValue=value, CodingSchemeDesignator=scheme, CodeMeaning=meaning)
-
-
-def _dataset(**elements: Any) -> Dataset:
-    data: Dataset = _pydicom().Dataset()
-    for keyword, value in elements.items():
-        setattr(data, keyword, value)
-    return data
-
-
-def _file(data: Dataset) -> bytes:
-    """DICOM Part 10, Explicit VR Little Endian."""
-    pydicom = _pydicom()
-    data.file_meta = pydicom.dataset.FileMetaDataset()
-    data.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-    buffer = BytesIO()
-    pydicom.dcmwrite(buffer, data, enforce_file_format=True)
-    return buffer.getvalue()
-
-
-def _device_uid(context: DicomContext) -> str:
-    """The same for the same camera and kit, in every report."""
-    device = [context.manufacturer, context.model, context.serial_number, "FTHNet Edge Kit", _kit_version()]
-    uid = _pydicom().uid
-    root = uid.PYDICOM_ROOT_UID if context.uid_root is None else context.uid_root
-    return str(uid.generate_uid(root, entropy_srcs=device))
-
-
-def _utc(at: datetime | None) -> datetime:
-    return (at or datetime.now(timezone.utc)).astimezone(timezone.utc)
-
-
-def _date(at: datetime) -> str:
-    return at.strftime("%Y%m%d")
-
-
-def _time(at: datetime) -> str:
-    return at.strftime("%H%M%S.%f")
-
-
 def _short(text: str) -> str:
     """As VR LO takes it: one line of at most 64 characters, without a backslash."""
     return re.sub(r"[\\\x00-\x1f]", " ", text)[:64]
-
-
-def _kit_version() -> str:
-    return version("fthnet-edge-kit")

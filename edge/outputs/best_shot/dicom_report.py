@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.model.score import Score, Verdict
 from fthnet_kit.edge.outputs.best_shot.dicom_context import LATERALITY, Code, DicomContext, _new_uid, _pydicom
-from fthnet_kit.edge.outputs.best_shot.dicom_photograph import (
+from fthnet_kit.edge.outputs.best_shot.dicom_objects import (
     EYE,
     _code,
     _dataset,

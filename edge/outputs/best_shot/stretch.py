@@ -17,7 +17,7 @@ ROUNDING_S = 1e-6
 LONGEST_STRETCH = 10_000  # frames; then it counts as ended
 
 
-class _Stretch:
+class Stretch:
     """An unbroken run of frames within a band below its best; holds a copy of the best frame.
 
     Args:

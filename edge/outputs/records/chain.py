@@ -1,6 +1,7 @@
 """The format of records: lines, their chain, and the files they stand in.
 
-Needs the standard library alone, so that it runs on an auditor's machine."""
+Needs the standard library alone, so that it runs on an auditor's machine.
+"""
 
 from __future__ import annotations
 
