@@ -40,6 +40,7 @@ HOT_C = 85.0  # well before the kernel slows a Jetson down
 SCARCE_MB = 1000
 MESSAGE_LIMIT = 200  # characters of an error that is not ours
 EXTRAS = {
+    "openvino": ("openvino",),
     "tensorrt": ("pycuda", "onnx"),
     "convert": ("torch", "onnx", "safetensors"),
     "train": ("openpyxl",),
