@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fthnet_kit.bench.results.results_file import SCHEMAS, read_results, write_results
 from fthnet_kit.bench.results import results_file as results
+from fthnet_kit.bench.results.results_file import SCHEMAS, read_results, write_results
 from fthnet_kit.bench.speed.latency import Pictures, Plan, measure
 from fthnet_kit.bench.speed.timing import Limit
 from fthnet_kit.edge import InputError, QualityScorer
@@ -192,7 +192,7 @@ def described(node: dict[str, Any], place: str = "") -> None:
 
 
 def test_every_field_of_the_latency_schema_is_described() -> None:
-    schema = json.loads((ROOT / "bench" / "latency.schema.json").read_text())
+    schema = json.loads((ROOT / "bench" / "results" / "latency.schema.json").read_text())
     described(schema)
     for name, definition in schema["$defs"].items():
         described(definition, name)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from fthnet_kit.edge.guidance.hints import LANGUAGES, Language
 from fthnet_kit.edge.guidance import hints as guidance
+from fthnet_kit.edge.guidance.hints import LANGUAGES, Language
 from fthnet_kit.edge.outputs.preview.assets import PAGE, TOKEN_PAGE, fill, read_assets, texts, words_in
 
 ROOT = Path(__file__).parents[2]
@@ -56,8 +56,8 @@ def keys_used() -> set[str]:
     used = {key for page in PAGES for key in PLACE.findall((FOLDER / page).read_text(encoding="utf-8"))}
     used |= set(re.findall(r'\bsay\("(\w+)"', SCRIPT))
     used |= set(re.findall(r'withUnit\("(\w+)"', SCRIPT))
-    for module in ("server.py", "page_handlers.py"):
-        code = (ROOT / "edge" / module).read_text(encoding="utf-8")
+    for module in ("server.py", "handlers.py"):
+        code = (ROOT / "edge" / "outputs" / "preview" / module).read_text(encoding="utf-8")
         used |= set(re.findall(r'refusal\(\d+, "(\w+)"', code)) | set(re.findall(r'\.words\["(\w+)"\]', code))
     return used - {"texts"}
 

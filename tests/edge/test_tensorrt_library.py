@@ -168,7 +168,7 @@ def test_the_installed_library_has_what_the_kit_uses() -> None:
 
 def test_what_is_used_is_what_is_written_down() -> None:
     files = uses()
-    assert set(files) >= {"to_engine.py", "engine_layers.py", "trt_backend.py", "tensorrt_library.py"}
+    assert set(files) >= {"build.py", "layers.py", "tensorrt_engine.py", "tensorrt_library.py"}
     found = {name for name in set.union(*files.values()) if name not in {*USED, *USED_OF_RTX}}
     assert sorted(found - NAMES - NAMES_OF_RTX - NOT_OF_THE_BINDINGS) == []
     members = {f"ComputeCapability.{name}" for name in USED_OF_RTX["ComputeCapability"]}  # taken from `__members__`
