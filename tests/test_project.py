@@ -35,6 +35,7 @@ HEAVY = (
     "pycuda",
     "matplotlib",
     "openpyxl",
+    "openvino",
     "PIL",
     "paho",
     "pyarrow",

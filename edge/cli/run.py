@@ -186,10 +186,10 @@ class PageSink:
 
     def offer(self, result: LiveResult) -> None:
         """One result."""
-        from fthnet_kit.edge.outputs.preview.board import Shot
+        from fthnet_kit.edge.outputs.preview.board import WaitingShot
 
         best = self.sinks.best_shot
-        self.server.offer(result, self.sinks.guide.text, Shot.of(None if best is None else best.shot))
+        self.server.offer(result, self.sinks.guide.text, WaitingShot.of(None if best is None else best.shot))
 
     def close(self) -> None:
         """Let all viewers go."""

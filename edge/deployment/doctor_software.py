@@ -14,6 +14,7 @@ PYTHON_MINIMUM = (3, 10)
 TENSORRT_MINIMUM = (10, 3)
 TENSORRT_WITHOUT_ORIN = (10, 13)
 EXTRAS = {
+    "openvino": ("openvino",),
     "tensorrt": ("pycuda", "onnx"),
     "convert": ("torch", "onnx", "safetensors"),
     "train": ("openpyxl",),

@@ -97,7 +97,7 @@ class Hint:
         return texts()[self.code][language]
 
 
-class Recent:
+class HighestOfLate:
     """The highest value of the last `LATE_S` seconds, forgotten in steps of a second."""
 
     def __init__(self) -> None:
@@ -137,7 +137,7 @@ class Guide:
         self.patience = patience or Patience()
         self.measures: Measures | None = None
         self.hint: Hint | None = None
-        self._sharpness, self._scores, self._area = Recent(), Recent(), Recent()
+        self._sharpness, self._scores, self._area = HighestOfLate(), HighestOfLate(), HighestOfLate()
         self._steps: deque[tuple[float, float, float]] = deque()  # when, after how long, how far
         self._dust = Dust()
         self._seen_s: float | None = None  # when an eye was in view last

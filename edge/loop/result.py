@@ -58,7 +58,7 @@ class LiveResult:
         }
 
 
-class Recent:
+class Durations:
     """The newest 10,000 numbers of a series, in memory that is taken at once and does not grow."""
 
     def __init__(self) -> None:
@@ -100,7 +100,7 @@ class LiveSummary:
     seconds: float = 0.0
     reasons: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
-    samples_ms: dict[str, Recent] = field(default_factory=dict)
+    samples_ms: dict[str, Durations] = field(default_factory=dict)
 
     def add(self, result: LiveResult) -> None:
         """Count one result."""
@@ -119,7 +119,7 @@ class LiveSummary:
             self._add_ms("loop overhead", result.latency_ms - result.age_ms - result.score.total_ms + sinks_ms)
 
     def _add_ms(self, stage: str, ms: float) -> None:
-        self.samples_ms.setdefault(stage, Recent()).append(ms)
+        self.samples_ms.setdefault(stage, Durations()).append(ms)
 
     def add_fault(self, where: str, error: BaseException) -> None:
         """Count an error that was contained; the first of its kind is logged."""

@@ -307,7 +307,7 @@ def test_heat_memory_and_speed() -> None:
 
 
 def test_a_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fthnet_kit.edge.deployment.doctor.free_disk_mb", lambda _: 120)
+    monkeypatch.setattr("fthnet_kit.edge.deployment.doctor_machine.free_disk_mb", lambda _: 120)
     disk, *_ = check_bundle(Device(), None, lambda _: None)
     assert (disk.topic, disk.state) == ("Disk", "problem")
     assert "0.1 GB free" in disk.found
