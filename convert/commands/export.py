@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from fthnet_kit.edge.cli.options import bundle_output, identity_options, points_option, replace_option
+from fthnet_kit.calibration.options import bundle_output, identity_options, points_option, replace_option
 
 
 @click.command()

@@ -8,9 +8,7 @@ from pathlib import Path
 
 import click
 
-from fthnet_kit.edge.cli.options import (
-    data_option,
-)
+from fthnet_kit.calibration.options import data_option
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from fthnet_kit.edge.cli.options import FQS_FOLDER, bundle_output, data_option, identity_options, replace_option
+from fthnet_kit.calibration.options import FQS_FOLDER, bundle_output, data_option, identity_options, replace_option
 
 
 @click.command()

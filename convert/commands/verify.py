@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
+from fthnet_kit.calibration.options import data_option
 from fthnet_kit.convert.commands.quantize import progress_report
-from fthnet_kit.edge.cli.options import bundle_argument, data_option, output_option
+from fthnet_kit.edge.cli.options import bundle_argument, output_option
 
 
 @click.command()
