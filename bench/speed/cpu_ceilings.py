@@ -15,10 +15,14 @@ import numpy.typing as npt
 
 from fthnet_kit.bench.speed.jetson_modules import MB
 from fthnet_kit.bench.speed.peaks import Peaks
-from fthnet_kit.bench.speed.roofline import COPY_MB, COPY_S, GEMM_S, GEMMS
 from fthnet_kit.edge.device.sensors import read_memory_mb
 from fthnet_kit.edge.device.sysfs import ROOT, entries, line
 from fthnet_kit.edge.inference.onnx_runtime import session_options
+
+GEMMS = ((9216, 128, 32), (576, 256, 1024), (1024, 1024, 1024))  # rows, in, out; two of FTHNet's and a large one
+GEMM_S = 0.12  # for each
+COPY_S = 0.4
+COPY_MB = (64, 256)  # least and most to copy at once
 
 
 @dataclass(frozen=True)

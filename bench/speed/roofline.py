@@ -14,10 +14,6 @@ from fthnet_kit.bench.speed.peaks import Machine, Peaks
 from fthnet_kit.bench.speed.work import Work
 
 ESTIMATE = "estimate, not measured"
-GEMMS = ((9216, 128, 32), (576, 256, 1024), (1024, 1024, 1024))  # rows, in, out; two of FTHNet's and a large one
-GEMM_S = 0.12  # for each
-COPY_S = 0.4
-COPY_MB = (64, 256)  # least and most to copy at once
 NEAR = 0.5  # share of a roof from which it is what limits
 
 

@@ -45,11 +45,10 @@ def quantize(bundle: Path, folders: tuple[Path, ...], images: int, held_out: int
     """
     from fthnet_kit.calibration.int8_photographs import contact_sheet
     from fthnet_kit.convert.bundle.add_precisions import install_outcome
-    from fthnet_kit.convert.bundle.folder import RANGES_NAME
     from fthnet_kit.convert.precision.quantize import Quantizer
     from fthnet_kit.convert.precision.quantize_report import quantization_reports
     from fthnet_kit.edge.errors import InputError, ParityError
-    from fthnet_kit.edge.model.bundle import Bundle
+    from fthnet_kit.edge.model.bundle import RANGES_NAME, Bundle
 
     bundle = bundle.resolve()
     opened = Bundle.open(bundle)

@@ -39,7 +39,6 @@ from fthnet_kit.calibration.int8_photographs import (
 from fthnet_kit.calibration.int8_ranges_file import calibration_key, read_ranges, write_ranges
 from fthnet_kit.calibration.labelled_images import LabelledImage
 from fthnet_kit.calibration.precision_gate import INT8_BUDGET, LEAST_INT8, Cost, cost, shortfalls
-from fthnet_kit.convert.bundle.folder import RANGES_NAME
 from fthnet_kit.convert.network.config import FTHNetConfig
 from fthnet_kit.convert.onnx_graph.fthnet_graph import Graph, Plan, Site, Weights, layer_parameters, write_graph
 from fthnet_kit.convert.precision.smoothing import producer, smooth
@@ -47,7 +46,7 @@ from fthnet_kit.convert.precision.verify import Points, Report, score_model
 from fthnet_kit.edge.errors import BundleError, MissingExtraError
 from fthnet_kit.edge.image import Image, read_image
 from fthnet_kit.edge.inference.onnx_runtime import OnnxBackend
-from fthnet_kit.edge.model.bundle import CHECKPOINT_NAME, Bundle
+from fthnet_kit.edge.model.bundle import CHECKPOINT_NAME, RANGES_NAME, Bundle
 from fthnet_kit.edge.model.preprocess import prepare
 
 try:

@@ -293,7 +293,8 @@ def test_the_copy_leaves_the_cache_and_the_memory_alone(tmp_path: Path) -> None:
 
 def test_needs_neither_torch_nor_onnx() -> None:
     code = (
-        "import sys, fthnet_kit.bench.speed.roofline as r; r.estimates(r.model_work({}, 'int8')); r.cpu_ceilings(1); "
+        "import sys; from fthnet_kit.bench.speed import cpu_ceilings, roofline, work; "
+        "roofline.estimates(work.model_work({}, 'int8')); cpu_ceilings.cpu_ceilings(1); "
         "print(sorted({'torch', 'onnx', 'cv2'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
