@@ -38,8 +38,8 @@ parser = pytest.importorskip("prometheus_client.parser", reason="needs the extra
 server_module = pytest.importorskip("fthnet_kit.edge.outputs.preview.server")
 handlers_module = pytest.importorskip("fthnet_kit.edge.outputs.preview.handlers")
 
-from fthnet_kit.edge.outputs.preview.operations import encode, read_vitals
-from fthnet_kit.edge.outputs.preview.server import PreviewServer
+from fthnet_kit.edge.outputs.preview.operations import encode, read_vitals  # noqa: E402
+from fthnet_kit.edge.outputs.preview.server import PreviewServer  # noqa: E402
 
 TOKEN = "0123456789abcdef"
 ANYWHERE = Address("0.0.0.0", 0)
