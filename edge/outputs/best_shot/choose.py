@@ -135,7 +135,7 @@ class BestShot:
         self._clock_s = clock_s
         self._lock = threading.Lock()
         self._now_s = -math.inf
-        self._seen_s: float | None = None  # when a retina was last seen; None between two eyes
+        self._seen_s: float | None = None  # until when a retina was last seen; None between two eyes
         self._stretch: Stretch | None = None
         self._spare: Image | None = None  # the buffer of a stretch that gave no shot
         self._taken: Shot | None = None  # of the eye in view
@@ -242,7 +242,7 @@ class BestShot:
         shots = []
         if self._seen_s is not None and self._now_s - self._seen_s > self.options.gone_s:
             shots += self._end_stretch()  # nobody knows what happened in between
-        self._seen_s = self._now_s
+        self._seen_s = self._now_s + (result.latency_ms or 0.0) / 1e3  # a slow scorer looks at nothing else meanwhile
         if value < self.options.usable:
             return shots + self._end_stretch()
         if self._stretch is None or not self._stretch.add(result, appraisal, self._now_s):
