@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fthnet_kit.calibration.int8_fit import LayerSample
+from fthnet_kit.edge.image import Image
 from fthnet_kit.edge.inference.backend import INPUT_NAME, OUTPUT_NAME
 from fthnet_kit.edge.inference.onnx_runtime import session_options
-from fthnet_kit.edge.model.preprocess import Image
 
 ROWS = 4096  # tokens kept of each layer, over all photographs
 

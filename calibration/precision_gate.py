@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fthnet_kit.calibration.agreement import Scores, srcc
-from fthnet_kit.edge.model.card import Thresholds
+from fthnet_kit.edge.model.score import Thresholds
 
 
 @dataclass(frozen=True)

@@ -77,11 +77,11 @@ def thresholds(
         score_images,
     )
     from fthnet_kit.calibration.thresholds_report import ThresholdReport
-    from fthnet_kit.edge.cli.score import LOG_WIDTH, views_of
+    from fthnet_kit.edge.cli.options import LOG_WIDTH, views_of
+    from fthnet_kit.edge.files import make_folder
     from fthnet_kit.edge.inference.onnx_runtime import OnnxBackend
     from fthnet_kit.edge.inference.scorer import QualityScorer
     from fthnet_kit.edge.model.bundle import Bundle
-    from fthnet_kit.edge.report_files import make_folder
     from fthnet_kit.edge.reporting.plots import load_pyplot
 
     target = Target(sensitivity, usable_mos, good_mos)

@@ -76,9 +76,9 @@ def accuracy(
 
     from fthnet_kit.bench.quality.accuracy import FOLD_VIEWS, measure_accuracy, read_data
     from fthnet_kit.bench.quality.accuracy_page import data_line, head_lines, sections, write_reports
-    from fthnet_kit.edge.cli.score import LOG_WIDTH
+    from fthnet_kit.edge.cli.options import LOG_WIDTH
+    from fthnet_kit.edge.files import make_folder
     from fthnet_kit.edge.model.bundle import Bundle
-    from fthnet_kit.edge.report_files import make_folder
     from fthnet_kit.edge.reporting.plots import load_pyplot
 
     opened = Bundle.open(bundle)

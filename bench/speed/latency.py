@@ -30,7 +30,8 @@ from fthnet_kit.bench.speed.timing import Limit, Samples, clock_resolution_ms, s
 from fthnet_kit.edge.capture.open_source import make_source
 from fthnet_kit.edge.capture.simulated_camera import Session, SimulatedCamera
 from fthnet_kit.edge.capture.source import CorruptFrameError, Source
-from fthnet_kit.edge.device.machine import ROOT, Device, entries, line, read_device
+from fthnet_kit.edge.device.machine import Device, read_device
+from fthnet_kit.edge.device.sysfs import ROOT, entries, line
 from fthnet_kit.edge.errors import EngineError, InputError
 from fthnet_kit.edge.frame import Frame
 from fthnet_kit.edge.inference.scorer import QualityScorer

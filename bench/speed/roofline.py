@@ -20,7 +20,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fthnet_kit.convert.network.config import IMAGE_SIZE, MLP_RATIO, PATCH_SIZE, TARGET_LAYERS, FTHNetConfig
-from fthnet_kit.edge.device.machine import ROOT, Device, entries, line, read_memory_mb
+from fthnet_kit.edge.device.machine import Device
+from fthnet_kit.edge.device.sensors import read_memory_mb
+from fthnet_kit.edge.device.sysfs import ROOT, entries, line
 from fthnet_kit.edge.inference.onnx_runtime import session_options
 
 ESTIMATE = "estimate, not measured"

@@ -14,8 +14,9 @@ from fthnet_kit.convert.network.checkpoint import Checkpoint, round_to_half, sav
 from fthnet_kit.convert.onnx_graph.export import export_onnx
 from fthnet_kit.convert.onnx_graph.parity import Parity, measure_parity, parity_images, require
 from fthnet_kit.edge.model.bundle import CHECKPOINT_NAME, FP32_NAME
-from fthnet_kit.edge.model.card import CARD_NAME, ModelCard, Thresholds
+from fthnet_kit.edge.model.card import CARD_NAME, ModelCard
 from fthnet_kit.edge.model.preprocess import Preprocessing
+from fthnet_kit.edge.model.score import Thresholds
 
 
 @dataclass(frozen=True)

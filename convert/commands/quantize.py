@@ -84,10 +84,10 @@ def export(
     from fthnet_kit.convert.bundle.folder import refuse_existing
     from fthnet_kit.convert.bundle.write import Identity, write_bundle
     from fthnet_kit.convert.network.checkpoint import load_checkpoint
-    from fthnet_kit.edge.capture.open_source import find_images
+    from fthnet_kit.edge.capture.image_files import find_images
     from fthnet_kit.edge.errors import InputError
-    from fthnet_kit.edge.model.card import Thresholds
     from fthnet_kit.edge.model.preprocess import Preprocessing
+    from fthnet_kit.edge.model.score import Thresholds
 
     refuse_existing(bundle, replace=replace)
     try:

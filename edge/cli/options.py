@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from fthnet_kit.edge.backend_names import BACKENDS
-from fthnet_kit.edge.model.choices import PRECISIONS
+from fthnet_kit.edge.model.choices import BACKENDS, PRECISIONS
+
+if TYPE_CHECKING:
+    from fthnet_kit.edge.model.preprocess import Views
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Option = Callable[[Function], Function]
@@ -72,3 +74,11 @@ def model_options(function: Function) -> Function:
     ):
         function = option(function)
     return function
+
+
+LOG_WIDTH = 160  # of a table in a file or pipe
+
+
+def views_of(text: str | None) -> Views | None:
+    """The number of views that an option names."""
+    return None if text is None else int(text)  # type: ignore[return-value]

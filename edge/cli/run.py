@@ -10,22 +10,23 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fthnet_kit.edge.backend_names import BackendName
 from fthnet_kit.edge.cli.config import config_option, current_config
-from fthnet_kit.edge.cli.options import model_options
-from fthnet_kit.edge.cli.score import views_of
+from fthnet_kit.edge.cli.options import model_options, views_of
 from fthnet_kit.edge.loop import stop_signals
-from fthnet_kit.edge.model.choices import Precision
+from fthnet_kit.edge.model.choices import BackendName, Precision
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from fthnet_kit.edge.guidance.hint_follower import GuideSink
-    from fthnet_kit.edge.guidance.hints import Language
+    from fthnet_kit.edge.guidance.texts import Language
     from fthnet_kit.edge.inference.scorer import QualityScorer
-    from fthnet_kit.edge.loop.live_loop import LiveLoop, LiveResult, LiveSummary
-    from fthnet_kit.edge.loop.sink import BestFrame, Sink
-    from fthnet_kit.edge.outputs.best_shot.choose import BestShot, Shot
+    from fthnet_kit.edge.loop.live_loop import LiveLoop
+    from fthnet_kit.edge.loop.result import LiveResult, LiveSummary
+    from fthnet_kit.edge.loop.sink import Sink
+    from fthnet_kit.edge.outputs.best_frame import BestFrame
+    from fthnet_kit.edge.outputs.best_shot.choose import BestShot
+    from fthnet_kit.edge.outputs.best_shot.shot import Shot
     from fthnet_kit.edge.outputs.mqtt.sink import MqttSink
     from fthnet_kit.edge.outputs.preview.server import PreviewServer
     from fthnet_kit.edge.outputs.records.writer import Records
@@ -97,18 +98,19 @@ def run(
     from rich.console import Console
 
     from fthnet_kit.edge.capture.open_source import make_source
-    from fthnet_kit.edge.deployment.systemd_unit import WatchdogSink
     from fthnet_kit.edge.errors import InputError
     from fthnet_kit.edge.guidance.hint_follower import GuideSink
     from fthnet_kit.edge.guidance.hints import Guide, Optics
     from fthnet_kit.edge.inference.scorer import QualityScorer
     from fthnet_kit.edge.loop.live_loop import LiveLoop
-    from fthnet_kit.edge.loop.sink import BestFrame
-    from fthnet_kit.edge.outputs.best_shot.choose import BestShot, BestShotOptions
-    from fthnet_kit.edge.outputs.best_shot.dicom_photograph import DicomContext
+    from fthnet_kit.edge.outputs.best_frame import BestFrame
+    from fthnet_kit.edge.outputs.best_shot.choose import BestShot
+    from fthnet_kit.edge.outputs.best_shot.dicom_context import DicomContext
+    from fthnet_kit.edge.outputs.best_shot.shot import BestShotOptions
     from fthnet_kit.edge.outputs.mqtt.sink import MqttSink
     from fthnet_kit.edge.outputs.records.writer import Records
     from fthnet_kit.edge.outputs.terminal import TerminalView
+    from fthnet_kit.edge.outputs.watchdog import WatchdogSink
 
     console = Console(highlight=False, soft_wrap=True)
     config = current_config()
@@ -184,10 +186,10 @@ class PageSink:
 
     def offer(self, result: LiveResult) -> None:
         """One result."""
-        from fthnet_kit.edge.outputs.preview.board import Shot
+        from fthnet_kit.edge.outputs.preview.board import WaitingShot
 
         best = self.sinks.best_shot
-        self.server.offer(result, self.sinks.guide.text, Shot.of(None if best is None else best.shot))
+        self.server.offer(result, self.sinks.guide.text, WaitingShot.of(None if best is None else best.shot))
 
     def close(self) -> None:
         """Let all viewers go."""

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fthnet_kit.edge.errors import EngineError
-from fthnet_kit.edge.model.preprocess import INPUT, Image
+from fthnet_kit.edge.image import Image
+from fthnet_kit.edge.model.preprocess import INPUT
 
 INPUT_NAME = "image"
 OUTPUT_NAME = "score"

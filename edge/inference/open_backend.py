@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 
-from fthnet_kit.edge.backend_names import BACKENDS, BackendName
 from fthnet_kit.edge.errors import EngineError, KitError
 from fthnet_kit.edge.inference.backend import Backend
 from fthnet_kit.edge.inference.cuda_memory import Gpu
@@ -12,7 +11,7 @@ from fthnet_kit.edge.inference.engine_manifest import ENGINES, Target, load_engi
 from fthnet_kit.edge.inference.onnx_runtime import OnnxBackend, Provider
 from fthnet_kit.edge.inference.tensorrt_library import LIBRARIES, LibraryName, TensorRT, load_tensorrt
 from fthnet_kit.edge.model.bundle import Bundle
-from fthnet_kit.edge.model.choices import Precision
+from fthnet_kit.edge.model.choices import BACKENDS, BackendName, Precision
 
 PROVIDER_OF: dict[BackendName, Provider] = {
     "onnxruntime": "cpu",

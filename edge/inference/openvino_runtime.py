@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from fthnet_kit.edge.device.cores import available_cores
 from fthnet_kit.edge.errors import EngineError, MissingExtraError
+from fthnet_kit.edge.image import Image
 from fthnet_kit.edge.inference.backend import INPUT_NAME, OUTPUT_NAME, check_images, graph_batch, in_batches, one_line
-from fthnet_kit.edge.model.preprocess import Image
 
 if TYPE_CHECKING:
     import openvino

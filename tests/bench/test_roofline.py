@@ -31,7 +31,8 @@ from fthnet_kit.bench.speed.roofline import (
     modules,
 )
 from fthnet_kit.convert.network.config import FTHNetConfig
-from fthnet_kit.edge.device.machine import Clock, Device
+from fthnet_kit.edge.device.machine import Device
+from fthnet_kit.edge.device.sensors import Clock
 
 RELEASED, SMALL = FTHNetConfig(), FTHNetConfig(embed_dim=32)
 DATA = json.loads((Path(__file__).parents[2] / "bench" / "speed" / "jetson_modules.json").read_text(encoding="utf-8"))

@@ -37,10 +37,11 @@ from fthnet_kit.convert.precision.verify import verify
 from fthnet_kit.edge import Bundle, InputError, Preprocessing
 from fthnet_kit.edge.capture.degradations import DEGRADATIONS, degrade
 from fthnet_kit.edge.errors import BundleError
+from fthnet_kit.edge.image import Image
 from fthnet_kit.edge.inference.onnx_runtime import OnnxBackend
 from fthnet_kit.edge.model.bundle import CONVERTED_NAMES, sha256_of
 from fthnet_kit.edge.model.card import CARD_NAME, ModelCard
-from fthnet_kit.edge.model.preprocess import Image, prepare
+from fthnet_kit.edge.model.preprocess import prepare
 
 CONFIG = FTHNetConfig(
     embed_dim=8, depths=(1, 2, 1, 1), num_heads=(1, 2, 4, 8), target_in=192, hyper_in=32

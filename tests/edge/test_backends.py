@@ -17,11 +17,11 @@ import pytest
 
 from fthnet_kit.edge import Bundle, EngineError, MissingExtraError, QualityScorer
 from fthnet_kit.edge.errors import BundleError
+from fthnet_kit.edge.image import Image
 from fthnet_kit.edge.inference.engine_manifest import ENGINES
 from fthnet_kit.edge.inference.onnx_runtime import OnnxBackend, provider_options
 from fthnet_kit.edge.inference.open_backend import BACKENDS, engine_precision, open_backend
 from fthnet_kit.edge.model.bundle import FP32_NAME, shipped_bundle
-from fthnet_kit.edge.model.preprocess import Image
 from tests.conftest import ROOT
 
 Command = Callable[..., subprocess.CompletedProcess[str]]

@@ -22,14 +22,15 @@ from hypothesis import strategies as st
 from fthnet_kit.edge.capture.simulated_camera import Handling
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.frame import Frame
-from fthnet_kit.edge.guidance.hints import Measures
-from fthnet_kit.edge.loop.live_loop import LiveResult
-from fthnet_kit.edge.model.card import Thresholds
-from fthnet_kit.edge.model.score import Algorithm, Score
+from fthnet_kit.edge.guidance.measures import Measures
+from fthnet_kit.edge.loop.result import LiveResult
+from fthnet_kit.edge.model.score import Algorithm, Score, Thresholds
 from fthnet_kit.edge.outputs.best_shot import choose as best_shot
-from fthnet_kit.edge.outputs.best_shot.choose import LEAST_FRAMES, AppraisedBestShot, BestShot, BestShotOptions, Shot
-from fthnet_kit.edge.outputs.best_shot.dicom_photograph import DicomContext
+from fthnet_kit.edge.outputs.best_shot.choose import AppraisedBestShot, BestShot
+from fthnet_kit.edge.outputs.best_shot.dicom_context import DicomContext
 from fthnet_kit.edge.outputs.best_shot.rank import Appraisal
+from fthnet_kit.edge.outputs.best_shot.shot import BestShotOptions, Shot
+from fthnet_kit.edge.outputs.best_shot.stretch import LEAST_FRAMES
 
 ALGORITHM = Algorithm("net", "1.2", "maker", "views=1")
 NOON = datetime(2026, 11, 23, 12, tzinfo=timezone.utc)

@@ -29,15 +29,16 @@ from typing import Any, cast
 
 import cv2
 
-from fthnet_kit.edge.device.machine import ROOT, read_memory_mb, read_temperatures, read_throttling
+from fthnet_kit.edge.device.sensors import read_memory_mb, read_temperatures, read_throttling
+from fthnet_kit.edge.device.sysfs import ROOT
 from fthnet_kit.edge.errors import InputError, KitError, MissingExtraError
-from fthnet_kit.edge.guidance.hints import Language
-from fthnet_kit.edge.loop.live_loop import LiveResult, LiveSummary
+from fthnet_kit.edge.guidance.texts import Language
+from fthnet_kit.edge.image import Image
+from fthnet_kit.edge.loop.result import LiveResult, LiveSummary
 from fthnet_kit.edge.model.card import ModelCard
-from fthnet_kit.edge.model.preprocess import Image
 from fthnet_kit.edge.outputs.preview.access import Access, Address, parse_address
 from fthnet_kit.edge.outputs.preview.assets import read_assets, texts, words_in
-from fthnet_kit.edge.outputs.preview.board import CURRENT_S, Board, Shot
+from fthnet_kit.edge.outputs.preview.board import CURRENT_S, Board, WaitingShot
 from fthnet_kit.edge.outputs.preview.feed import Feed
 from fthnet_kit.edge.outputs.preview.handlers import BOUNDARY, Action, Refusal, make_application
 from fthnet_kit.edge.outputs.preview.prometheus import Metrics
@@ -132,7 +133,7 @@ class PreviewServer:
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.address.host, self.address.host)  # noqa: S104
         return f"http://{Address(host, self.address.port)}/"
 
-    def offer(self, result: LiveResult, hint: str | None = None, shot: Shot | None = None) -> None:
+    def offer(self, result: LiveResult, hint: str | None = None, shot: WaitingShot | None = None) -> None:
         """Note a result, what the operator should do, and the best shot that waits for a decision; never blocks."""
         self.board.note(result, hint, shot)
         self.metrics.note(result)

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from fthnet_kit.edge import Bundle, EngineError, MissingExtraError
+from fthnet_kit.edge.image import Image
 from fthnet_kit.edge.inference.backend import Backend
 from fthnet_kit.edge.inference.onnx_runtime import OnnxBackend
 from fthnet_kit.edge.inference.open_backend import open_backend
 from fthnet_kit.edge.model.choices import Precision
-from fthnet_kit.edge.model.preprocess import Image, Preprocessing, prepare
+from fthnet_kit.edge.model.preprocess import Preprocessing, prepare
 
 Open = Callable[..., Backend]
 RUNTIMES = ("onnxruntime", "openvino")
