@@ -235,7 +235,7 @@ def quantize(bundle: Path, folders: tuple[Path, ...], images: int, held_out: int
     from fthnet_kit.convert.precision.quantize_report import quantization_reports
     from fthnet_kit.edge.errors import ParityError
     from fthnet_kit.edge.model.bundle import Bundle
-    from fthnet_kit.edge.report_files import write_files
+    from fthnet_kit.edge.files import write_files
 
     bundle = bundle.resolve()
     opened = Bundle.open(bundle)
