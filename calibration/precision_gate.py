@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -92,3 +93,14 @@ def cost(reference: Scores, found: Scores, thresholds: Thresholds) -> Cost:
         srcc=srcc(reference, found),
         flips=sum(a != b for a, b in zip(*verdicts, strict=True)),
     )
+
+
+def budget_facts(budget: Budget) -> dict[str, float]:
+    """The limits that there are, JSON-ready."""
+    return {name: limit for name, limit in vars(budget).items() if math.isfinite(limit) and limit > -1}
+
+
+def budget_words(budget: Budget) -> str:
+    """``mean ≤ 0.5, p99 ≤ 2, SRCC ≥ 0.998``."""
+    forms = {"mean": "mean ≤", "p99": "p99 ≤", "worst": "max ≤", "srcc": "SRCC ≥"}
+    return ", ".join(f"{forms[name]} {limit:g}" for name, limit in budget_facts(budget).items())

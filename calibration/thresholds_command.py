@@ -6,15 +6,8 @@ from pathlib import Path
 
 import click
 
-from fthnet_kit.edge.cli.options import (
-    FQS_FOLDER,
-    bundle_argument,
-    data_option,
-    output_option,
-    points_option,
-    threads_option,
-    views_option,
-)
+from fthnet_kit.calibration.options import FQS_FOLDER, data_option, points_option
+from fthnet_kit.edge.cli.options import bundle_argument, output_option, threads_option, views_option
 
 
 @click.command()

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from fthnet_kit.edge.cli.options import backend_option, bundle_argument, data_option, output_option, threads_option
+from fthnet_kit.calibration.options import data_option
+from fthnet_kit.edge.cli.options import backend_option, bundle_argument, output_option, threads_option
 from fthnet_kit.edge.model.choices import PRECISIONS
 
 VIEW_NAMES = ("1", "5", "20")

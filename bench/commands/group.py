@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
+from fthnet_kit.calibration.options import FQS_FOLDER
 from fthnet_kit.edge.cli.lazy_group import LazyGroup
-from fthnet_kit.edge.cli.options import FQS_FOLDER, PATH, bundle_argument, output_option, threads_option
+from fthnet_kit.edge.cli.options import PATH, bundle_argument, output_option, threads_option
 
 BENCHES = {
     "latency": "fthnet_kit.bench.commands.latency:latency",

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from fthnet_kit.convert.bundle.folder import RANGES_NAME, REPORTS, hashes, install
+from fthnet_kit.convert.bundle.folder import hashes, install
 from fthnet_kit.convert.precision.quantize import Outcome
 from fthnet_kit.edge.errors import InputError
-from fthnet_kit.edge.model.bundle import CONVERTED_NAMES, Bundle
+from fthnet_kit.edge.model.bundle import CONVERTED_NAMES, RANGES_NAME, REPORTS, Bundle
 from fthnet_kit.edge.model.card import CARD_NAME, ModelCard
 
 

@@ -11,6 +11,8 @@ from fthnet_kit.edge.errors import BundleError
 from fthnet_kit.edge.model.card import CARD_NAME, ModelCard
 from fthnet_kit.edge.model.choices import Precision
 
+REPORTS = "reports"  # folder of a bundle
+RANGES_NAME = "ranges.json"  # in it: the ranges of INT8
 CHECKPOINT_NAME = "checkpoint.safetensors"
 FP32_NAME = "fthnet.fp32.onnx"
 CONVERTED_NAMES = {form: f"fthnet.{form}.onnx" for form in ("fp16", "int8", "int8-cpu")}

@@ -31,7 +31,7 @@ import pytest
 from fthnet_kit.bench.endurance.faulty_camera import FAULTS, MisbehavingCamera, read_stamp
 from fthnet_kit.edge.capture.open_source import make_source
 from fthnet_kit.edge.capture.source import CorruptFrameError
-from fthnet_kit.edge.cli.run import _wait_for
+from fthnet_kit.edge.deployment.run_assembly import _wait_for
 from fthnet_kit.edge.errors import CameraError
 from fthnet_kit.edge.frame import Frame
 from fthnet_kit.edge.image import Image

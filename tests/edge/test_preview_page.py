@@ -125,7 +125,7 @@ VITALS = {"temperature_c": 51.5, "throttling": (), "memory_available_mb": 4312, 
 @pytest.fixture
 def stage_in(photograph: Image, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Language], Stage]]:
     """A stage whose page speaks a language."""
-    monkeypatch.setattr("fthnet_kit.edge.outputs.preview.server.read_vitals", lambda: VITALS)
+    monkeypatch.setattr("fthnet_kit.edge.outputs.preview.operations.read_vitals", lambda: VITALS)
     made: list[Stage] = []
 
     def make(language: Language) -> Stage:

@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 import pytest
 
-from fthnet_kit.edge.cli.run import open_server
+from fthnet_kit.edge.deployment.run_assembly import open_server
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.frame import Frame
 from fthnet_kit.edge.inference.scorer import QualityScorer
@@ -38,7 +38,8 @@ parser = pytest.importorskip("prometheus_client.parser", reason="needs the extra
 server_module = pytest.importorskip("fthnet_kit.edge.outputs.preview.server")
 handlers_module = pytest.importorskip("fthnet_kit.edge.outputs.preview.handlers")
 
-from fthnet_kit.edge.outputs.preview.server import PreviewServer, encode, read_vitals  # noqa: E402
+from fthnet_kit.edge.outputs.preview.operations import encode, read_vitals  # noqa: E402
+from fthnet_kit.edge.outputs.preview.server import PreviewServer  # noqa: E402
 
 TOKEN = "0123456789abcdef"
 ANYWHERE = Address("0.0.0.0", 0)
