@@ -30,7 +30,7 @@ class Budget:
 FP16_BUDGET = Budget(mean=0.1, worst=0.5)
 INT8_BUDGET = Budget(mean=0.5, p99=2.0, srcc=0.998)
 LEAST_INT8 = 0.8  # share of the weighted layers' MACs; with less, the name would promise too much
-BUDGETS = {"fp16": FP16_BUDGET, "int8": INT8_BUDGET, "int8-cpu": INT8_BUDGET}
+BUDGETS = {"fp16": FP16_BUDGET, "int8": INT8_BUDGET, "int8-cpu": INT8_BUDGET, "int8-openvino": INT8_BUDGET}
 
 
 @dataclass(frozen=True)

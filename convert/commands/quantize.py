@@ -31,35 +31,35 @@ def progress_report() -> Iterator[Callable[[str, int, int], None]]:
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
 @data_option("Photographs to calibrate and judge with: a folder in FQS form, or of images.")
-@click.option("--images", type=click.IntRange(32), default=500, show_default=True, help="Photographs to calibrate on.")
+@click.option("--images", type=click.IntRange(32), default=128, show_default=True, help="Photographs to calibrate on.")
 @click.option("--held-out", type=click.IntRange(32), default=256, show_default=True, help="Photographs to judge on.")
 def quantize(bundle: Path, folders: tuple[Path, ...], images: int, held_out: int) -> None:
     """Convert a BUNDLE to FP16 and INT8, and keep what costs little enough.
 
-    Writes fthnet.fp16.onnx, fthnet.int8.onnx (Q/DQ and FP16, for TensorRT) and fthnet.int8-cpu.onnx, each only
-    where its gate holds on photographs that did not calibrate it: FP16 mean 0.1 and max 0.5 points from FP32;
-    INT8 mean 0.5, p99 2.0, SRCC 0.998, 80 % of the weighted layers' MACs in INT8. The reports are kept in any
-    case. A killed run goes on where it was; its state lies in BUNDLE.quantize, with a contact sheet of the
-    calibration photographs, which the bundle itself names but does not show. Nothing is run on a GPU: FP16 is
-    judged on a twin of the graph that rounds where a GPU would.
+    Writes fthnet.fp16.onnx, fthnet.int8.onnx (Q/DQ and FP16, for TensorRT and OpenVINO) and fthnet.int8-cpu.onnx (for
+    ONNX Runtime), each only where its gate holds on photographs that did not calibrate it: FP16 mean 0.1 and max 0.5
+    points from FP32; INT8 mean 0.5, p99 2.0, SRCC 0.998, 80 % of the weighted layers' MACs in INT8. INT8 is also judged
+    on OpenVINO where that is installed. The reports are kept in any case and show what each layer costs. A contact
+    sheet of the calibration photographs is written beside the bundle, which itself names but does not show them.
+    Nothing is run on a GPU: FP16 is judged on a twin of the graph that rounds where a GPU would.
     """
     from fthnet_kit.calibration.int8_photographs import contact_sheet
+    from fthnet_kit.calibration.int8_ranges_file import ranges_file
     from fthnet_kit.convert.bundle.add_precisions import install_outcome
     from fthnet_kit.convert.precision.quantize import Quantizer
     from fthnet_kit.convert.precision.quantize_report import quantization_reports
-    from fthnet_kit.edge.errors import InputError, ParityError
-    from fthnet_kit.edge.model.bundle import RANGES_NAME, Bundle
+    from fthnet_kit.edge.errors import ParityError
+    from fthnet_kit.edge.files import write_files
+    from fthnet_kit.edge.model.bundle import Bundle
 
     bundle = bundle.resolve()
     opened = Bundle.open(bundle)
-    work = bundle.with_name(f"{bundle.name}.quantize")
-    try:
-        with progress_report() as report:
-            outcome = Quantizer(opened, work, report).run(folders, images, held_out)
-    except OSError as error:
-        raise InputError(f"{work}: expected a folder that can be written, found {error}") from error
-    (work / "calibration-images.jpg").write_bytes(contact_sheet(outcome.calibration))
-    install_outcome(opened, outcome, work / RANGES_NAME, quantization_reports(outcome, opened.card))
+    with progress_report() as report:
+        outcome = Quantizer(opened, report).run(folders, images, held_out)
+    ranges = ranges_file(opened.card, outcome.calibration, outcome.layers)
+    install_outcome(opened, outcome, ranges, quantization_reports(outcome, opened.card))
+    sheet = f"{bundle.name}.calibration-images.jpg"
+    write_files(bundle.parent, {sheet: contact_sheet(outcome.calibration)})
     click.echo(
         f"calibrated on {len(outcome.calibration)}, judged on {len(outcome.held_out)} photographs; "
         f"INT8 for {100 * outcome.int8_macs:.1f} % of the MACs"
@@ -69,10 +69,10 @@ def quantize(bundle: Path, folders: tuple[Path, ...], images: int, held_out: int
         shortfalls = outcome.shortfalls(form)
         failed += [form] if shortfalls else []
         click.echo(
-            f"{form:<8} mean {cost.mean:.3f}, p99 {cost.p99:.3f}, max {cost.worst:.3f} points, SRCC {cost.srcc:.4f}, "
+            f"{form:<13} mean {cost.mean:.3f}, p99 {cost.p99:.3f}, max {cost.worst:.3f} points, SRCC {cost.srcc:.4f}, "
             f"{cost.flips} verdicts changed: {'; '.join(shortfalls) or 'gate holds'}"
         )
-    click.echo(f"calibration photographs: {work / 'calibration-images.jpg'}")
+    click.echo(f"calibration photographs: {bundle.parent / sheet}")
     click.echo(f"reports: {bundle / 'reports' / 'quantization.html'}")
     if failed:
         raise ParityError(f"the gate does not hold for {', '.join(failed)}; not installed, see the report")
