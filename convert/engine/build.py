@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from fthnet_kit.convert.engine.agreement import engine_agreement
-from fthnet_kit.convert.engine.layer_table import Layer, from_inspector, from_log
+from fthnet_kit.convert.engine.layer_table import from_inspector, from_log
 from fthnet_kit.convert.engine.layers import EngineLayers, Wanted, compare, wanted_of
 from fthnet_kit.edge.errors import EngineError, InputError
 from fthnet_kit.edge.files import write_atomically
@@ -64,7 +64,7 @@ class Plan:
         batch: N of its input.
         layers: how many layers the parsed network has.
         wanted: what it asks for.
-        table: the engine's layers, by the build's log; empty where TensorRT logs none.
+        table: the engine's layers, as the build's log lists them; empty if it does not.
         seconds: how long the build took.
     """
 
@@ -72,7 +72,7 @@ class Plan:
     batch: int
     layers: int
     wanted: Wanted
-    table: tuple[Layer, ...]
+    table: str
     seconds: float
 
 
@@ -201,7 +201,7 @@ def build_plan(
         int(network.get_input(0).shape[0]),
         network.num_layers,
         wanted,
-        tuple(from_log(logger.tables)),
+        logger.tables[-1] if logger.tables else "",
         time.monotonic() - began,
     )
 
@@ -361,7 +361,7 @@ def inspect_plan(tensorrt: TensorRT, plan: Plan, target: Target) -> EngineLayers
         EngineError: TensorRT cannot load what it has just built.
     """
     if target.gpu is None:
-        return compare(plan.table, plan.wanted)
+        return compare(from_log(plan.table), plan.wanted)
     trt = tensorrt.module
     logger = tensorrt.logger()
     runtime = trt.Runtime(logger)
@@ -369,7 +369,7 @@ def inspect_plan(tensorrt: TensorRT, plan: Plan, target: Target) -> EngineLayers
     if engine is None:
         raise EngineError(f"TensorRT cannot load the engine it has built: {'; '.join(errors_of(logger))}")
     information = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
-    return compare(from_inspector(information), plan.wanted, plan.table)
+    return compare(from_inspector(information), plan.wanted, from_log(plan.table))
 
 
 def workspace_for(free: int) -> int:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from fthnet_kit.convert.engine.build import build_plan, free_memory, workspace_for
+from fthnet_kit.convert.engine.layer_table import from_log
 from fthnet_kit.convert.engine.layers import LEAST_PROVED, EngineLayers, Wanted, compare
 from fthnet_kit.edge.errors import BundleError, EngineError
 from fthnet_kit.edge.inference.engine_manifest import Target
@@ -110,7 +111,7 @@ def check_builds(
                     raise
                 yield Checked(precision, device, 0, Wanted(()), None, 0, 0.0, reason[1])
             else:
-                found = compare(plan.table, plan.wanted)
+                found = compare(from_log(plan.table), plan.wanted)
                 yield Checked(precision, device, plan.layers, plan.wanted, found, len(plan.content), plan.seconds)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fthnet_kit.edge.errors import EngineError
@@ -25,9 +25,9 @@ TENSOR = re.compile(r"\{ Name: (.*?), .*?Datatype: ([^,}]*)")
 ONNX_NAME = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
 
 
-def from_log(tables: Sequence[str]) -> list[Layer]:
-    """Layers of the last of the tables in a build's verbose log; none where the log holds no table."""
-    rows = (ROW.match(line) for line in (tables[-1].split("\n") if tables else ()))
+def from_log(table: str) -> list[Layer]:
+    """Layers of the table in a build's verbose log; none of a text that is no table."""
+    rows = map(ROW.match, table.split("\n"))  # names in Metadata may be parted by what `splitlines` splits at
     return [_layer(row) for row in rows if row]
 
 

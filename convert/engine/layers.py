@@ -250,7 +250,7 @@ def compare(layers: Sequence[Layer], wanted: Wanted, otherwise: Sequence[Layer] 
         layers=_counts(precision_of(layer) for layer in kernels),
         macs=_shares((runs_in(product), product.macs) for product in wanted.products),
         asked=wanted.asked,
-        proved=share(p for p in wanted.products if runs_in(p) == p.asked),
+        proved=share(p for p in wanted.products if runs_in(p) == p.asked) if wanted.products else 1.0,
         too_wide=tuple(product.name for product in too_wide),
         too_wide_macs=share(iter(too_wide)),
         half_sums=share(p for p in wanted.products if found.get(p.name, UNSEEN)[1]),

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from fthnet_kit.edge.errors import EngineError
 from fthnet_kit.edge.image import Image
 from fthnet_kit.edge.inference.backend import INPUT_NAME, OUTPUT_NAME, check_images, in_batches
-from fthnet_kit.edge.inference.cuda_graph import CudaGraph
+from fthnet_kit.edge.inference.cuda_graph import WITHOUT, CudaGraph
 from fthnet_kit.edge.inference.cuda_memory import Gpu, let_go
 from fthnet_kit.edge.inference.tensorrt_library import TensorRT, errors_of
 from fthnet_kit.edge.model.preprocess import INPUT
@@ -114,9 +114,7 @@ class _Inside:
         with self.working("loading the engine"):
             self._load(content)
             if cuda_graph:
-                self._enqueue()  # TensorRT allocates what it needs in its first run
-                self._stream.synchronize()
-                self._graph = CudaGraph(self._stream.handle, self._enqueue)
+                self._graph = self._record()
             provider = f"{self.gpu.name}, compute capability {self.gpu.compute_capability}"
             provider += ", CUDA graph" if cuda_graph else ""
             self.facts = {"library": f"{tensorrt.name} {tensorrt.version}", "provider": provider, "threads": "1"}
@@ -169,6 +167,18 @@ class _Inside:
         if found != ours or batch < 1:
             raise EngineError(f"engine: expected image UINT8 [N, {INPUT}, {INPUT}, 3], score FLOAT [N]; found {found}")
         return int(batch)
+
+    def _record(self) -> CudaGraph:
+        """The network as a CUDA graph. TensorRT for RTX can be asked whether it can be one, TensorRT cannot."""
+        capturable = getattr(self._context, "is_stream_capturable", None)
+        if capturable is not None and not capturable(self._stream.handle):
+            raise EngineError(
+                "CUDA graph: TensorRT says that this engine cannot be recorded, for it takes memory while it runs; "
+                f"build it anew with `fthnet build`; {WITHOUT}"
+            )
+        self._enqueue()  # TensorRT allocates what it needs in its first run
+        self._stream.synchronize()
+        return CudaGraph(self._stream.handle, self._enqueue)
 
     def _enqueue(self) -> None:
         self._check(self._context.execute_async_v3(self._stream.handle) or None, "refused to run")

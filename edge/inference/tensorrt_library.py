@@ -66,7 +66,7 @@ USED = {
 USED_OF_RTX = {  # TensorRT for RTX alone: it builds for GPUs that are not there, and says what a CUDA graph can hold
     "BuilderFlag": ("REQUIRE_USER_ALLOCATION",),
     "ComputeCapability": ("SM75", "SM80", "SM86", "SM89", "SM120"),
-    "IBuilderConfig": ("num_compute_capabilities", "set_compute_capability"),
+    "IBuilderConfig": ("num_compute_capabilities", "set_compute_capability", "set_flag"),
     "IExecutionContext": ("is_stream_capturable",),
 }
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from fthnet_kit.calibration.int8_fit import Int8Layer, quantise_weight
+from fthnet_kit.calibration.int8_fit import Int8Layer, quantised, weight_scales
 from fthnet_kit.convert.network.config import FTHNetConfig
 from fthnet_kit.convert.network.fthnet import FTHNet
 from fthnet_kit.convert.onnx_graph.export import weights_of
@@ -38,9 +38,9 @@ def int8_layers(weights: Weights, config: FTHNetConfig, *, all_but: str = "nothi
     layers = {}
     for site in write_graph(weights, config, PREPROCESSING).sites:
         weight, bias = layer_parameters(weights, config, site.layer)
-        quantised, scale = quantise_weight(weight, np.ones(len(weight), np.float32))
+        scale = weight_scales(weight)
         bias = np.zeros(len(scale), np.float32) if bias is None else bias
-        layers[site.layer] = Int8Layer(quantised, scale, bias, -3.0, 5.0)
+        layers[site.layer] = Int8Layer(quantised(weight, scale), scale, bias, -3.0, 5.0)
     return {name: layer for name, layer in layers.items() if not name.endswith(all_but)}
 
 

@@ -5,19 +5,24 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 
 import onnx
 import pytest
+from onnx import TensorProto, helper
 
 from fthnet_kit.convert.engine.check import NOT_ON_THIS_GPU, Checked, check_builds, precisions_of
-from fthnet_kit.convert.engine.layers import Product
+from fthnet_kit.convert.engine.layer_table import from_log
+from fthnet_kit.convert.engine.layers import Wanted, compare, fused_of
 from fthnet_kit.edge import Bundle, EngineError
 from fthnet_kit.edge.inference.tensorrt_library import load_tensorrt
 from fthnet_kit.edge.model.bundle import CONVERTED_NAMES, FP32_NAME, sha256_of, shipped_bundle
 from fthnet_kit.edge.model.card import CARD_NAME
 
 pytest.importorskip("tensorrt_rtx")
+from tests.convert.test_to_engine import bundle_of
+from tests.golden.layer_tables.make import CONFIGS, graph_of, read
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 RTX = load_tensorrt("tensorrt_rtx")
@@ -68,20 +73,26 @@ def test_every_precision_is_built_for_every_gpu_asked_for(checked: tuple[list[Ch
         assert one.unsupported == ""
         assert one.engine_bytes > 1_000_000
         assert one.seconds > 0
-        assert one.layers > len(one.products) > 100
+        assert one.layers > len(one.wanted.products) > 100
+        assert one.faults() == []
+        assert one.found is not None
+        assert one.found.proved > 0.999
+        fused = set(one.found.attention.values())
+        assert len(one.found.attention) == 12
+        assert fused == ({"apart"} if one.precision == "fp32" else {"fused"})
 
 
 @pytest.mark.slow
 def test_the_shares_are_those_that_the_graphs_ask_for(checked: tuple[list[Checked], list[str]]) -> None:
-    shares = {one.precision: one.asked for one in checked[0]}
+    shares = {one.precision: one.wanted.asked for one in checked[0]}
     assert shares["fp32"] == {"fp32": 1.0}
     assert set(shares["fp16"]) == {"fp16", "fp32"}
     assert shares["fp16"]["fp16"] > 0.9
     assert set(shares["int8"]) == set(PRECISIONS)
     assert shares["int8"]["int8"] > 0.3
     for share in shares.values():
-        assert sum(share.values()) == pytest.approx(1)
-    macs = {sum(product.macs for product in one.products) for one in checked[0]}
+        assert sum(share.values()) == pytest.approx(1, abs=1e-5)
+    macs = {sum(product.macs for product in one.wanted.products) for one in checked[0]}
     assert len(macs) == 1  # the same network in every precision
 
 
@@ -92,9 +103,9 @@ def test_a_check_leaves_nothing_behind(checked: tuple[list[Checked], list[str]])
 
 
 def test_what_was_not_built_asks_for_nothing() -> None:
-    assert Checked("fp32", "sm75", 0, (), 0, 0.0, "for Turing").asked == {}
-    products = (Product("a", 3, "fp16"), Product("b", 1, "int8"))
-    assert Checked("int8", "sm86", 9, products, 1, 0.1).asked == {"fp16": 0.75, "int8": 0.25}
+    one = Checked("fp32", "sm75", 0, Wanted(()), None, 0, 0.0, "for Turing")
+    assert one.wanted.asked == {}
+    assert one.faults() == []
 
 
 def test_what_turing_lacks_is_told_and_not_held_against_the_graph() -> None:
@@ -125,6 +136,89 @@ def test_precisions_are_those_that_the_bundle_has(copy: Path) -> None:
     without = {name: sha for name, sha in card.files.items() if name != CONVERTED_NAMES["fp16"]}
     (copy / CARD_NAME).write_text(card.with_files(without).to_json())
     assert precisions_of(Bundle.open(copy)) == ["fp32", "int8"]
+
+
+# Graphs that build, and whose engines are not as they should be
+
+BLOCK = "bbone.layers.1.blocks.0"
+
+
+def checked_graph(model: onnx.ModelProto, folder: Path, fthnet: Command) -> subprocess.CompletedProcess[str]:
+    """`--check` of a bundle whose FP16 graph is the model."""
+    bundle = bundle_of(folder / "bundle", {"fp16": model.SerializeToString()})
+    return fthnet("build", bundle.folder, "--check", "--device", "sm86")
+
+
+@pytest.fixture(scope="module")
+def fp16_graph() -> onnx.ModelProto:
+    return onnx.load_from_string(graph_of(CONFIGS["small"], "fp16"))
+
+
+@pytest.fixture
+def model(fp16_graph: onnx.ModelProto) -> onnx.ModelProto:
+    """An FP16 graph of drawn weights, to be broken."""
+    return deepcopy(fp16_graph)
+
+
+def test_a_graph_as_it_should_be_passes(model: onnx.ModelProto, tmp_path: Path, fthnet: Command) -> None:
+    done = checked_graph(model, tmp_path, fthnet)
+    assert done.returncode == 0, done.stderr
+    assert "12 of 12" in done.stdout
+
+
+def test_a_block_whose_attention_no_longer_fuses_is_named(
+    model: onnx.ModelProto, tmp_path: Path, fthnet: Command
+) -> None:
+    """One node more between softmax and product, which changes no value."""
+    nodes = model.graph.node
+    index = next(i for i, node in enumerate(nodes) if node.name.startswith(BLOCK) and node.op_type == "Softmax")
+    weights = nodes[index].output[0]
+    nodes[index].output[0] = "weights"
+    nodes.insert(index + 1, helper.make_node("Relu", ["weights"], [weights], name=f"{BLOCK}.extra"))
+    done = checked_graph(model, tmp_path, fthnet)
+    assert error_of(done, 6).endswith(f"fp16 for sm86: attention of {BLOCK} is no longer one kernel")
+    assert "11 of 12" in done.stdout
+
+
+def test_a_layer_that_was_left_in_fp32_is_named(model: onnx.ModelProto, tmp_path: Path, fthnet: Command) -> None:
+    nodes = model.graph.node
+    index = next(i for i, node in enumerate(nodes) if node.name == f"{BLOCK}.mlp.fc1.gemm")
+    product = nodes[index]
+    casts = [
+        helper.make_node("Cast", [name], [f"wide_{i}"], name=f"{BLOCK}.widen_{i}", to=TensorProto.FLOAT)
+        for i, name in enumerate(product.input)
+    ]
+    narrow = helper.make_node("Cast", ["wide"], product.output[:1], name=f"{BLOCK}.narrow", to=TensorProto.FLOAT16)
+    product.input[:] = [cast.output[0] for cast in casts]
+    product.output[0] = "wide"
+    nodes.insert(index + 1, narrow)
+    for cast in casts:
+        nodes.insert(index, cast)
+    line = error_of(checked_graph(model, tmp_path, fthnet), 6)
+    assert line.endswith(f"fp16 for sm86: the graph leaves {BLOCK}.mlp.fc1.gemm in FP32")
+
+
+def test_an_engine_that_runs_wider_than_its_graph_asks_is_named() -> None:
+    recording = read("small-fp16-sm86")
+    table = recording.table.replace("Datatype: Half", "Datatype: Float")
+    found = compare(from_log(table), recording.wanted)
+    one = Checked("fp16", "sm86", 1000, recording.wanted, found, 1, 0.1)
+    wide, unproved = one.faults()
+    assert wide.startswith("fp16 for sm86: the engine runs weight_conv.0.gemm, ")
+    assert wide.endswith(f" and {len(found.too_wide) - 3} more in a wider type than the graph asks for")
+    assert unproved == "fp16 for sm86: 1 % of the multiply-accumulates are seen to run as asked"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_the_released_configuration_fuses_on_every_gpu(precision: str, tmp_path: Path) -> None:
+    bundle = bundle_of(tmp_path / "released", {precision: graph_of(CONFIGS["released"], precision)})
+    found = [one for one in check_builds(bundle, RTX) if not one.unsupported]
+    assert {one.device for one in found} == set(DEVICES) - {"sm75"}
+    for one in found:
+        assert one.found is not None
+        assert fused_of(one.found.attention) == "12 of 12"
+        assert one.faults() == []
 
 
 # What is refused

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from onnx import TensorProto, helper, numpy_helper
 
-from fthnet_kit.calibration.int8_fit import Int8Layer, quantise_weight
+from fthnet_kit.calibration.int8_fit import Int8Layer, quantised, weight_scales
 from fthnet_kit.convert.network.config import FTHNetConfig
 from fthnet_kit.convert.network.fthnet import FTHNet, partition_windows, relative_position_index, shifted_window_mask
 from fthnet_kit.convert.onnx_graph.export import ScoringGraph, weights_of
@@ -85,9 +85,9 @@ def int8_layers(weights: Weights) -> dict[str, Int8Layer]:
     layers = {}
     for site in write_graph(weights, CONFIG, PREPROCESSING).sites:
         weight, bias = layer_parameters(weights, CONFIG, site.layer)
-        quantised, scale = quantise_weight(weight, np.ones(len(weight), np.float32))
+        scale = weight_scales(weight)
         bias = np.zeros(len(scale), np.float32) if bias is None else bias
-        layers[site.layer] = Int8Layer(quantised, scale, bias, -4.0, 4.0)
+        layers[site.layer] = Int8Layer(quantised(weight, scale), scale, bias, -4.0, 4.0)
     return layers
 
 

@@ -171,7 +171,9 @@ def test_an_engine_and_its_manifest_are_built(tiny: Bundle, precision: str) -> N
     assert (read.precision, read.batch, read.machine["cuda"]) == (precision, 1, "12.6")
     assert read.options["workspace_mib"] == 256
     assert read.options["tf32"] is False
-    assert (read.layers, read.agreement) == (None, None)
+    assert read.layers is not None
+    assert read.layers["proved"] > 0.99
+    assert read.agreement is None
     assert (read.ranges_sha256 is None) == (precision != "int8")
     assert {found.suffix for found in path.parent.iterdir()} == {".engine", ".json"}  # RTX has no timing cache
     assert Bundle.open(tiny.folder).card == tiny.card
@@ -496,12 +498,32 @@ def test_a_build_takes_as_much_memory_as_it_is_told(small: Bundle) -> None:
     assert asked == [99 << 20, False, trt.ProfilingVerbosity.DETAILED]
 
 
+def test_the_gpu_that_is_here_is_aimed_at_be_it_on_the_list_or_not(small: Bundle, on_a_gpu: Any) -> None:
+    asked = []
+
+    def build(logger: Any, builder: Any, network: Any, configuration: Any) -> Any:
+        asked.append(configuration.num_compute_capabilities)
+        asked.append(configuration.get_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION))
+        configuration.num_compute_capabilities = 1  # there is none here
+        configuration.set_compute_capability(trt.ComputeCapability.SM86, 0)
+        return builder.build_serialized_network(network, configuration)
+
+    on_a_gpu(layers_with(0.0), GOOD)
+    unlisted = Target("tensorrt_rtx", str(RTX.version), "9.0", "a GPU", 132)
+    nothing_set = RTX.module.Builder(RTX.logger()).create_builder_config().num_compute_capabilities
+    path, _ = build_engine(small, BuildOptions("fp16"), with_builder(build), unlisted, {})
+    assert asked == [nothing_set, True]
+    assert path.parent.name == "sm90-rtx"
+
+
 # With the GPU that it is for: what the engine really does decides
 
 
-def layers_with(too_wide: float) -> EngineLayers:
+def layers_with(too_wide: float, unknown: float = 0.0) -> EngineLayers:
     names = ("mlp.fc1.gemm",) if too_wide else ()
-    return EngineLayers({"fp16": 9}, {"fp16": 1 - too_wide, "fp32": too_wide}, {"fp16": 1.0}, names, too_wide, 0.0)
+    proved = 1 - too_wide - unknown
+    macs = {"fp16": proved, "fp32": too_wide, "unknown": unknown}
+    return EngineLayers({"gemm": 9}, {"fp16": 9}, macs, {"fp16": 1.0}, proved, names, too_wide, 0.0, {})
 
 
 @pytest.fixture
@@ -509,7 +531,7 @@ def on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[EngineLayers
     """Sets what inspector and scores would say on a machine with the GPU."""
 
     def say(layers: EngineLayers, agreement: EngineAgreement) -> None:
-        monkeypatch.setattr(to_engine, "inspect_plan", lambda tensorrt, plan: layers)
+        monkeypatch.setattr(to_engine, "inspect_plan", lambda tensorrt, plan, target: layers)
         monkeypatch.setattr(to_engine, "engine_agreement", lambda bundle, content, tensorrt: agreement)
 
     yield say
@@ -548,6 +570,19 @@ def test_an_engine_that_does_something_else_is_not_installed(
         build_engine(small, BuildOptions("fp16", batch=2), RTX, HERE, FACTS)
     assert word in str(caught.value)
     assert contents(small) == before
+
+
+def test_an_engine_that_does_not_show_what_it_does_is_installed_only_if_that_is_allowed(
+    small: Bundle, on_a_gpu: Any
+) -> None:
+    on_a_gpu(layers_with(0.0, unknown=0.11), GOOD)
+    with pytest.raises(EngineError, match=r"found 89 %, and 11 % of unknown type; not installed: .*--allow-unproved"):
+        build_engine(small, BuildOptions("fp16"), RTX, HERE, FACTS)
+    _, manifest = build_engine(small, BuildOptions("fp16", allow_unproved=True), RTX, HERE, FACTS)
+    assert manifest.layers is not None
+    assert manifest.layers["macs"]["unknown"] == 0.11
+    on_a_gpu(layers_with(0.0, unknown=0.10), GOOD)
+    build_engine(small, BuildOptions("fp16"), RTX, HERE, FACTS)
 
 
 def test_budgets_are_those_of_the_gates() -> None:
@@ -760,7 +795,10 @@ def test_build_says_what_it_made(tiny: Bundle, fthnet: Command) -> None:
     content, manifest = load_engine(tiny, "fp16", SM86)
     assert done.stdout.splitlines() == [
         f"engine: {engine_path(tiny, 'fp16', SM86)}, {len(content) / 1e6:.1f} MB, batch 1",
-        "precision and scores: not looked at, the engine is for a GPU that is not here",
+        "multiply-accumulates: fp16 96.4 %, fp32 3.6 % (asked: fp16 96.4 %, fp32 3.6 %)",
+        "seen to run as asked: 100.0 %",
+        "attention in one kernel: 0 of 5 blocks",
+        "scores: not compared, the engine is for a GPU that is not here",
     ]
     assert done.stderr == ""
     assert manifest.machine == {}

@@ -164,6 +164,11 @@ class IExecutionContext:
         self.addresses[name] = address
         return True if answer is ... else answer
 
+    def is_stream_capturable(self, stream_handle: int) -> bool:
+        """As TensorRT for RTX; TensorRT itself has no such call."""
+        answer = self.module.enter("is_stream_capturable")
+        return True if answer is ... else answer
+
     def execute_async_v3(self, stream_handle: int) -> bool:
         answer = self.module.enter("execute_async_v3")
         if self.engine() is None:

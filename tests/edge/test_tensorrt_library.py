@@ -66,7 +66,9 @@ NOT_OF_THE_BINDINGS = {
     "ILayer.get",  # of a layer in the inspector's JSON
     "ILogger.log",  # the bindings call it, and have no such name
 }
-SEEN_OTHERWISE = {"__version__", "ILogger.ERROR", "ILogger.WARNING"}  # taken from a module, a logger, and `self`
+SEEN_OTHERWISE = {  # taken from a module, a logger, `self`, and by `getattr`
+    *("__version__", "ILogger.ERROR", "ILogger.WARNING", "IExecutionContext.is_stream_capturable")
+}
 PRODUCT = sorted(
     path for folder in ("edge", "convert", "bench", "calibration") for path in (ROOT / folder).rglob("*.py")
 )
@@ -129,12 +131,12 @@ class Uses(ast.NodeVisitor):
 
 def uses() -> dict[str, set[str]]:
     """What each file of the product uses of TensorRT."""
-    found = {}
+    found: dict[str, set[str]] = {}
     for path in PRODUCT:
         if "tensorrt" in path.read_text():
             visitor = Uses()
             visitor.visit(ast.parse(path.read_text()))
-            found[path.name] = visitor.found
+            found.setdefault(path.name, set()).update(visitor.found)
     return found
 
 

@@ -606,12 +606,40 @@ backend.close()
 say(calls=calls, order=order, closed=stand_in.calls())
 """
     )
-    assert answer["order"] == ["set_tensor_address", "set_tensor_address", "execute_async_v3", "execute_async_v3"]
+    assert answer["order"] == [
+        *("set_tensor_address", "set_tensor_address", "is_stream_capturable", "execute_async_v3", "execute_async_v3")
+    ]
     assert answer["calls"] == [
         *("cuStreamSynchronize", "cuStreamBeginCapture", "cuStreamEndCapture", "cuGraphInstantiateWithFlags")
     ]
     closed = answer["closed"]
     assert closed.index("cuGraphExecDestroy") < closed.index("cuGraphDestroy") < closed.index("cuMemFree")
+
+
+def test_an_engine_that_cannot_be_recorded_is_refused_before_it_is_tried() -> None:
+    answer = run(
+        """
+trt.module.fail("is_stream_capturable", False)
+text = refused(TrtBackend, plan(1), trt, cuda_graph=True)
+say(text=text, calls=[call for call in stand_in.calls() if "Capture" in call], after=left())
+"""
+    )
+    assert answer["text"].startswith("CUDA graph: TensorRT says that this engine cannot be recorded")
+    assert answer["text"].endswith(HINT)
+    assert (answer["calls"], answer["after"]) == ([], NOTHING)
+
+
+def test_a_tensorrt_that_cannot_be_asked_is_not_asked() -> None:
+    answer = run(
+        """
+from tensorrt_stand_in import IExecutionContext
+del IExecutionContext.is_stream_capturable
+with TrtBackend(plan(1), trt, cuda_graph=True) as backend:
+    answer = right(backend)
+say(right=answer)
+"""
+    )
+    assert answer["right"]
 
 
 def test_a_launch_that_fails_is_an_error_like_any_other() -> None:

@@ -72,7 +72,7 @@ def gpu() -> Iterator[Gpu]:
 
 
 class Scaling:
-    """A tensor on the GPU, a stream, and the kernel that scales it: used inside ``with gpu:``."""
+    """A tensor on the GPU, a stream, and the kernel that scales it: ``with gpu, Scaling(gpu) as work:``."""
 
     def __init__(self, gpu: Gpu, count: int = COUNT) -> None:
         self.driver = gpu.driver
@@ -81,6 +81,12 @@ class Scaling:
         self.stream = gpu.stream()
         self.pair = gpu.pair((count,), np.float32)
         self.pair.host[:] = np.arange(count) % 97
+
+    def __enter__(self) -> Scaling:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kernel = self.module = self.stream = self.pair = None  # they go in their context, before it does
 
     def upload(self) -> None:
         self.driver.memcpy_htod_async(self.pair.device, self.pair.host, self.stream)
@@ -121,16 +127,14 @@ def test_the_gpu_says_what_it_is(gpu: Gpu) -> None:
 
 @pytest.mark.parametrize("count", [1, 255, 256, 257, COUNT])
 def test_a_tensor_goes_to_the_gpu_and_comes_back_scaled(gpu: Gpu, count: int) -> None:
-    with gpu:
-        work = Scaling(gpu, count)
+    with gpu, Scaling(gpu, count) as work:
         work.upload()
         work.scale(4.0)
         np.testing.assert_array_equal(work.result(), expected(4.0, count))
 
 
 def test_events_measure_what_lies_between_them(gpu: Gpu) -> None:
-    with gpu:
-        work = Scaling(gpu)
+    with gpu, Scaling(gpu) as work:
         before, between, after = gpu.event(), gpu.event(), gpu.event()
         work.upload()
         before.record(work.stream)
@@ -147,8 +151,7 @@ def test_events_measure_what_lies_between_them(gpu: Gpu) -> None:
 
 
 def test_a_graph_repeats_what_was_recorded_and_recording_runs_nothing(gpu: Gpu) -> None:
-    with gpu:
-        work = Scaling(gpu)
+    with gpu, Scaling(gpu) as work:
         work.upload()
         work.scale(1.0)  # the driver loads the kernel at its first launch, which must not be recorded
         work.stream.synchronize()
@@ -162,8 +165,7 @@ def test_a_graph_repeats_what_was_recorded_and_recording_runs_nothing(gpu: Gpu) 
 
 
 def test_a_graph_reads_its_memory_anew_at_every_launch(gpu: Gpu) -> None:
-    with gpu:
-        work = Scaling(gpu)
+    with gpu, Scaling(gpu) as work:
         work.upload()
         work.scale(1.0)
         work.stream.synchronize()
@@ -176,8 +178,7 @@ def test_a_graph_reads_its_memory_anew_at_every_launch(gpu: Gpu) -> None:
 
 
 def test_work_that_cannot_be_recorded_leaves_a_stream_that_works(gpu: Gpu) -> None:
-    with gpu:
-        work = Scaling(gpu)
+    with gpu, Scaling(gpu) as work:
         work.upload()
         work.scale(1.0)
         work.stream.synchronize()
@@ -189,21 +190,19 @@ def test_work_that_cannot_be_recorded_leaves_a_stream_that_works(gpu: Gpu) -> No
 
 @pytest.mark.parametrize("graph", [False, True])
 def test_made_here_used_and_closed_on_other_threads(gpu: Gpu, graph: bool) -> None:
-    with gpu:
-        work = Scaling(gpu)
+    with gpu, Scaling(gpu) as work:
         work.upload()
         work.scale(1.0)
         work.stream.synchronize()
         recorded = CudaGraph(work.stream.handle, lambda: work.scale(2.0)) if graph else None
 
-    def use() -> np.ndarray:
-        with gpu:
-            recorded.launch() if recorded else work.scale(2.0)
-            return work.result()
+        def use() -> np.ndarray:
+            with gpu:
+                recorded.launch() if recorded else work.scale(2.0)
+                return work.result()
 
-    np.testing.assert_array_equal(on_thread(use), expected(2.0))
-    if recorded:
-        with gpu:
+        np.testing.assert_array_equal(on_thread(use), expected(2.0))
+        if recorded:
             recorded.close()
     on_thread(lambda: gpu.close() or True)
     with pytest.raises(EngineError, match="closed"), gpu:
@@ -213,11 +212,10 @@ def test_made_here_used_and_closed_on_other_threads(gpu: Gpu, graph: bool) -> No
 def test_everything_is_given_back(gpu: Gpu) -> None:
     def once() -> None:
         other = Gpu()
-        with other:
-            work = Scaling(other, 4 * MIB)
+        with other, Scaling(other, 4 * MIB) as work:
             work.upload()
             assert work.result()[1] == 1.0
-            other.close()
+        other.close()
 
     once()  # what CUDA keeps for the process is taken here
     with gpu:
