@@ -145,7 +145,7 @@ def proof_lines(manifest: EngineManifest) -> Iterator[str]:
 
 def layer_lines(layers: Mapping[str, Any]) -> Iterator[str]:
     """What the engine's layers do, in words."""
-    from fthnet_kit.convert.engine.layers import fused_of
+    from fthnet_kit.edge.inference.engine_manifest import fused_of
 
     yield f"multiply-accumulates: {shares(layers['macs'])} (asked: {shares(layers['asked'])})"
     yield f"seen to run as asked: {100 * layers['proved']:.1f} %"
@@ -154,7 +154,7 @@ def layer_lines(layers: Mapping[str, Any]) -> Iterator[str]:
     if layers["half_sums"]:
         yield f"added up in FP16 instead of FP32: {100 * layers['half_sums']:.0f} %"
     if layers["attention"]:
-        yield f"attention in one kernel: {fused_of(layers['attention'])} blocks"
+        yield f"blocks with attention in one kernel: {fused_of(layers['attention'])}"
 
 
 def shares(parts: Mapping[str, float]) -> str:
@@ -198,7 +198,7 @@ def check_table(title: str, found: Sequence[Checked]) -> Table:
     """A row a build: what the graph asks for, and what the engine's layers do."""
     from rich.table import Table
 
-    from fthnet_kit.convert.engine.layers import fused_of
+    from fthnet_kit.edge.inference.engine_manifest import fused_of
 
     table = Table(title=title)
     for column in ("precision", "GPU"):

@@ -160,13 +160,6 @@ class EngineLayers:
         return tuple(block for block, state in self.attention.items() if state == "apart")
 
 
-def fused_of(attention: Mapping[str, str]) -> str:
-    """Such as ``12 of 12``, with what is unknown; empty for a network without attention."""
-    counts = Counter(attention.values())
-    unknown = f", {counts['unknown']} unknown" if counts["unknown"] else ""
-    return f"{counts['fused']} of {len(attention)}{unknown}" if attention else ""
-
-
 def wanted_of(tensorrt: TensorRT, network: Any) -> Wanted:
     """What a parsed network asks for: its matrix products, and its attention.
 

@@ -54,12 +54,22 @@ def check_engines(device: Device, folder: Path, engine_problem: EngineProblem) -
         name = str(path.relative_to(folder))
         problem = engine_problem(path)
         if problem is None:
-            findings.append(Finding("Engine", "ok", name))
+            findings.append(Finding("Engine", "ok", f"{name}: {proof_of(path)}"))
         else:
             findings.append(
                 Finding("Engine", "problem", f"{name}: {problem}", "build the engine again on this machine")
             )
     return findings
+
+
+def proof_of(path: Path) -> str:
+    """What an engine's manifest says that it runs in, or that it has none."""
+    from fthnet_kit.edge.inference.engine_manifest import EngineManifest
+
+    try:
+        return EngineManifest.read(path.with_suffix(".json")).proof()
+    except KitError as error:
+        return str(error)
 
 
 def why_engine_does_not_run(path: Path) -> str | None:

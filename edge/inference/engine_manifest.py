@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.resources import files
@@ -62,7 +63,7 @@ class EngineManifest:
         target: where it runs.
         machine: what it was built on: CUDA, driver, JetPack, power mode; for the reader, not compared.
         options: build options.
-        layers: what the engine inspector found (`convert.engine_layers`); None without a GPU.
+        layers: what TensorRT's table of layers shows (`convert.engine.layers`).
         agreement: differences from ONNX Runtime's FP32 scores (`convert.engine_agreement`); None without a GPU.
         kit_version, built_at: who built it, and when (ISO 8601, UTC).
     """
@@ -111,6 +112,14 @@ class EngineManifest:
         del content["schema"]
         return cls(**{**content, "target": Target(**content["target"])})
 
+    def proof(self) -> str:
+        """What TensorRT's table of layers shows of the engine, in words."""
+        proved, attention = (self.layers or {}).get("proved"), (self.layers or {}).get("attention")
+        if proved is None:
+            return "what it runs in was not recorded"
+        fused = f", blocks with attention in one kernel: {fused_of(attention)}" if attention else ""
+        return f"{100 * proved:.1f} % seen to run as asked{fused}"
+
     def differences(self, bundle: Bundle, precision: str, target: Target) -> list[str]:
         """What an engine for this bundle, precision and machine would say otherwise; nothing where it fits."""
         here = {
@@ -123,6 +132,13 @@ class EngineManifest:
             for name, value in here.items()
             if _value(self, name) != value
         ]
+
+
+def fused_of(attention: Mapping[str, str]) -> str:
+    """Such as ``12 of 12``, with what is unknown; empty for a network without attention."""
+    counts = Counter(attention.values())
+    unknown = f", {counts['unknown']} unknown" if counts["unknown"] else ""
+    return f"{counts['fused']} of {len(attention)}{unknown}" if attention else ""
 
 
 def _value(manifest: EngineManifest, name: str) -> Any:

@@ -14,8 +14,9 @@ from onnx import TensorProto, helper
 
 from fthnet_kit.convert.engine.check import NOT_ON_THIS_GPU, Checked, check_builds, precisions_of
 from fthnet_kit.convert.engine.layer_table import from_log
-from fthnet_kit.convert.engine.layers import Wanted, compare, fused_of
+from fthnet_kit.convert.engine.layers import Wanted, compare
 from fthnet_kit.edge import Bundle, EngineError
+from fthnet_kit.edge.inference.engine_manifest import fused_of
 from fthnet_kit.edge.inference.tensorrt_library import load_tensorrt
 from fthnet_kit.edge.model.bundle import CONVERTED_NAMES, FP32_NAME, sha256_of, shipped_bundle
 from fthnet_kit.edge.model.card import CARD_NAME

@@ -24,7 +24,6 @@ from fthnet_kit.convert.engine.layers import (
     Product,
     Wanted,
     compare,
-    fused_of,
     precision_of,
     sums_in_half,
     wanted_of,
@@ -34,6 +33,7 @@ from fthnet_kit.convert.network.fthnet import FTHNet
 from fthnet_kit.convert.onnx_graph.export import weights_of
 from fthnet_kit.convert.onnx_graph.fthnet_graph import Graph, Plan, Weights, write_graph
 from fthnet_kit.edge import EngineError, Preprocessing
+from fthnet_kit.edge.inference.engine_manifest import fused_of
 from fthnet_kit.edge.inference.tensorrt_library import load_tensorrt
 
 pytest.importorskip("tensorrt_rtx")

@@ -797,7 +797,7 @@ def test_build_says_what_it_made(tiny: Bundle, fthnet: Command) -> None:
         f"engine: {engine_path(tiny, 'fp16', SM86)}, {len(content) / 1e6:.1f} MB, batch 1",
         "multiply-accumulates: fp16 96.4 %, fp32 3.6 % (asked: fp16 96.4 %, fp32 3.6 %)",
         "seen to run as asked: 100.0 %",
-        "attention in one kernel: 0 of 5 blocks",
+        "blocks with attention in one kernel: 0 of 5",
         "scores: not compared, the engine is for a GPU that is not here",
     ]
     assert done.stderr == ""

@@ -42,6 +42,7 @@ from fthnet_kit.edge.deployment.doctor_software import (
     judge_opencv,
 )
 from fthnet_kit.edge.device.machine import Device, read_cuda_version, read_driver
+from fthnet_kit.edge.inference.engine_manifest import EngineManifest, Target
 from fthnet_kit.edge.model.bundle import FP32_NAME, shipped_bundle
 from tests.edge.test_device import COMPUTER, ORIN, ORIN_SAYS, THOR, THOR_SAYS, machine, says
 
@@ -325,6 +326,9 @@ def test_bundles_that_are_missing_or_altered(tmp_path: Path) -> None:
     assert "SHA-256" in altered.found
 
 
+ORIN_TARGET = Target("tensorrt", "10.3.0", "8.7", "Orin", 16)
+
+
 def test_precisions_and_engines_of_a_bundle(tmp_path: Path) -> None:
     folder = shutil.copytree(shipped_bundle(), tmp_path / "bundle")
     card = json.loads((folder / "model_card.json").read_text())
@@ -332,6 +336,9 @@ def test_precisions_and_engines_of_a_bundle(tmp_path: Path) -> None:
     (folder / "model_card.json").write_text(json.dumps(card))
     for name in ("orin/fp16.engine", "thor/fp16.engine"):
         machine(folder, {f"engines/{name}": b"engine"})
+    layers = {"proved": 0.98, "attention": {"a": "fused", "b": "apart", "c": "unknown"}}
+    manifest = EngineManifest("0" * 64, 6, *("0" * 64, "0" * 64, None), "fp16", 1, ORIN_TARGET, layers=layers)
+    (folder / "engines/orin/fp16.json").write_text(manifest.to_json())
 
     def engine_problem(path: Path) -> str | None:
         return "built for another GPU" if path.parent.name == "thor" else None
@@ -341,7 +348,8 @@ def test_precisions_and_engines_of_a_bundle(tmp_path: Path) -> None:
     assert states["Bundle"] == states["Precision fp16"] == "ok"
     assert states["Precision int8"] == "note"
     mine, other = [finding for finding in findings if finding.topic == "Engine"]
-    assert mine == Finding("Engine", "ok", "engines/orin/fp16.engine")
+    found = "98.0 % seen to run as asked, blocks with attention in one kernel: 1 of 3, 1 unknown"
+    assert mine == Finding("Engine", "ok", f"engines/orin/fp16.engine: {found}")
     assert other.state == "problem"
     assert other.found == "engines/thor/fp16.engine: built for another GPU"
 
