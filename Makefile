@@ -6,7 +6,7 @@ DEMO_SOURCE ?= sim:?seconds=20&fps=15&seed=3
 
 SOAK_MINUTES ?= 20
 
-.PHONY: demo test lint soak clean
+.PHONY: demo test test-arm lint soak clean
 
 demo: $(DEMO_VENV)/installed  ## score the simulated fundus camera with the shipped model
 	rm -rf .demo
@@ -18,6 +18,9 @@ test: lint  ## everything that the tests need, then the tests
 
 soak: $(TEST_VENV)/installed  ## the real run against a camera with a fault every few seconds
 	$(TEST_VENV)/bin/fthnet bench soak --minutes $(SOAK_MINUTES) --json .soak.json
+
+test-arm: $(TEST_VENV)/installed  ## the wheel and its aarch64 dependencies on an emulated Arm: ten minutes, no root
+	$(TEST_VENV)/bin/python -m tests.arm.run .arm
 
 lint: $(TEST_VENV)/installed
 	$(TEST_VENV)/bin/ruff check .
@@ -39,4 +42,4 @@ $(TEST_VENV)/installed: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(DEMO_VENV) $(TEST_VENV) .demo .soak.json build *.egg-info
+	rm -rf $(DEMO_VENV) $(TEST_VENV) .arm .demo .soak.json build *.egg-info

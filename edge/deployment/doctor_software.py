@@ -52,7 +52,14 @@ def check_tensorrt(device: Device) -> list[Finding]:
     if device.is_jetson:
         remedy = f"sudo apt install nvidia-jetpack; {SYSTEM_PACKAGES}"
         return [Finding("TensorRT", "problem", "not installed: no engine can be built or run", remedy)]
-    return [Finding("TensorRT", "note", "not installed; a Jetson needs it", "pip install tensorrt, for an NVIDIA GPU")]
+    return [
+        Finding(
+            "TensorRT",
+            "note",
+            "not installed; a Jetson needs it",
+            "for an NVIDIA GPU: pip install tensorrt, or tensorrt-rtx-cu13 where NVIDIA's index cannot be reached",
+        )
+    ]
 
 
 def judge_tensorrt(name: str, found: str, device: Device) -> Finding:
