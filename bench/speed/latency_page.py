@@ -162,8 +162,22 @@ def stage_parts(content: Content) -> list[str]:
         soft(f"Medians; together {milliseconds(sum(medians.values()))} ms. All figures below in ms."),
         html_table(("stage", *FIGURES), stage_rows(summary), "numbers"),
         soft(FIGURE_MEANING),
+        *(soft(line) for line in score_lines(content)),
         meanings({stage: words for stage, words in STAGE_MEANING.items() if stage in summary}),
     ]
+
+
+def score_lines(content: Content) -> list[str]:
+    """What one score takes at most in nine of ten cases, and the energy that it takes where power can be read."""
+    steady, lines = content["steady"], []
+    most = steady["summary"]["total"].get("surely_p90")
+    if most is not None:
+        lines.append(f"total: the 90th percentile is at most {milliseconds(most)} ms, with 99 % confidence")
+    power = [value for value in content["timeline"]["power_mw"] if value is not None]
+    if power and steady["throughput_fps"]:
+        energy = sum(power) / len(power) / steady["throughput_fps"]  # mW s = mJ
+        lines.append(f"energy a score: {energy:.0f} mJ of the whole module, at {sum(power) / len(power) / 1e3:.1f} W")
+    return lines
 
 
 def settled_total(content: Content) -> Array:
@@ -423,6 +437,7 @@ def latency_tables(content: Content) -> list[RenderableType]:
     found.append(
         Text(f"{content['steady']['throughput_fps']:.1f} pictures a second, {total['n']} samples after the warm-up")
     )
+    found.extend(map(Text, score_lines(content)))
     found.append(_table("ms", ("measured", "median"), [row[:3] for row in wait_rows(content)]))
     capture, roofline, comparison = content["capture"], content["roofline"], content["comparison"]
     if capture is not None:

@@ -188,6 +188,10 @@ def test_ticks_are_few_and_within(low: float, high: float) -> None:
 
 def test_the_tables_fit_a_terminal() -> None:
     text = shown(latency_tables(latency_content()))
+    content = latency_content()
+    assert "the 90th percentile is at most " in text
+    power = np.mean(content["timeline"]["power_mw"])
+    assert f"energy a score: {power / content['steady']['throughput_fps']:.0f} mJ of the whole module, at 8.4 W" in text
     for words in ("gpu_compute", "p99", "81.6 pictures a second", "10 dropped", "cold start", UNSTABLE, "ratio 0.548"):
         assert words in text
     assert max(map(len, text.splitlines())) <= 100

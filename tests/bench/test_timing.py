@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fthnet_kit.bench.speed.timing import Limit, clock_resolution_ms, sample, summary, warm_up
+from fthnet_kit.bench.speed.timing import Limit, clock_resolution_ms, sample, summary, surely_p90, warm_up
 
 
 def noisy(rng: np.random.Generator, n: int, level: float = 50.0) -> np.ndarray:
@@ -33,6 +33,20 @@ def test_figures_are_ordered(values: list[float]) -> None:
     order = [found[name] for name in ("min", "p50", "p90", "p95", "p99", "max")]
     assert all(a <= b * (1 + 1e-12) for a, b in itertools.pairwise(order))
     assert found["jitter"] >= 0
+
+
+def test_the_sure_p90_needs_64_samples_as_mlperf_does() -> None:
+    assert surely_p90(np.arange(63.0)) is None
+    assert surely_p90(np.arange(64.0)) == 63
+    assert "surely_p90" not in summary([1.0] * 63)
+    assert summary(range(1000))["surely_p90"] == 922  # 78 of 1000 beyond it, where a hundred are expected
+
+
+def test_the_true_percentile_is_above_the_sure_p90_in_one_run_of_a_hundred_at_most() -> None:
+    runs = np.random.default_rng(3).exponential(size=(5000, 100))
+    true = -np.log(0.1)
+    too_low = np.mean([surely_p90(run) < true for run in runs])  # type: ignore[operator]
+    assert 0 < too_low < 0.01
 
 
 def test_no_warm_up_where_there_is_none() -> None:
