@@ -6,6 +6,7 @@ pycuda (`pytest -m gpu`). A failure here may be the test's as well as the kit's.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.util
 import json
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.gpu
 
 POINTS = {"fp32": 0.05, "fp16": 0.5, "int8": 2.0}  # largest difference from ONNX Runtime's FP32 scores
+SAME = 0.02  # points between two runs of one engine: sums by atomics come in any order, and FP16 has 11 bits
+GROWTH = 32  # MiB of the process: kernels that are compiled late, and their caches; a picture each time would be 4 GiB
 STAGES = ["h2d", "gpu_compute", "d2h", "enqueue"]
 BUILD_SECONDS = 1800  # an Orin Nano takes its time
 MANY = 10_000
@@ -76,21 +79,33 @@ def target(tensorrt: TensorRT) -> Target:
 
 
 @pytest.fixture(scope="module")
-def bundle(tensorrt: TensorRT, fthnet: Command, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """A copy of the shipped bundle with engines of every precision, built as a user builds them."""
+def bundle(tensorrt: TensorRT, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A copy of the shipped bundle, without engines."""
     folder = tmp_path_factory.mktemp("bundle") / "demo"
-    shutil.copytree(shipped_bundle(), folder, ignore=shutil.ignore_patterns("engines"))
-    for precision in POINTS:
-        done = fthnet("build", folder, "--precision", precision, timeout=BUILD_SECONDS)
+    return Bundle.open(shutil.copytree(shipped_bundle(), folder, ignore=shutil.ignore_patterns("engines")))
+
+
+@pytest.fixture(scope="module")
+def built(bundle: Bundle, fthnet: Command) -> Callable[[str], Bundle]:
+    """The bundle with the engine of a precision, built once as a user builds it; fails if that one is refused."""
+
+    @functools.cache
+    def answer(precision: str) -> subprocess.CompletedProcess[str]:
+        return fthnet("build", bundle.folder, "--precision", precision, timeout=BUILD_SECONDS)
+
+    def build(precision: str) -> Bundle:
+        done = answer(precision)
         assert done.returncode == 0, f"{precision}: {done.stdout}{done.stderr}"
         assert "scores: mean " in done.stdout
-    return Bundle.open(folder)
+        return bundle
+
+    return build
 
 
 @pytest.fixture
-def copy(bundle: Bundle, tmp_path: Path) -> Bundle:
-    """The bundle once more, to be changed."""
-    return Bundle.open(shutil.copytree(bundle.folder, tmp_path / "copy"))
+def copy(built: Callable[[str], Bundle], tmp_path: Path) -> Bundle:
+    """The bundle with its FP16 engine once more, to be changed."""
+    return Bundle.open(shutil.copytree(built("fp16").folder, tmp_path / "copy"))
 
 
 @pytest.fixture(scope="module")
@@ -109,11 +124,11 @@ def expected(bundle: Bundle, images: Image) -> np.ndarray:
 
 
 @pytest.fixture
-def opened(bundle: Bundle, tensorrt: TensorRT, target: Target) -> Callable[..., TrtBackend]:
+def opened(built: Callable[[str], Bundle], tensorrt: TensorRT, target: Target) -> Callable[..., TrtBackend]:
     def make(precision: str = "fp16", **options: Any) -> TrtBackend:
         from fthnet_kit.edge.inference.tensorrt_engine import TrtBackend
 
-        return TrtBackend(load_engine(bundle, precision, target)[0], tensorrt, **options)
+        return TrtBackend(load_engine(built(precision), precision, target)[0], tensorrt, **options)
 
     return make
 
@@ -152,7 +167,10 @@ def gpu_memory() -> Iterator[Callable[[], int]]:
 
 
 @pytest.mark.parametrize("precision", POINTS)
-def test_a_built_engine_has_a_complete_manifest_and_loads(bundle: Bundle, target: Target, precision: str) -> None:
+def test_a_built_engine_has_a_complete_manifest_and_loads(
+    built: Callable[[str], Bundle], target: Target, precision: str
+) -> None:
+    bundle = built(precision)
     content, manifest = load_engine(bundle, precision, target)
     path = engine_path(bundle, precision, target)
     assert manifest.engine_sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
@@ -166,6 +184,7 @@ def test_a_built_engine_has_a_complete_manifest_and_loads(bundle: Bundle, target
     assert manifest.built_at
     assert manifest.layers is not None
     assert manifest.layers["macs"]
+    assert manifest.layers["proved"] >= 0.9
     assert manifest.agreement is not None
     assert manifest.agreement["images"] == 24
     assert manifest.agreement["worst"] <= POINTS[precision]
@@ -181,7 +200,7 @@ def test_an_engine_scores_as_onnx_runtime_does(
         again = backend.infer(images[::-1])[::-1]
     assert scores.dtype == np.float32
     assert float(np.max(np.abs(scores - expected))) <= POINTS[precision]
-    np.testing.assert_allclose(again, scores, rtol=0, atol=1e-3)  # the order of the pictures changes nothing
+    np.testing.assert_allclose(again, scores, rtol=0, atol=SAME)  # the order of the pictures changes nothing
 
 
 @pytest.mark.parametrize("cuda_graph", [False, True])
@@ -203,7 +222,7 @@ def test_a_cuda_graph_gives_the_same_scores(opened: Callable[..., TrtBackend], i
     with opened() as plain, opened(cuda_graph=True) as graph:
         assert "CUDA graph" in graph.describe()["provider"]
         for _ in range(3):
-            np.testing.assert_allclose(graph.infer(images), plain.infer(images), rtol=0, atol=1e-3)
+            np.testing.assert_allclose(graph.infer(images), plain.infer(images), rtol=0, atol=SAME)
 
 
 def test_an_engine_of_batch_five(
@@ -222,7 +241,8 @@ def test_an_engine_of_batch_five(
             assert float(np.max(difference)) <= POINTS["fp16"], count
 
 
-def test_the_scorer_takes_the_engine(bundle: Bundle, photograph: Image) -> None:
+def test_the_scorer_takes_the_engine(built: Callable[[str], Bundle], photograph: Image) -> None:
+    bundle = built("fp16")
     with QualityScorer.from_bundle(bundle.folder, "fp16", backend="tensorrt") as scorer:
         on_gpu = scorer.score(photograph)
     with QualityScorer.from_bundle(bundle.folder, "fp32", backend="onnxruntime") as scorer:
@@ -244,8 +264,8 @@ def test_memory_is_flat_over_ten_thousand_inferences(
         for index in range(MANY):
             backend.infer(images[index % 24 : index % 24 + 1])
         grown, taken = resident_mib() - host, device - free()
-        np.testing.assert_allclose(backend.infer(images), scores, rtol=0, atol=1e-3)
-    assert grown < 8
+        np.testing.assert_allclose(backend.infer(images), scores, rtol=0, atol=SAME)
+    assert grown < GROWTH
     assert taken < 64  # others use the GPU, too; a picture each time would be 4 GiB
 
 
@@ -285,7 +305,7 @@ def test_made_here_used_and_closed_elsewhere(
     there = in_thread(lambda: backend.infer(images[:2]))
     in_thread(lambda: backend.close() or True)
     backend.close()
-    np.testing.assert_allclose(there, here, rtol=0, atol=1e-3)
+    np.testing.assert_allclose(there, here, rtol=0, atol=SAME)
     with pytest.raises(EngineError, match="closed"):
         backend.infer(images[:1])
 
@@ -300,15 +320,15 @@ def test_bytes_that_are_no_engine_are_refused(tensorrt: TensorRT) -> None:
 def test_an_engine_of_another_version_is_refused_and_rebuilt(copy: Bundle, fthnet: Command, target: Target) -> None:
     path = engine_path(copy, "fp16", target).with_suffix(".json")
     manifest = json.loads(path.read_text(encoding="utf-8"))
-    manifest["target"]["library_version"] = "10.0.0"
+    manifest["target"]["library_version"] = "1.2.3"
     path.write_text(json.dumps(manifest), encoding="utf-8")
-    with pytest.raises(EngineError, match=r"library_version 10\.0\.0 instead of .*fthnet build"):
+    with pytest.raises(EngineError, match=r"library_version 1\.2\.3 instead of .*fthnet build"):
         load_engine(copy, "fp16", target)
 
-    run = ("run", "--bundle", copy.folder, "--backend", "tensorrt", "--max-frames", 3, "--source", "sim:?seconds=2")
+    run = ("run", "--bundle", copy.folder, "--backend", "tensorrt", "--max-frames", 3, "--source", "sim:?seconds=60")
     refused = fthnet(*run)
     assert refused.returncode == EngineError.exit_code
-    assert "library_version 10.0.0" in refused.stderr
+    assert "library_version 1.2.3" in refused.stderr
 
     healed = fthnet(*run, "--rebuild", timeout=BUILD_SECONDS)
     assert healed.returncode == 0, healed.stdout + healed.stderr
