@@ -18,6 +18,10 @@ class InputError(KitError):
     exit_code = 3
 
 
+class AmbiguousFieldError(InputError):
+    """A picture in which the retinal field cannot be told: two eyes, or nothing but pages and bars."""
+
+
 class BundleError(KitError):
     """A bundle or checkpoint that is missing, incomplete, altered or not ours."""
 

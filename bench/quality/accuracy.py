@@ -42,7 +42,7 @@ from fthnet_kit.calibration.agreement import (
 from fthnet_kit.calibration.labelled_images import NAME_COLUMN, SCORE_COLUMN, read_image_set
 from fthnet_kit.calibration.precision_gate import Cost, cost
 from fthnet_kit.edge.device.machine import Device, read_device
-from fthnet_kit.edge.errors import EngineError, InputError, KitError
+from fthnet_kit.edge.errors import AmbiguousFieldError, EngineError, InputError, KitError
 from fthnet_kit.edge.image import Image, read_image
 from fthnet_kit.edge.inference.backend import Backend
 from fthnet_kit.edge.inference.open_backend import open_backend
@@ -50,7 +50,7 @@ from fthnet_kit.edge.inference.retina_gate import shows_retina
 from fthnet_kit.edge.model.bundle import Bundle
 from fthnet_kit.edge.model.card import ModelCard
 from fthnet_kit.edge.model.choices import PRECISIONS, BackendName, Precision
-from fthnet_kit.edge.model.preprocess import INPUT, Preprocessing, Views, prepare
+from fthnet_kit.edge.model.preprocess import INPUT, Preprocessing, Views, prepare_with_centre
 from fthnet_kit.edge.model.score import Thresholds, Verdict
 
 Split = Literal["train", "val", "all"]
@@ -455,8 +455,11 @@ def measure(
         image = read_image(path)
         for count in views:
             started = time.perf_counter()
-            batch = prepare(image, preprocessing, count)
-            retina = shows_retina(batch[0])
+            try:
+                batch, middle = prepare_with_centre(image, preprocessing, count)
+            except AmbiguousFieldError:
+                continue  # no score, as for what is no retina
+            retina = shows_retina(middle)
             prepared = time.perf_counter() - started
             for measured in found:
                 if retina and measured.views == count:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fthnet_kit.edge.image import Image, to_bgr8
-from fthnet_kit.edge.model.preprocess import FIELD_LEVEL, FIELD_MIN_LEVEL
+from fthnet_kit.edge.model.field import FIELD_LEVEL, FIELD_MIN_LEVEL
 
 Map = npt.NDArray[np.float32]
 # The frame is measured at this height or width, whichever is shorter.
@@ -127,10 +127,10 @@ def _reduced(image: Image) -> Image:
 
 
 def _lit(image: Image) -> Image:
-    """1 where the largest lit region is, as `preprocess.find_field` defines lit."""
+    """1 where the largest lit region is, as `field.find_field` defines lit."""
     blue, green, red = cv2.split(image[PROBE_STEP // 2 :: PROBE_STEP, PROBE_STEP // 2 :: PROBE_STEP])
     peak = cv2.medianBlur(cv2.max(cv2.max(blue, green), red), 5)
-    level = max(FIELD_MIN_LEVEL, FIELD_LEVEL * float(np.percentile(peak, 95)))
+    level = max(FIELD_MIN_LEVEL, FIELD_LEVEL / 100 * float(np.percentile(peak, 95)))
     count, labels, stats, _ = cv2.connectedComponentsWithStats((peak > level).astype(np.uint8), connectivity=8)
     largest = 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA])) if count > 1 else -1
     return cv2.resize((labels == largest).astype(np.uint8), image.shape[1::-1], interpolation=cv2.INTER_NEAREST)

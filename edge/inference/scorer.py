@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -10,7 +11,7 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
-from fthnet_kit.edge.errors import EngineError
+from fthnet_kit.edge.errors import AmbiguousFieldError, EngineError
 from fthnet_kit.edge.frame import Frame
 from fthnet_kit.edge.inference.backend import Backend
 from fthnet_kit.edge.inference.open_backend import open_backend
@@ -18,8 +19,10 @@ from fthnet_kit.edge.inference.retina_gate import shows_retina
 from fthnet_kit.edge.model.bundle import Bundle
 from fthnet_kit.edge.model.card import ModelCard
 from fthnet_kit.edge.model.choices import BackendName, Precision
-from fthnet_kit.edge.model.preprocess import Views, prepare
+from fthnet_kit.edge.model.preprocess import Views, prepare_with_centre
 from fthnet_kit.edge.model.score import Algorithm, Reason, Score
+
+LOG = logging.getLogger(__name__)
 
 
 class QualityScorer:
@@ -81,6 +84,7 @@ class QualityScorer:
             MissingExtraError: TensorRT is asked for and not installed.
         """
         bundle = Bundle.open(path)
+        _tell_other_views(bundle.card, views)
         return cls(bundle.card, open_backend(bundle, precision, backend, threads, cuda_graph=cuda_graph), views)
 
     def score(self, image_bgr: npt.NDArray[np.generic]) -> Score:
@@ -90,7 +94,7 @@ class QualityScorer:
             image_bgr: BGR uint8 (H, W, 3); gray, BGRA and 16-bit are converted (`preprocess.to_bgr8`).
 
         Returns:
-            A value with its verdict, or no value with reason ``no_retina`` or ``engine_fault``.
+            A value with its verdict, or no value with reason ``no_retina``, ``ambiguous_field`` or ``engine_fault``.
 
         Raises:
             InputError: not an image.
@@ -103,9 +107,7 @@ class QualityScorer:
 
     def _score(self, image: npt.NDArray[np.generic], index: int | None, captured_ns: int | None) -> Score:
         started = time.perf_counter()
-        views = prepare(image, self.card.preprocessing, self.views)
-        prepared = time.perf_counter()
-        stage_ms = {"preprocess": 1e3 * (prepared - started)}
+        stage_ms: dict[str, float] = {}
 
         def without_value(reason: Reason) -> Score:
             return Score(
@@ -117,7 +119,14 @@ class QualityScorer:
                 algorithm=self.algorithm,
             )
 
-        retina = shows_retina(views[0])
+        try:
+            views, middle = prepare_with_centre(image, self.card.preprocessing, self.views)
+        except AmbiguousFieldError:
+            stage_ms["preprocess"] = 1e3 * (time.perf_counter() - started)
+            return without_value("ambiguous_field")
+        prepared = time.perf_counter()
+        stage_ms["preprocess"] = 1e3 * (prepared - started)
+        retina = shows_retina(middle)
         gated = time.perf_counter()
         stage_ms["gate"] = 1e3 * (gated - prepared)
         if not retina:
@@ -156,3 +165,17 @@ class QualityScorer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _tell_other_views(card: ModelCard, views: Views | None) -> None:
+    """Verdicts come from thresholds that were fitted at the card's number of views."""
+    fitted = card.preprocessing.views
+    if views is not None and views != fitted:
+        LOG.warning(
+            "views: the thresholds of %s were fitted at %d, scores are averaged over %d: a verdict near a threshold "
+            "may differ; fthnet thresholds --views %d shows what they would be",
+            card.name,
+            fitted,
+            views,
+            views,
+        )

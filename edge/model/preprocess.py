@@ -6,7 +6,7 @@ live inside the ONNX graph.
 
 Steps, each named in the model card (`Preprocessing`):
 
-1. field crop: ``square`` takes the bounding square of the illuminated retinal field, padded with black;
+1. field crop: ``square`` takes the bounding square of the illuminated retinal field (`field`), padded with black;
    ``none`` takes the whole frame, as the authors do;
 2. resize to 512x512, area-averaging when it shrinks (the authors: PIL bilinear with antialiasing,
    aspect ratio ignored, which `none` follows);
@@ -25,6 +25,7 @@ import numpy.typing as npt
 
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.image import Image, check_size, to_bgr8
+from fthnet_kit.edge.model.field import Box, find_field, grid
 
 Views = Literal[1, 5, 20]
 
@@ -33,10 +34,6 @@ INPUT = 384
 MARGIN = (RESIZE - INPUT) // 2
 VIEW_COUNTS = (1, 5, 20)
 
-FIELD_PROBE = 128  # longest side of the thumbnail in which the field is looked for
-FIELD_MIN_LEVEL = 8  # a pixel this dark is never field: black borders of real cameras stay below
-FIELD_LEVEL = 0.12  # of the bright level (95th percentile): the field's edge
-FIELD_MIN_SIDE = 0.25  # of the shorter frame side: a smaller blob is a reflex, not a field
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # RGB, of values in [0, 1]
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -67,39 +64,6 @@ class Preprocessing:
             raise ValueError(f"views: expected one of {VIEW_COUNTS}, found {self.views!r}")
 
 
-@dataclass(frozen=True)
-class Box:
-    """A rectangle of a frame in pixels; it may reach beyond the frame, where pixels count as black."""
-
-    x: int
-    y: int
-    width: int
-    height: int
-
-
-def find_field(image: Image) -> Box:
-    """Bounding square of the illuminated retinal field: the largest connected region brighter than the border.
-
-    Its side is a multiple of 8 (from 2048 pixels on: of 32). Where the field cannot be told from the
-    border (a black frame, a lone reflex), it is the square around the whole frame.
-    """
-    height, width = image.shape[:2]
-    step = max(1, max(height, width) // FIELD_PROBE)
-    probe = image[min(step, height) // 2 :: step, min(step, width) // 2 :: step].max(axis=2)
-    probe = cv2.medianBlur(np.ascontiguousarray(probe), 5) if min(probe.shape) >= 5 else probe
-    level = max(FIELD_MIN_LEVEL, FIELD_LEVEL * float(np.percentile(probe, 95)))
-    _, _, stats, _ = cv2.connectedComponentsWithStats((probe > level).astype(np.uint8), connectivity=8)
-    x, y, w, h = 0, 0, width, height
-    if len(stats) > 1:
-        left, top, columns, rows, _ = (int(v) for v in max(stats[1:], key=lambda row: row[cv2.CC_STAT_AREA]))
-        if max(columns, rows) * step >= FIELD_MIN_SIDE * min(height, width):
-            x, y = left * step, top * step
-            w, h = min(columns * step, width - x), min(rows * step, height - y)
-    side = max(w, h)
-    side += -side % _grid(side)
-    return Box(x + (w - side) // 2, y + (h - side) // 2, side, side)
-
-
 def field_box(image: Image, preprocessing: Preprocessing) -> Box:
     """The part of the frame that is resized to 512x512."""
     if preprocessing.field_crop == "square":
@@ -116,11 +80,6 @@ def cut(image: Image, box: Box) -> Image:
     if top or bottom or left or right:
         return cv2.copyMakeBorder(inside, top, bottom, left, right, cv2.BORDER_CONSTANT, value=(0, 0, 0))
     return inside
-
-
-def _grid(side: int) -> int:
-    """What a side must be a multiple of for a centre view on whole pixels, even after `shrink` halved it twice."""
-    return 8 if side < 4 * RESIZE else 32
 
 
 def shrink(image: Image, width: int, height: int) -> Image:
@@ -140,7 +99,7 @@ def centre(image: Image, preprocessing: Preprocessing) -> Image:
     """The centre 384x384 of `canonical`, BGR, without resizing what it does not show."""
     box = field_box(image, preprocessing)
     sides = (box.width, box.height)
-    if min(sides) < RESIZE or any(side % _grid(side) for side in sides):
+    if min(sides) < RESIZE or any(side % grid(side) for side in sides):
         return shrink(cut(image, box), RESIZE, RESIZE)[MARGIN : MARGIN + INPUT, MARGIN : MARGIN + INPUT]
     inner = Box(box.x + box.width // 8, box.y + box.height // 8, box.width * 3 // 4, box.height * 3 // 4)
     return shrink(cut(image, inner), INPUT, INPUT)
@@ -176,13 +135,27 @@ def prepare(image: npt.NDArray[np.generic], preprocessing: Preprocessing, views:
 
     Raises:
         InputError: the image's type, shape or size, or the number of views.
+        AmbiguousFieldError: the field is to be cut out and cannot be told.
+    """
+    return prepare_with_centre(image, preprocessing, views)[0]
+
+
+def prepare_with_centre(
+    image: npt.NDArray[np.generic], preprocessing: Preprocessing, views: int | None = None
+) -> tuple[Image, Image]:
+    """`prepare`, and the centre view, which the retina gate judges whatever the views are.
+
+    Returns:
+        The network input, and the centre as RGB uint8 (384, 384, 3).
     """
     bgr = to_bgr8(image)
     check_size(bgr.shape[1], bgr.shape[0])
     views = preprocessing.views if views is None else views
     offsets = view_offsets(views, preprocessing.seed)
     if views == 1:
-        return cv2.cvtColor(centre(bgr, preprocessing), cv2.COLOR_BGR2RGB)[np.newaxis]
+        middle = cv2.cvtColor(centre(bgr, preprocessing), cv2.COLOR_BGR2RGB)
+        return middle[np.newaxis], middle
     rgb = cv2.cvtColor(canonical(bgr, preprocessing), cv2.COLOR_BGR2RGB)
     tiles = [rgb[top : top + INPUT, left : left + INPUT] for top, left, _ in offsets]
-    return np.stack([tile[:, ::-1] if flip else tile for tile, (_, _, flip) in zip(tiles, offsets, strict=True)])
+    stack = np.stack([tile[:, ::-1] if flip else tile for tile, (_, _, flip) in zip(tiles, offsets, strict=True)])
+    return stack, rgb[MARGIN : MARGIN + INPUT, MARGIN : MARGIN + INPUT]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Verdict = Literal["good", "usable", "reject"]
-Reason = Literal["no_frame", "stalled", "frozen", "no_retina", "corrupt_frame", "engine_fault"]
+Reason = Literal["no_frame", "stalled", "frozen", "no_retina", "ambiguous_field", "corrupt_frame", "engine_fault"]
 
 
 STAGES = ("preprocess", "gate", "infer", "post")  # one after the other; what else is timed is a part of these

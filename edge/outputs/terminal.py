@@ -30,6 +30,7 @@ REASONS = {
     "stalled": "camera stalled",
     "frozen": "picture frozen",
     "no_retina": "no retina in view",
+    "ambiguous_field": "no single field to be told",
     "corrupt_frame": "frame cannot be read",
     "engine_fault": "the network failed",
 }

@@ -13,8 +13,9 @@ import cv2
 import numpy as np
 import pytest
 
-from fthnet_kit.edge import EngineError, InputError, QualityScorer
+from fthnet_kit.edge import EngineError, InputError, Preprocessing, QualityScorer
 from fthnet_kit.edge.capture.degradations import degrade
+from fthnet_kit.edge.model.preprocess import Views, canonical, view_offsets
 from tests.conftest import ROOT, FakeBackend, fake_scorer, make_card
 
 
@@ -45,6 +46,48 @@ def test_views_are_averaged(photograph: np.ndarray, views: int) -> None:
         score = scorer.score(photograph)
     assert f"views={views}" in score.algorithm.parameters
     assert abs(score.value - QualityScorer.from_bundle().score(photograph).value) < 25  # corners show less
+
+
+class Recorder(FakeBackend):
+    """Keeps what the network was asked."""
+
+    def infer(self, images: np.ndarray) -> np.ndarray:
+        self.asked = images.copy()
+        return super().infer(images)
+
+
+@pytest.mark.parametrize("views", [1, 5, 20])
+def test_the_gate_judges_the_centre_whatever_the_views(photograph: np.ndarray, views: Views) -> None:
+    """Retina only in the middle of a gray wall is scored, a gray middle in a retina is not."""
+    image = cv2.resize(photograph, (1024, 1024), interpolation=cv2.INTER_AREA)
+    middle = np.zeros(image.shape, bool)
+    middle[128:896, 128:896] = True
+    in_wall, in_retina = np.where(middle, image, 120), np.where(middle, 120, image)
+    card = make_card(preprocessing=Preprocessing(field_crop="none"))
+    with QualityScorer(card, FakeBackend(), views) as scorer:
+        assert scorer.score(in_wall.astype(np.uint8)).reason is None
+        assert scorer.score(in_retina.astype(np.uint8)).reason == "no_retina"
+
+
+def test_the_network_sees_flipped_views(photograph: np.ndarray) -> None:
+    """The released protocol flips half of its crops: each view is the crop or its mirror image, as its seed says."""
+    backend = Recorder()
+    with QualityScorer(make_card(), backend, 20) as scorer:
+        scorer.score(photograph)
+    whole = canonical(photograph, scorer.card.preprocessing)[:, :, ::-1]
+    offsets = view_offsets(20, 0)
+    assert 5 <= sum(flip for _, _, flip in offsets) <= 15
+    for view, (top, left, flip) in zip(backend.asked, offsets, strict=True):
+        crop = whole[top : top + 384, left : left + 384]
+        np.testing.assert_array_equal(view, crop[:, ::-1] if flip else crop)
+        assert not np.array_equal(view, crop if flip else crop[:, ::-1])
+
+
+def test_thresholds_of_another_number_of_views_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    QualityScorer.from_bundle().close()
+    assert "thresholds" not in caplog.text
+    QualityScorer.from_bundle(views=20).close()
+    assert "fitted at 1, scores are averaged over 20" in caplog.text
 
 
 @pytest.mark.parametrize("level", [0, 255])
@@ -94,7 +137,7 @@ def test_good_photographs_score_above_bad_ones(data: Path, demo_scorer: QualityS
         score = demo_scorer.score(cv2.imread(str(data / "drimdb_val" / "images" / row["file_name"])))
         values[row["quality"]].append(-1.0 if score.value is None else score.value)
     pairs = list(itertools.product(values["good"], values["bad"]))
-    assert np.mean([good > bad for good, bad in pairs]) >= 0.8
+    assert np.mean([good > bad for good, bad in pairs]) >= 0.99  # the model card says 0.998
 
 
 def test_the_gate_lets_real_retinas_through(data: Path, demo_scorer: QualityScorer) -> None:

@@ -37,6 +37,7 @@ const VERDICTS = {
 };
 const REASONS = {
   no_retina: say("no_retina"),
+  ambiguous_field: say("ambiguous_field"),
   corrupt_frame: say("corrupt_frame"),
 };
 const FAULTS = {

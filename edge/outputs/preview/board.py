@@ -89,7 +89,7 @@ class Board:
         with self._lock:
             self.results += 1
             self.latest, self._hint, self._shot, self._received_s = result, hint, shot, now
-            if value is not None or reason == "no_retina":  # it says something about the picture
+            if value is not None or reason in ("no_retina", "ambiguous_field"):  # it says something about the picture
                 self._meant_s, self._engine = now, "ok"
             elif reason == "engine_fault":
                 self._engine = "fault"
