@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 
 from fthnet_kit.edge.capture.degradations import Rng
-from fthnet_kit.edge.model.preprocess import RESIZE, Image
+from fthnet_kit.edge.image import Image
+from fthnet_kit.edge.model.preprocess import RESIZE
 
 Colour = tuple[float, float, float]  # BGR
 SIZE = RESIZE

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fthnet_kit.calibration.int8_fit import LayerSample
+from fthnet_kit.edge.image import Image
 from fthnet_kit.edge.inference.backend import INPUT_NAME, OUTPUT_NAME
 from fthnet_kit.edge.inference.onnx_runtime import session_options
-from fthnet_kit.edge.model.preprocess import Image
 
 ROWS = 4096  # tokens kept of each layer, over all photographs
 
@@ -46,17 +46,13 @@ class _Gatherer:
     def __init__(self, rows_per_image: int) -> None:
         self.rows_per_image = rows_per_image
         self.rows: list[npt.NDArray[np.float32]] = []
-        self.low, self.high = 0.0, 0.0
-        self.peaks: npt.NDArray[np.float32] | None = None
+        self.low: npt.NDArray[np.float32] | float = np.inf
+        self.high: npt.NDArray[np.float32] | float = -np.inf
 
     def add(self, x: npt.NDArray[np.float32], rng: np.random.Generator) -> None:
         """Rows (tokens, in) of one photograph."""
-        low, high = x.min(axis=0), x.max(axis=0)
-        self.low, self.high = min(self.low, float(low.min())), max(self.high, float(high.max()))
-        peaks = np.maximum(-low, high)
-        self.peaks = peaks if self.peaks is None else np.maximum(self.peaks, peaks)
+        self.low, self.high = np.minimum(self.low, x.min(axis=0)), np.maximum(self.high, x.max(axis=0))
         self.rows.append(x[np.sort(rng.choice(len(x), min(self.rows_per_image, len(x)), replace=False))])
 
     def sample(self) -> LayerSample:
-        assert self.peaks is not None
-        return LayerSample(np.concatenate(self.rows), self.low, self.high, self.peaks)
+        return LayerSample(np.concatenate(self.rows), np.asarray(self.low), np.asarray(self.high))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from fthnet_kit.calibration.agreement import Scores, srcc
-from fthnet_kit.edge.model.card import Thresholds
+from fthnet_kit.edge.model.score import Thresholds
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Budget:
 FP16_BUDGET = Budget(mean=0.1, worst=0.5)
 INT8_BUDGET = Budget(mean=0.5, p99=2.0, srcc=0.998)
 LEAST_INT8 = 0.8  # share of the weighted layers' MACs; with less, the name would promise too much
-BUDGETS = {"fp16": FP16_BUDGET, "int8": INT8_BUDGET, "int8-cpu": INT8_BUDGET}
+BUDGETS = {"fp16": FP16_BUDGET, "int8": INT8_BUDGET, "int8-cpu": INT8_BUDGET, "int8-openvino": INT8_BUDGET}
 
 
 @dataclass(frozen=True)
@@ -92,3 +93,14 @@ def cost(reference: Scores, found: Scores, thresholds: Thresholds) -> Cost:
         srcc=srcc(reference, found),
         flips=sum(a != b for a, b in zip(*verdicts, strict=True)),
     )
+
+
+def budget_facts(budget: Budget) -> dict[str, float]:
+    """The limits that there are, JSON-ready."""
+    return {name: limit for name, limit in vars(budget).items() if math.isfinite(limit) and limit > -1}
+
+
+def budget_words(budget: Budget) -> str:
+    """``mean ≤ 0.5, p99 ≤ 2, SRCC ≥ 0.998``."""
+    forms = {"mean": "mean ≤", "p99": "p99 ≤", "worst": "max ≤", "srcc": "SRCC ≥"}
+    return ", ".join(f"{forms[name]} {limit:g}" for name, limit in budget_facts(budget).items())

@@ -32,7 +32,8 @@ from fthnet_kit.edge.files import write_atomically
 from fthnet_kit.edge.image import read_image
 from fthnet_kit.edge.inference.scorer import QualityScorer
 from fthnet_kit.edge.model.bundle import Bundle
-from fthnet_kit.edge.model.card import CARD_NAME, ModelCard, Thresholds
+from fthnet_kit.edge.model.card import CARD_NAME, ModelCard
+from fthnet_kit.edge.model.score import Thresholds
 
 NO_VALUE = -np.inf  # score of a picture in which no retina is seen: below every threshold
 GRID = np.arange(10001) / 100  # thresholds that are tried, points

@@ -6,15 +6,8 @@ from pathlib import Path
 
 import click
 
-from fthnet_kit.edge.cli.options import (
-    FQS_FOLDER,
-    bundle_argument,
-    data_option,
-    output_option,
-    points_option,
-    threads_option,
-    views_option,
-)
+from fthnet_kit.calibration.options import FQS_FOLDER, data_option, points_option
+from fthnet_kit.edge.cli.options import bundle_argument, output_option, threads_option, views_option
 
 
 @click.command()
@@ -77,11 +70,11 @@ def thresholds(
         score_images,
     )
     from fthnet_kit.calibration.thresholds_report import ThresholdReport
-    from fthnet_kit.edge.cli.score import LOG_WIDTH, views_of
+    from fthnet_kit.edge.cli.options import LOG_WIDTH, views_of
+    from fthnet_kit.edge.files import make_folder
     from fthnet_kit.edge.inference.onnx_runtime import OnnxBackend
     from fthnet_kit.edge.inference.scorer import QualityScorer
     from fthnet_kit.edge.model.bundle import Bundle
-    from fthnet_kit.edge.report_files import make_folder
     from fthnet_kit.edge.reporting.plots import load_pyplot
 
     target = Target(sensitivity, usable_mos, good_mos)

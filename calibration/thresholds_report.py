@@ -24,8 +24,8 @@ from fthnet_kit.calibration.thresholds import (
     ThresholdFit,
     operating_point,
 )
+from fthnet_kit.edge.files import write_files
 from fthnet_kit.edge.model.card import ModelCard
-from fthnet_kit.edge.report_files import write_files
 from fthnet_kit.edge.reporting.plots import load_pyplot, png_of
 
 COLUMNS = ("threshold", "points [95 %]", "sensitivity [95 %]", "specificity [95 %]", "AUC")

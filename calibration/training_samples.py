@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from fthnet_kit.calibration.drawn_non_retinas import not_retina
 from fthnet_kit.edge.capture.degradations import DEGRADATIONS, Rng, degrade
-from fthnet_kit.edge.model.preprocess import INPUT, MARGIN, RESIZE, Image
+from fthnet_kit.edge.image import Image
+from fthnet_kit.edge.model.preprocess import INPUT, MARGIN, RESIZE
 
 FAULTS = tuple(DEGRADATIONS)
 

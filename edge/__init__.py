@@ -27,14 +27,14 @@ if TYPE_CHECKING:
     from fthnet_kit.edge.frame import Frame as Frame
     from fthnet_kit.edge.inference.scorer import QualityScorer as QualityScorer
     from fthnet_kit.edge.loop.live_loop import LiveLoop as LiveLoop
-    from fthnet_kit.edge.loop.live_loop import LiveOptions as LiveOptions
-    from fthnet_kit.edge.loop.live_loop import LiveResult as LiveResult
+    from fthnet_kit.edge.loop.options import LiveOptions as LiveOptions
+    from fthnet_kit.edge.loop.result import LiveResult as LiveResult
     from fthnet_kit.edge.model.bundle import Bundle as Bundle
     from fthnet_kit.edge.model.card import ModelCard as ModelCard
-    from fthnet_kit.edge.model.card import Thresholds as Thresholds
     from fthnet_kit.edge.model.preprocess import Preprocessing as Preprocessing
     from fthnet_kit.edge.model.score import Algorithm as Algorithm
     from fthnet_kit.edge.model.score import Score as Score
+    from fthnet_kit.edge.model.score import Thresholds as Thresholds
 
 _HOMES = {
     "Bundle": "model.bundle",

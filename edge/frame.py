@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fthnet_kit.edge.model.preprocess import Image
+from fthnet_kit.edge.image import Image
 
 
 @dataclass(frozen=True)

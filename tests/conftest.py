@@ -15,7 +15,7 @@ import pytest
 from hypothesis import settings
 
 from fthnet_kit.edge import ModelCard, Preprocessing, QualityScorer, Thresholds
-from fthnet_kit.edge.model.preprocess import Image
+from fthnet_kit.edge.image import Image
 
 ROOT = Path(__file__).parents[1]
 settings.register_profile("repeatable", derandomize=True, deadline=None)  # the same cases in every run, however slow

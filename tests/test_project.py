@@ -35,6 +35,7 @@ HEAVY = (
     "pycuda",
     "matplotlib",
     "openpyxl",
+    "openvino",
     "PIL",
     "paho",
     "pyarrow",
@@ -45,6 +46,7 @@ HEAVY = (
 NEEDS_EXTRA = {  # modules that are nothing without an optional library: importing them names the extra
     "fthnet_kit.edge.outputs.preview.prometheus",
     "fthnet_kit.edge.outputs.preview.handlers",
+    "fthnet_kit.edge.outputs.preview.operations",
     "fthnet_kit.edge.outputs.preview.server",
     "fthnet_kit.convert.onnx_graph.fthnet_graph",
     "fthnet_kit.convert.onnx_graph.writer",
@@ -92,6 +94,87 @@ def imported_folders(path: Path) -> set[str]:
 def test_imports_run_downward_only(path: Path) -> None:
     if path != COMPOSITION_ROOT:
         assert imported_folders(path) <= MAY_IMPORT[path.relative_to(ROOT).parts[0]]
+
+
+ROOMS = {  # a room imports only from the lines below its own; rooms of one line do not know each other
+    "edge": [
+        {"cli"},
+        {"deployment"},
+        {"outputs"},
+        {"guidance"},
+        {"loop"},
+        {"inference", "capture"},
+        {"model", "frame"},
+        {"trust", "formats"},
+        {"reporting", "image", "files"},
+        {"device", "errors"},
+    ],
+    "convert": [{"commands"}, {"bundle"}, {"precision", "engine"}, {"onnx_graph"}, {"network"}],
+    "bench": [{"commands"}, {"report"}, {"speed", "quality", "endurance"}, {"results"}],
+}
+OUTPUTS_KNOW = {("preview", "best_shot")}  # the page shows the shot that waits
+
+
+def imported_modules(path: Path) -> set[str]:
+    """Modules of the kit that a file imports, also in functions and for types alone."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return {name for name in names if name in MODULES}
+
+
+def test_rooms_import_only_from_rooms_below() -> None:
+    upward = []
+    for folder, lines in ROOMS.items():
+        level = {room: number for number, line in enumerate(lines) for room in line}
+        for path in (ROOT / folder).rglob("*.py"):
+            room = path.relative_to(ROOT / folder).with_suffix("").parts[0]
+            if room in ("__init__", "latency") or path == COMPOSITION_ROOT:
+                continue
+            for name in imported_modules(path):
+                parts = name.split(".")
+                if parts[1] == folder and len(parts) > 2 and parts[2] != room and level[parts[2]] <= level[room]:
+                    upward.append(f"{path.relative_to(ROOT)} imports {name}")
+    assert upward == []
+
+
+def test_outputs_stand_apart() -> None:
+    folder = ROOT / "edge" / "outputs"
+    for path in folder.rglob("*.py"):
+        own = path.relative_to(folder).with_suffix("").parts[0]
+        others = {name.split(".")[3] for name in imported_modules(path) if name.startswith("fthnet_kit.edge.outputs.")}
+        assert {other for other in others - {own} if (own, other) not in OUTPUTS_KNOW} == set(), path
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    graph = {dotted(path): imported_modules(path) for path in PRODUCT if path.stem not in ("__main__", "__init__")}
+    done: set[str] = set()
+
+    def walk(module: str, trail: tuple[str, ...]) -> None:
+        assert module not in trail, " -> ".join([*trail[trail.index(module) :], module])
+        if module not in done:
+            for name in graph.get(module, ()):
+                walk(name, (*trail, module))
+            done.add(module)
+
+    for module in graph:
+        walk(module, ())
+
+
+FORMER_DOUBLES = ("Shot", "Recent", "Listener", "RANGES_NAME")
+
+
+@pytest.mark.parametrize("name", FORMER_DOUBLES)
+def test_one_name_is_one_thing(name: str) -> None:
+    homes = [
+        path
+        for path in PRODUCT
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if (isinstance(node, ast.ClassDef) and node.name == name)
+        or (isinstance(node, ast.Assign) and any(getattr(target, "id", None) == name for target in node.targets))
+    ]
+    assert len(homes) <= 1, homes
 
 
 def test_packaging_lists_every_room() -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from fthnet_kit.edge.cli.options import backend_option, bundle_argument, data_option, output_option, threads_option
+from fthnet_kit.calibration.options import data_option
+from fthnet_kit.edge.cli.options import backend_option, bundle_argument, output_option, threads_option
 from fthnet_kit.edge.model.choices import PRECISIONS
 
 VIEW_NAMES = ("1", "5", "20")
@@ -76,9 +77,9 @@ def accuracy(
 
     from fthnet_kit.bench.quality.accuracy import FOLD_VIEWS, measure_accuracy, read_data
     from fthnet_kit.bench.quality.accuracy_page import data_line, head_lines, sections, write_reports
-    from fthnet_kit.edge.cli.score import LOG_WIDTH
+    from fthnet_kit.edge.cli.options import LOG_WIDTH
+    from fthnet_kit.edge.files import make_folder
     from fthnet_kit.edge.model.bundle import Bundle
-    from fthnet_kit.edge.report_files import make_folder
     from fthnet_kit.edge.reporting.plots import load_pyplot
 
     opened = Bundle.open(bundle)

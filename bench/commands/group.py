@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
+from fthnet_kit.calibration.options import FQS_FOLDER
 from fthnet_kit.edge.cli.lazy_group import LazyGroup
-from fthnet_kit.edge.cli.options import FQS_FOLDER, PATH, bundle_argument, output_option, threads_option
+from fthnet_kit.edge.cli.options import PATH, bundle_argument, output_option, threads_option
 
 BENCHES = {
     "latency": "fthnet_kit.bench.commands.latency:latency",
@@ -73,10 +74,10 @@ def severity(
 
     from fthnet_kit.bench.quality.severity import best_images, measure_severity, severity_table, write_report
     from fthnet_kit.calibration.labelled_images import of_split, read_image_set
-    from fthnet_kit.edge.cli.score import LOG_WIDTH
+    from fthnet_kit.edge.cli.options import LOG_WIDTH
+    from fthnet_kit.edge.files import make_folder
     from fthnet_kit.edge.inference.onnx_runtime import OnnxBackend
     from fthnet_kit.edge.model.bundle import Bundle
-    from fthnet_kit.edge.report_files import make_folder
     from fthnet_kit.edge.reporting.plots import load_pyplot
 
     opened = Bundle.open(bundle)

@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fthnet_kit.edge.backend_names import BACKENDS, BackendName
-from fthnet_kit.edge.cli.options import bundle_argument, views_option
-from fthnet_kit.edge.cli.score import LOG_WIDTH, views_of
-from fthnet_kit.edge.model.choices import PRECISIONS, Precision
+from fthnet_kit.edge.cli.options import LOG_WIDTH, bundle_argument, views_of, views_option
+from fthnet_kit.edge.model.choices import BACKENDS, PRECISIONS, BackendName, Precision
 
 if TYPE_CHECKING:
     from fthnet_kit.bench.speed.latency import Plan

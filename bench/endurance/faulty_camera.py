@@ -30,8 +30,7 @@ from types import TracebackType
 import cv2
 import numpy as np
 
-from fthnet_kit.edge.image import read_image
-from fthnet_kit.edge.model.preprocess import Image
+from fthnet_kit.edge.image import Image, read_image
 
 PICTURE_FAULTS = {
     "truncated": "each JPEG ends after 60 % of its bytes",

@@ -41,18 +41,17 @@ from fthnet_kit.calibration.agreement import (
 )
 from fthnet_kit.calibration.labelled_images import NAME_COLUMN, SCORE_COLUMN, read_image_set
 from fthnet_kit.calibration.precision_gate import Cost, cost
-from fthnet_kit.edge.backend_names import BackendName
 from fthnet_kit.edge.device.machine import Device, read_device
 from fthnet_kit.edge.errors import EngineError, InputError, KitError
-from fthnet_kit.edge.image import read_image
+from fthnet_kit.edge.image import Image, read_image
 from fthnet_kit.edge.inference.backend import Backend
 from fthnet_kit.edge.inference.open_backend import open_backend
 from fthnet_kit.edge.inference.retina_gate import shows_retina
 from fthnet_kit.edge.model.bundle import Bundle
-from fthnet_kit.edge.model.card import ModelCard, Thresholds
-from fthnet_kit.edge.model.choices import PRECISIONS, Precision
-from fthnet_kit.edge.model.preprocess import INPUT, Image, Preprocessing, Views, prepare
-from fthnet_kit.edge.model.score import Verdict
+from fthnet_kit.edge.model.card import ModelCard
+from fthnet_kit.edge.model.choices import PRECISIONS, BackendName, Precision
+from fthnet_kit.edge.model.preprocess import INPUT, Preprocessing, Views, prepare
+from fthnet_kit.edge.model.score import Thresholds, Verdict
 
 Split = Literal["train", "val", "all"]
 Quality = Literal["good", "bad", "outlier"]

@@ -36,8 +36,8 @@ from fthnet_kit.convert.precision.gate_table import (
     model_facts,
     paragraph,
 )
-from fthnet_kit.edge.model.card import Thresholds
-from fthnet_kit.edge.report_files import write_files
+from fthnet_kit.edge.files import write_files
+from fthnet_kit.edge.model.score import Thresholds
 from fthnet_kit.edge.reporting.plots import load_pyplot, png_of
 
 SCHEMA, SCHEMA_VERSION = "fthnet-accuracy", 1

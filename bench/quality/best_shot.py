@@ -21,11 +21,12 @@ import numpy as np
 from fthnet_kit.edge.capture.simulated_camera import Session, SimulatedCamera
 from fthnet_kit.edge.cli.options import PATH, threads_option
 from fthnet_kit.edge.frame import Frame
-from fthnet_kit.edge.guidance.hints import Measures, measure
-from fthnet_kit.edge.loop.live_loop import LiveResult
+from fthnet_kit.edge.guidance.measures import Measures, measure
+from fthnet_kit.edge.loop.result import LiveResult
 from fthnet_kit.edge.model.score import Score
-from fthnet_kit.edge.outputs.best_shot.choose import AppraisedBestShot, BestShot, BestShotOptions
+from fthnet_kit.edge.outputs.best_shot.choose import AppraisedBestShot, BestShot
 from fthnet_kit.edge.outputs.best_shot.rank import Appraisal
+from fthnet_kit.edge.outputs.best_shot.shot import BestShotOptions
 
 WITHIN = 0.05  # of the best true quality: as good as it
 NOON = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)  # simulated frames have no date

@@ -13,11 +13,11 @@ import click
 import cv2
 import numpy as np
 
-from fthnet_kit.edge.capture.open_source import find_images
+from fthnet_kit.edge.capture.image_files import find_images
 from fthnet_kit.edge.errors import InputError, MissingExtraError
-from fthnet_kit.edge.image import read_image
+from fthnet_kit.edge.image import Image, read_image
 from fthnet_kit.edge.inference.scorer import QualityScorer
-from fthnet_kit.edge.model.preprocess import INPUT, MARGIN, RESIZE, Image, Preprocessing, cut, field_box, prepare
+from fthnet_kit.edge.model.preprocess import INPUT, MARGIN, RESIZE, Preprocessing, cut, field_box, prepare
 
 
 def prepare_with_pil(image: Image, preprocessing: Preprocessing) -> Image:

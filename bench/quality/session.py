@@ -11,7 +11,7 @@ import numpy as np
 
 from fthnet_kit.calibration.agreement import srcc
 from fthnet_kit.edge.errors import InputError
-from fthnet_kit.edge.outputs.records.verify import read_records
+from fthnet_kit.edge.outputs.records.chain import read_records
 from fthnet_kit.edge.reporting.plots import load_pyplot
 
 FACTORS = ("severity", "defocus", "exposure", "motion", "occlusion")

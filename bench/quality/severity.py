@@ -18,11 +18,11 @@ from rich.table import Table
 from fthnet_kit.calibration.agreement import srcc
 from fthnet_kit.calibration.labelled_images import LabelledImage
 from fthnet_kit.edge.capture.degradations import DEGRADATIONS, degrade
-from fthnet_kit.edge.image import read_image
+from fthnet_kit.edge.files import write_files
+from fthnet_kit.edge.image import Image, read_image
 from fthnet_kit.edge.inference.backend import Backend
 from fthnet_kit.edge.model.card import ModelCard
-from fthnet_kit.edge.model.preprocess import INPUT, MARGIN, Image, Preprocessing, canonical
-from fthnet_kit.edge.report_files import write_files
+from fthnet_kit.edge.model.preprocess import INPUT, MARGIN, Preprocessing, canonical
 from fthnet_kit.edge.reporting.plots import load_pyplot, png_of
 
 SEVERITIES = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from fthnet_kit.edge.errors import InputError
-from fthnet_kit.edge.report_files import write_files
+from fthnet_kit.edge.files import write_files
 
 SCHEMAS = {"fthnet-latency": "latency.schema.json", "fthnet-accuracy": "accuracy.schema.json"}
 COMMANDS = {"fthnet-latency": "fthnet bench latency --json", "fthnet-accuracy": "fthnet bench accuracy -o FOLDER"}

@@ -10,10 +10,9 @@ import numpy.typing as npt
 
 from fthnet_kit.bench.speed.latency import Pictures, alternate, score_once
 from fthnet_kit.bench.speed.timing import Limit, no_garbage_collection, warm_up
-from fthnet_kit.edge.backend_names import BACKENDS
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.inference.scorer import QualityScorer
-from fthnet_kit.edge.model.choices import PRECISIONS
+from fthnet_kit.edge.model.choices import BACKENDS, PRECISIONS
 
 DRAWS = 2000
 Array = npt.NDArray[np.float64]

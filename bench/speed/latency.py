@@ -23,14 +23,18 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from fthnet_kit.bench.speed.cpu_ceilings import Ceilings, cpu_ceilings
+from fthnet_kit.bench.speed.jetson_modules import Module, module_of
 from fthnet_kit.bench.speed.monitor import Monitor, Timeline
-from fthnet_kit.bench.speed.roofline import Ceilings, Module, achieved, cpu_ceilings, estimates, model_work, module_of
+from fthnet_kit.bench.speed.roofline import achieved, estimates
 from fthnet_kit.bench.speed.stability import Conditions, find_leak, find_step, reasons
 from fthnet_kit.bench.speed.timing import Limit, Samples, clock_resolution_ms, sample, summary, warm_up
+from fthnet_kit.bench.speed.work import model_work
 from fthnet_kit.edge.capture.open_source import make_source
 from fthnet_kit.edge.capture.simulated_camera import Session, SimulatedCamera
 from fthnet_kit.edge.capture.source import CorruptFrameError, Source
-from fthnet_kit.edge.device.machine import ROOT, Device, entries, line, read_device
+from fthnet_kit.edge.device.machine import Device, read_device
+from fthnet_kit.edge.device.sysfs import ROOT, entries, line
 from fthnet_kit.edge.errors import EngineError, InputError
 from fthnet_kit.edge.frame import Frame
 from fthnet_kit.edge.inference.scorer import QualityScorer

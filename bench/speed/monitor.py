@@ -10,15 +10,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from fthnet_kit.edge.device.machine import (
-    ROOT,
+from fthnet_kit.edge.device.sensors import (
     read_cpu_clocks,
     read_gpu_clocks,
     read_power_rails,
     read_temperatures,
     read_throttling,
-    text,
 )
+from fthnet_kit.edge.device.sysfs import ROOT, text
 
 MB = 10**6
 

@@ -11,20 +11,20 @@ from typing import Any
 
 import numpy as np
 
-from fthnet_kit.convert.bundle.folder import RANGES_NAME, REPORTS, hashes, install
+from fthnet_kit.convert.bundle.folder import hashes, install
 from fthnet_kit.convert.precision.quantize import Outcome
 from fthnet_kit.edge.errors import InputError
-from fthnet_kit.edge.model.bundle import CONVERTED_NAMES, Bundle
+from fthnet_kit.edge.model.bundle import CONVERTED_NAMES, RANGES_NAME, REPORTS, Bundle
 from fthnet_kit.edge.model.card import CARD_NAME, ModelCard
 
 
-def install_outcome(bundle: Bundle, outcome: Outcome, ranges: Path, reports: Mapping[str, bytes]) -> None:
+def install_outcome(bundle: Bundle, outcome: Outcome, ranges: bytes, reports: Mapping[str, bytes]) -> None:
     """Replace the bundle by one with the converted graphs; the folder changes whole or not at all.
 
     Args:
         bundle: what was converted.
         outcome: a graph whose gate does not hold is left out, and an older one of that precision removed.
-        ranges: the ranges file.
+        ranges: content of the ranges file.
         reports: further files for `reports/`, by name.
 
     Raises:
@@ -39,7 +39,7 @@ def install_outcome(bundle: Bundle, outcome: Outcome, ranges: Path, reports: Map
                 (work / name).unlink(missing_ok=True)
                 if not outcome.shortfalls(form):
                     (work / name).write_bytes(outcome.models[form].SerializeToString(deterministic=True))
-            shutil.copyfile(ranges, work / REPORTS / RANGES_NAME)
+            (work / REPORTS / RANGES_NAME).write_bytes(ranges)
             for name, content in reports.items():
                 (work / REPORTS / name).write_bytes(content)
             card = replace(bundle.card.with_files(hashes(work)), precisions=precisions(outcome))

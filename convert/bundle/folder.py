@@ -5,11 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from fthnet_kit.edge.errors import InputError
-from fthnet_kit.edge.model.bundle import sha256_of
+from fthnet_kit.edge.model.bundle import RANGES_NAME, REPORTS, sha256_of
 from fthnet_kit.edge.model.card import CARD_NAME
-
-REPORTS = "reports"
-RANGES_NAME = "ranges.json"
 
 
 def refuse_existing(folder: Path, *, replace: bool) -> None:

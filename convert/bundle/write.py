@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fthnet_kit.convert.bundle.folder import REPORTS, hashes, install, refuse_existing
+from fthnet_kit.convert.bundle.folder import hashes, install, refuse_existing
 from fthnet_kit.convert.network.checkpoint import Checkpoint, round_to_half, save_checkpoint
 from fthnet_kit.convert.onnx_graph.export import export_onnx
 from fthnet_kit.convert.onnx_graph.parity import Parity, measure_parity, parity_images, require
-from fthnet_kit.edge.model.bundle import CHECKPOINT_NAME, FP32_NAME
-from fthnet_kit.edge.model.card import CARD_NAME, ModelCard, Thresholds
+from fthnet_kit.edge.model.bundle import CHECKPOINT_NAME, FP32_NAME, REPORTS
+from fthnet_kit.edge.model.card import CARD_NAME, ModelCard
 from fthnet_kit.edge.model.preprocess import Preprocessing
+from fthnet_kit.edge.model.score import Thresholds
 
 
 @dataclass(frozen=True)

@@ -141,7 +141,7 @@ def check_bundle(bundle: Bundle, device: str | None) -> None:
     from rich.table import Table
 
     from fthnet_kit.convert.engine.check import check_builds
-    from fthnet_kit.edge.cli.score import LOG_WIDTH
+    from fthnet_kit.edge.cli.options import LOG_WIDTH
     from fthnet_kit.edge.errors import EngineError
     from fthnet_kit.edge.inference.tensorrt_library import load_tensorrt
 

@@ -15,12 +15,12 @@ import numpy as np
 
 from fthnet_kit.edge.capture.degradations import degrade
 from fthnet_kit.edge.errors import EngineError
-from fthnet_kit.edge.image import read_image
+from fthnet_kit.edge.image import Image, read_image
 from fthnet_kit.edge.inference.onnx_runtime import OnnxBackend
 from fthnet_kit.edge.inference.tensorrt_engine import TrtBackend
 from fthnet_kit.edge.inference.tensorrt_library import TensorRT
 from fthnet_kit.edge.model.bundle import Bundle
-from fthnet_kit.edge.model.preprocess import Image, Preprocessing, prepare
+from fthnet_kit.edge.model.preprocess import Preprocessing, prepare
 
 BUDGETS = {"fp32": 0.05, "fp16": 0.5, "int8": 2.0}  # points, largest difference; the gates of the ONNX files
 FAULTS = (("defocus", 0.3), ("defocus", 0.6), ("under_exposure", 0.5), ("flare", 0.5))

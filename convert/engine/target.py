@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 
-from fthnet_kit.edge.deployment.doctor import read_driver
-from fthnet_kit.edge.device.machine import read_device
+from fthnet_kit.edge.device.machine import read_device, read_driver
 from fthnet_kit.edge.errors import EngineError
 from fthnet_kit.edge.inference.cuda_memory import Gpu
 from fthnet_kit.edge.inference.engine_manifest import Target

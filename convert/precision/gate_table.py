@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from fthnet_kit.calibration.precision_gate import BUDGETS, Budget, Cost
+from fthnet_kit.calibration.precision_gate import BUDGETS, Cost, budget_facts, budget_words
 from fthnet_kit.edge.model.card import ModelCard
 
 GATE_COLUMNS = ("precision", "images", "mean |Δ|", "p99 |Δ|", "max |Δ|", "SRCC", "flips", "budget", "gate")
@@ -83,17 +83,6 @@ def gate_rows(costs: Mapping[str, Cost], shortfalls: Callable[[str], list[str]])
         )
         for precision, found in costs.items()
     ]
-
-
-def budget_facts(budget: Budget) -> dict[str, float]:
-    """The limits that there are, JSON-ready."""
-    return {name: limit for name, limit in vars(budget).items() if math.isfinite(limit) and limit > -1}
-
-
-def budget_words(budget: Budget) -> str:
-    """``mean ≤ 0.5, p99 ≤ 2, SRCC ≥ 0.998``."""
-    forms = {"mean": "mean ≤", "p99": "p99 ≤", "worst": "max ≤", "srcc": "SRCC ≥"}
-    return ", ".join(f"{forms[name]} {limit:g}" for name, limit in budget_facts(budget).items())
 
 
 def html_file(title: str, *parts: str) -> bytes:

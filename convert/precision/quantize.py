@@ -1,26 +1,24 @@
-"""From an FP32 bundle to FP16 and INT8, by measurement: calibrate, smooth, find what INT8 costs, judge.
+"""From an FP32 bundle to FP16 and INT8: calibrate, tell what each layer costs, judge.
 
-1. Photographs to calibrate on and to judge on are chosen (`calibration.calibration_set`).
-2. The FP32 graph runs on the former; each layer gets its smoothing and its range (`calibration.int8`).
-3. Each layer alone in INT8 is measured in score points; then all together, and the costliest return to
-   floating point until the budget holds, on calibration photographs.
-4. The gate: FP16, INT8 for TensorRT and INT8 for ONNX Runtime's CPU kernels against FP32 on the others.
+1. Photographs to calibrate on and to judge on are chosen (`calibration.int8_photographs`).
+2. The FP32 graph runs on the former; each layer gets its smoothing and its range (`calibration.int8_fit`).
+3. Each layer alone in INT8 is measured in score points; if all together cost more than the budget, the costliest
+   stay in floating point.
+4. The gate: FP16, and INT8 on each runtime that will run it, against FP32 on the others.
 
 FP16 arithmetic is judged on its FP32 twin (`fp16_twin`), which rounds where a GPU would.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from fthnet_kit.calibration.int8_fit import LayerCalibration, LayerSample, finish_layer, fit_layer
+from fthnet_kit.calibration.int8_fit import Floats, LayerCalibration, calibrate_layer, smoothing_vector
 from fthnet_kit.calibration.int8_observe import observe
 from fthnet_kit.calibration.int8_photographs import (
     HELD_OUT,
@@ -36,19 +34,17 @@ from fthnet_kit.calibration.int8_photographs import (
     split,
     without_repeats,
 )
-from fthnet_kit.calibration.int8_ranges_file import calibration_key, read_ranges, write_ranges
 from fthnet_kit.calibration.labelled_images import LabelledImage
 from fthnet_kit.calibration.precision_gate import INT8_BUDGET, LEAST_INT8, Cost, cost, shortfalls
-from fthnet_kit.convert.bundle.folder import RANGES_NAME
 from fthnet_kit.convert.network.config import FTHNetConfig
-from fthnet_kit.convert.onnx_graph.fthnet_graph import Graph, Plan, Site, Weights, layer_parameters, write_graph
+from fthnet_kit.convert.onnx_graph.fthnet_graph import Graph, Plan, Weights, layer_parameters, write_graph
 from fthnet_kit.convert.precision.smoothing import producer, smooth
-from fthnet_kit.convert.precision.verify import Points, Report, score_model
+from fthnet_kit.convert.precision.verify import Points, Report, openvino_scores, score_model
 from fthnet_kit.edge.errors import BundleError, MissingExtraError
-from fthnet_kit.edge.image import read_image
+from fthnet_kit.edge.image import Image, read_image
 from fthnet_kit.edge.inference.onnx_runtime import OnnxBackend
 from fthnet_kit.edge.model.bundle import CHECKPOINT_NAME, Bundle
-from fthnet_kit.edge.model.preprocess import Image, prepare
+from fthnet_kit.edge.model.preprocess import prepare
 
 try:
     import onnx
@@ -58,7 +54,7 @@ except ImportError as error:
     raise MissingExtraError(error.name or "onnx", "convert", purpose="quantisation") from error
 
 PROBES = 32  # photographs on which each layer alone is measured
-TRIALS = 128  # photographs on which the layers together are measured
+TRIALS = 64  # photographs on which the layers together are measured
 MARGIN = 0.8  # of the budget, for choices made on other photographs than those that judge
 WORTHWHILE = 0.002  # share of the weighted layers' MACs; a smaller layer gains nothing from INT8 and is left alone
 
@@ -79,17 +75,19 @@ class Outcome:
 
     Attributes:
         models: the converted graphs, by precision.
-        costs: what each costs on the held-out photographs.
-        int8_layers: layers that run in INT8; `returned` went back to floating point, in this order.
+        costs: what each costs on the held-out photographs; ``int8-openvino`` where OpenVINO is installed.
+        int8_layers: layers that run in INT8.
         int8_macs: their share of the weighted layers' MACs.
+        macs: the share of every layer that might run in INT8, in the order of the network.
+        layers: what calibration chose for each.
         reference, scores: points of FP32 and of each precision on the held-out photographs.
     """
 
     models: dict[str, onnx.ModelProto]
     costs: dict[str, Cost]
     int8_layers: list[str]
-    returned: list[str]
     int8_macs: float
+    macs: Mapping[str, float]
     layers: Mapping[str, LayerCalibration]
     sensitivities: list[Sensitivity]
     calibration: list[Photograph]
@@ -107,51 +105,48 @@ class Quantizer:
 
     Args:
         bundle: with checkpoint and FP32 graph.
-        folder: work folder; what is found is kept there, and a killed run uses it again.
         report: called as work goes on.
-
-    Ranges and the cost of each layer are kept; the trials of all layers together are made again.
     """
 
-    def __init__(self, bundle: Bundle, folder: Path, report: Report) -> None:
+    def __init__(self, bundle: Bundle, report: Report) -> None:
         self.bundle = bundle
-        self.folder = folder
         self.report = report
         self.config = FTHNetConfig(**bundle.card.architecture)
         self.weights = read_weights(bundle)
         with OnnxBackend(bundle.model_path("fp32")) as backend:
             self.batch = backend.batch
-        folder.mkdir(parents=True, exist_ok=True)
 
     def run(self, folders: Sequence[Path], images: int = WANTED, held_out: int = HELD_OUT) -> Outcome:
         """Choose photographs, calibrate, convert, judge.
+
+        Args:
+            folders: photographs, with or without a table of labels.
+            images, held_out: how many calibrate, and how many judge.
 
         Raises:
             InputError: the photographs cannot calibrate anything.
         """
         calibration, judging = self.choose(folders, images, held_out)
-        key = calibration_key(self.bundle.card, calibration)
-        layers = read_ranges(self.folder / RANGES_NAME, key)
-        if layers is None:
-            layers = self.calibrate(calibration)
-            write_ranges(self.folder / RANGES_NAME, key, calibration, layers)
-        smoothed = smooth(self.weights, _smoothings(layers))
-        sensitivities = self.sensitivities(smoothed, layers, calibration, key)
-        chosen, returned = self.choose_layers(smoothed, layers, sensitivities, calibration)
-        graphs = {
-            "fp16": self.graph(self.weights, Plan("fp16")),
-            "int8": self.graph(smoothed, self.plan(smoothed, layers, chosen, affine=False)),
-            "int8-cpu": self.graph(smoothed, self.plan(smoothed, layers, chosen, affine=True)),
+        layers = self.calibrate(calibration)
+        smoothed = smooth(self.weights, smoothings(layers))
+        sensitivities = self.sensitivities(smoothed, layers, calibration)
+        chosen = self.choose_layers(smoothed, layers, sensitivities, calibration)
+        models = {
+            "fp16": self.graph(self.weights, Plan("fp16")).model,
+            "int8": self.graph(smoothed, self.plan(smoothed, layers, chosen, affine=False)).model,
+            "int8-cpu": self.graph(smoothed, self.plan(smoothed, layers, chosen, affine=True)).model,
         }
         views = [photograph.view for photograph in judging]
         reference = self.scores(onnx.load(self.bundle.model_path("fp32")), views, "scoring in fp32")
-        scores = {form: self.scores(graph.model, views, f"scoring in {form}") for form, graph in graphs.items()}
+        scores = {form: self.scores(model, views, f"scoring in {form}") for form, model in models.items()}
+        on_openvino = openvino_scores(models["int8"], views, self.report)
+        scores |= {} if on_openvino is None else {"int8-openvino": on_openvino}
         return Outcome(
-            models={form: graph.model for form, graph in graphs.items()},
+            models=models,
             costs={form: cost(reference, found, self.bundle.card.thresholds) for form, found in scores.items()},
             int8_layers=chosen,
-            returned=returned,
-            int8_macs=sum(entry.macs for entry in sensitivities if entry.layer in set(chosen)),
+            int8_macs=sum(entry.macs for entry in sensitivities if entry.layer in chosen),
+            macs=self.mac_shares(),
             layers=layers,
             sensitivities=sensitivities,
             calibration=calibration,
@@ -200,47 +195,43 @@ class Quantizer:
             lambda done: self.report("observing activations", done, len(photographs)),
         )
         refuse_unfit_scores(photographs, scores)
-        return self.fit(graph.sites, samples)
-
-    def fit(self, sites: Sequence[Site], samples: Mapping[str, LayerSample]) -> dict[str, LayerCalibration]:
-        """The choices for every layer, from samples of its input."""
-        fits = {}
-        for number, site in enumerate(sites):
-            weight, _ = layer_parameters(self.weights, self.config, site.layer)
-            fits[site.layer] = fit_layer(samples[site.layer], weight, smoothable=producer(site.layer) is not None)
-            self.report("choosing smoothing and ranges", number + 1, len(sites))
-        smoothed = smooth(self.weights, {layer: fit.smoothing for layer, fit in fits.items() if fit.alpha is not None})
-        return {
-            layer: finish_layer(fit, samples[layer], layer_parameters(smoothed, self.config, layer)[0])
-            for layer, fit in fits.items()
+        smoothing = {
+            layer: smoothing_vector(samples[layer], self.parameters(self.weights, layer)[0])
+            for layer in tensors
+            if producer(layer) is not None
         }
+        smoothed = smooth(self.weights, smoothing)
+        return {
+            layer: calibrate_layer(samples[layer], smoothing.get(layer), self.parameters(smoothed, layer)[0])
+            for layer in tensors
+        }
+
+    def mac_shares(self) -> dict[str, float]:
+        """Share of the weighted layers' MACs that each layer has that may run in INT8."""
+        graph = self.graph(self.weights, Plan())
+        total = sum(site.macs for site in graph.sites) + graph.other_macs
+        return {site.layer: site.macs / total for site in graph.sites}
+
+    def parameters(self, weights: Weights, layer: str) -> tuple[Floats, Floats | None]:
+        """Weight (in, out) and bias (out,) of a layer."""
+        return layer_parameters(weights, self.config, layer)
 
     def sensitivities(
         self,
         smoothed: Weights,
         layers: Mapping[str, LayerCalibration],
         photographs: Sequence[Photograph],
-        key: Mapping[str, Any],
     ) -> list[Sensitivity]:
         """What each layer alone costs, on ONNX Runtime's kernels, the costliest first."""
         views = [photographs[i].view for i in _evenly(len(photographs), PROBES)]
-        journal = _Journal(self.folder / "sensitivity.jsonl", key)
-        graph = self.graph(smoothed, Plan())
-        total = sum(site.macs for site in graph.sites) + graph.other_macs
-        sites = [site for site in graph.sites if site.macs >= WORTHWHILE * total]
-        reference: Points | None = None
+        wanted = {name: share for name, share in self.mac_shares().items() if share >= WORTHWHILE}
+        reference = self.scores(self.graph(smoothed, Plan()).model, views)
         found = []
-        for number, site in enumerate(sites):
-            known = journal.get(site.layer)
-            if known is None:
-                if reference is None:
-                    reference = self.scores(graph.model, views)
-                plan = self.plan(smoothed, layers, [site.layer], affine=True)
-                size = np.abs(self.scores(self.graph(smoothed, plan).model, views) - reference)
-                known = asdict(Sensitivity(site.layer, float(size.mean()), float(size.max()), site.macs / total))
-                journal.add(known)
-            found.append(Sensitivity(**known))
-            self.report("measuring layer by layer", number + 1, len(sites))
+        for number, (layer, share) in enumerate(wanted.items()):
+            plan = self.plan(smoothed, layers, [layer], affine=True)
+            size = np.abs(self.scores(self.graph(smoothed, plan).model, views) - reference)
+            found.append(Sensitivity(layer, float(size.mean()), float(size.max()), share))
+            self.report("measuring layer by layer", number + 1, len(wanted))
         return sorted(found, key=lambda entry: -entry.mean)
 
     def choose_layers(
@@ -249,48 +240,28 @@ class Quantizer:
         layers: Mapping[str, LayerCalibration],
         sensitivities: Sequence[Sensitivity],
         photographs: Sequence[Photograph],
-    ) -> tuple[list[str], list[str]]:
-        """Layers that run in INT8, and those that went back to floating point until the budget held."""
+    ) -> list[str]:
+        """All layers, less the costliest until INT8 stays within a share of its budget on calibration photographs."""
         views = [photographs[i].view for i in _evenly(len(photographs), TRIALS)]
-        reference = self.scores(self.graph(smoothed, Plan()).model, views, "scoring in fp32")
-        chosen: list[str] = [entry.layer for entry in sensitivities]
-        returned: list[str] = []
-        share = sum(entry.macs for entry in sensitivities)
-        candidates = list(sensitivities)
+        reference = self.scores(self.graph(smoothed, Plan()).model, views)
+        chosen, share = list(sensitivities), sum(entry.macs for entry in sensitivities)
         while True:
-            if self.holds(smoothed, layers, chosen, views, reference):
-                return chosen, returned
-            worst = next((entry for entry in candidates if share - entry.macs >= LEAST_INT8), None)
-            if worst is None:
-                return chosen, returned
-            candidates = [entry for entry in candidates if entry is not worst]
-            share -= worst.macs
-            chosen.remove(worst.layer)
-            returned.append(worst.layer)
-
-    def holds(
-        self,
-        smoothed: Weights,
-        layers: Mapping[str, LayerCalibration],
-        chosen: Sequence[str],
-        views: Sequence[Image],
-        reference: Points,
-    ) -> bool:
-        """Whether both forms of INT8 stay within a share of the budget."""
-        for affine, form in ((True, "int8-cpu"), (False, "int8")):
-            graph = self.graph(smoothed, self.plan(smoothed, layers, chosen, affine=affine))
-            found = self.scores(graph.model, views, f"trying {len(chosen)} layers in {form}")
-            if cost(reference, found, self.bundle.card.thresholds).shortfalls(INT8_BUDGET.tightened(MARGIN)):
-                return False
-        return True
+            names = [entry.layer for entry in chosen]
+            model = self.graph(smoothed, self.plan(smoothed, layers, names, affine=True)).model
+            found = cost(
+                reference, self.scores(model, views, f"trying {len(names)} layers"), self.bundle.card.thresholds
+            )
+            costliest = next((entry for entry in chosen if share - entry.macs >= LEAST_INT8), None)
+            if costliest is None or not found.shortfalls(INT8_BUDGET.tightened(MARGIN)):
+                return names
+            chosen.remove(costliest)
+            share -= costliest.macs
 
     def plan(
         self, smoothed: Weights, layers: Mapping[str, LayerCalibration], chosen: Iterable[str], *, affine: bool
     ) -> Plan:
         """Layers in INT8: affine for ONNX Runtime's CPU kernels, symmetric with FP16 around it for TensorRT."""
-        int8 = {
-            name: layers[name].layer(*layer_parameters(smoothed, self.config, name), affine=affine) for name in chosen
-        }
+        int8 = {name: layers[name].layer(*self.parameters(smoothed, name), affine=affine) for name in chosen}
         return Plan("fp32", int8, "onnxruntime") if affine else Plan("fp16", int8)
 
     def graph(self, weights: Weights, plan: Plan, batch: int | None = None) -> Graph:
@@ -300,29 +271,6 @@ class Quantizer:
     def scores(self, model: onnx.ModelProto, views: Sequence[Image], what: str | None = None) -> Points:
         """Points of photographs, FP16 rounded as on a GPU."""
         return score_model(model, views, lambda done: self.report(what, done, len(views)) if what else None)
-
-
-class _Journal:
-    """Results of finished steps, one JSON object a line; those of another key are forgotten."""
-
-    def __init__(self, path: Path, key: Mapping[str, Any]) -> None:
-        self.path = path
-        self.known: dict[str, dict[str, Any]] = {}
-        first = json.dumps(key)
-        lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
-        if lines[:1] != [first]:
-            path.write_text(first + "\n", encoding="utf-8")
-            return
-        whole = [line for line in lines[1:-1] if line.endswith("}")]  # what a kill cut off has no end
-        self.known = {entry["layer"]: entry for entry in map(json.loads, whole)}
-        path.write_text("".join(f"{line}\n" for line in [first, *whole]), encoding="utf-8")
-
-    def get(self, layer: str) -> dict[str, Any] | None:
-        return self.known.get(layer)
-
-    def add(self, entry: dict[str, Any]) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
 
 
 def read_weights(bundle: Bundle) -> Weights:
@@ -344,8 +292,9 @@ def _different(photographs: Sequence[Photograph], seen: set[str]) -> list[Photog
     return list({p.sha256: p for p in reversed(photographs) if p.sha256 not in seen}.values())[::-1]
 
 
-def _smoothings(layers: Mapping[str, LayerCalibration]) -> dict[str, npt.NDArray[np.float32]]:
-    return {name: layer.fit.smoothing for name, layer in layers.items() if layer.fit.alpha is not None}
+def smoothings(layers: Mapping[str, LayerCalibration]) -> dict[str, Floats]:
+    """What divides the input of each layer that is smoothed."""
+    return {name: layer.smoothing for name, layer in layers.items() if layer.smoothing is not None}
 
 
 def _evenly(length: int, count: int) -> list[int]:

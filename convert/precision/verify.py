@@ -20,13 +20,12 @@ from fthnet_kit.calibration.int8_photographs import (
 )
 from fthnet_kit.calibration.labelled_images import LabelledImage
 from fthnet_kit.calibration.precision_gate import Cost, cost, shortfalls
-from fthnet_kit.convert.bundle.folder import RANGES_NAME, REPORTS
 from fthnet_kit.convert.precision.fp16_twin import rounded_twin
 from fthnet_kit.edge.errors import InputError, MissingExtraError
-from fthnet_kit.edge.image import read_image
+from fthnet_kit.edge.image import Image, read_image
 from fthnet_kit.edge.inference.onnx_runtime import OnnxBackend
-from fthnet_kit.edge.model.bundle import CONVERTED_NAMES, Bundle
-from fthnet_kit.edge.model.preprocess import Image, prepare
+from fthnet_kit.edge.model.bundle import CONVERTED_NAMES, RANGES_NAME, REPORTS, Bundle
+from fthnet_kit.edge.model.preprocess import prepare
 
 try:
     import onnx
@@ -47,7 +46,7 @@ class Verification:
     Attributes:
         images: names of the photographs.
         reference: FP32 points, not clipped.
-        scores: points of each precision, by its name (``fp16``, ``int8``, ``int8-cpu``).
+        scores: points of each precision, by its name (``fp16``, ``int8``, ``int8-cpu``, ``int8-openvino``).
         costs: differences from `reference`.
         noise_floor: standard deviation between 20 random crops of one photograph, in points, mean over photographs:
             what the score varies by when nothing is converted.
@@ -85,13 +84,16 @@ def verify(bundle: Bundle, folders: Sequence[Path], images: int, report: Report)
     scores = {
         form: score_all(bundle.folder / CONVERTED_NAMES[form], views, f"scoring in {form}", report) for form in present
     }
+    if "int8" in present:
+        on_openvino = openvino_scores(onnx.load(bundle.folder / CONVERTED_NAMES["int8"]), views, report)
+        scores |= {} if on_openvino is None else {"int8-openvino": on_openvino}
     return Verification(
         images=[photograph.path.name for photograph in photographs],
         reference=reference,
         scores=scores,
         costs={form: cost(reference, found, bundle.card.thresholds) for form, found in scores.items()},
         noise_floor=noise_floor(bundle, [photograph.path for photograph in photographs], report),
-        int8_macs={form: bundle.card.precisions.get(form, {}).get("int8_macs", 1.0) for form in present},
+        int8_macs={form: bundle.card.precisions.get(form, {}).get("int8_macs", 1.0) for form in scores},
     )
 
 
@@ -138,6 +140,22 @@ def score_model(model: onnx.ModelProto, views: Sequence[Image], report: Callable
         for start in range(0, len(views), backend.batch):
             scores.append(backend.infer(np.stack(views[start : start + backend.batch])))
             report(min(start + backend.batch, len(views)))
+    return np.concatenate(scores)
+
+
+def openvino_scores(model: onnx.ModelProto, views: Sequence[Image], report: Report) -> Points | None:
+    """The same in OpenVINO, whose INT8 kernels are others; None where it is not installed."""
+    from fthnet_kit.edge.inference.openvino_runtime import OpenVinoBackend
+
+    try:
+        backend = OpenVinoBackend(model.SerializeToString())
+    except MissingExtraError:
+        return None
+    scores = []
+    with backend:
+        for number, view in enumerate(views):
+            scores.append(backend.infer(view[np.newaxis]))
+            report("scoring in int8 on OpenVINO", number + 1, len(views))
     return np.concatenate(scores)
 
 

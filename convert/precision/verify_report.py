@@ -26,7 +26,8 @@ from fthnet_kit.convert.precision.gate_table import (
     paragraph,
 )
 from fthnet_kit.convert.precision.verify import Points, Verification
-from fthnet_kit.edge.model.card import ModelCard, Thresholds
+from fthnet_kit.edge.model.card import ModelCard
+from fthnet_kit.edge.model.score import Thresholds
 from fthnet_kit.edge.reporting.plots import load_pyplot, png_of
 
 FARTHEST = 10  # photographs that the page names

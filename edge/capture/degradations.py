@@ -14,7 +14,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from fthnet_kit.edge.model.preprocess import Image
+from fthnet_kit.edge.image import Image
 
 Rng = np.random.Generator
 Degradation = Callable[[Image, float, Rng, float], Image]

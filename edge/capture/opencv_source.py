@@ -11,8 +11,7 @@ from fthnet_kit.edge.capture.backlog import Backlog
 from fthnet_kit.edge.capture.source import CorruptFrameError
 from fthnet_kit.edge.errors import CameraError, InputError
 from fthnet_kit.edge.frame import Frame
-from fthnet_kit.edge.image import decode, is_truncated_jpeg
-from fthnet_kit.edge.model.preprocess import Image, to_bgr8
+from fthnet_kit.edge.image import Image, decode, is_truncated_jpeg, to_bgr8
 
 CATCH_UP_NS = 250_000_000  # at most, in one read: a source without a pace of its own always has a picture waiting
 PASSWORDS = re.compile(r"(?<=://)[^/@\s]+(?=@)")

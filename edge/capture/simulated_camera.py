@@ -23,8 +23,7 @@ import numpy as np
 from fthnet_kit.edge.capture.degradations import Rng, degrade
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.frame import Frame
-from fthnet_kit.edge.image import read_image
-from fthnet_kit.edge.model.preprocess import Image
+from fthnet_kit.edge.image import Image, read_image
 
 BLINK_S = 0.35
 NOISE_SEVERITY = 0.06

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fthnet_kit.edge.cli.score import LOG_WIDTH
+from fthnet_kit.edge.cli.options import LOG_WIDTH
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from fthnet_kit.edge.deployment.doctor import Report
+    from fthnet_kit.edge.deployment.doctor_findings import Report
 
 COLOURS = {"ok": "green", "note": "yellow", "problem": "bold red"}
 

@@ -26,10 +26,10 @@ COMMANDS = {
     "session": "fthnet_kit.bench.commands.group:session",
     "severity": "fthnet_kit.bench.commands.group:severity",
     "thresholds": "fthnet_kit.calibration.thresholds_command:thresholds",
-    "export": "fthnet_kit.convert.commands.quantize:export",
-    "train": "fthnet_kit.convert.commands.quantize:train",
+    "export": "fthnet_kit.convert.commands.export:export",
+    "train": "fthnet_kit.convert.commands.train:train",
     "quantize": "fthnet_kit.convert.commands.quantize:quantize",
-    "verify": "fthnet_kit.convert.commands.quantize:verify",
+    "verify": "fthnet_kit.convert.commands.verify:verify",
     "build": "fthnet_kit.convert.commands.build:build",
 }
 

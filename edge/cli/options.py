@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from fthnet_kit.edge.backend_names import BACKENDS
-from fthnet_kit.edge.model.choices import PRECISIONS
+from fthnet_kit.edge.model.choices import BACKENDS, PRECISIONS
+
+if TYPE_CHECKING:
+    from fthnet_kit.edge.model.preprocess import Views
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Option = Callable[[Function], Function]
 
 PATH = click.Path(path_type=Path)
-POINTS = click.FloatRange(0, 100)  # of a score or a MOS
-FQS_FOLDER = "Folder in FQS form: images and a table with file_name and meanOpinionScore."
 
 bundle_argument = click.argument("bundle", required=False, type=PATH)
-bundle_output = click.option("-o", "--output", "bundle", required=True, type=PATH, help="Bundle folder to make.")
 threads_option = click.option("--threads", type=click.IntRange(1), help="Threads of one inference. Default: all cores.")
 views_option = click.option(
     "--views", type=click.Choice(["1", "5", "20"]), help="Views averaged. Default: the model card's."
@@ -31,33 +30,11 @@ backend_option = click.option(
     show_default=True,
     help="auto: TensorRT where the bundle has an engine for this GPU, otherwise ONNX Runtime on the CPU.",
 )
-replace_option = click.option("--replace", is_flag=True, help="Replace an existing bundle.")
-
-
-def data_option(text: str) -> Option[Any]:
-    """``--data``, repeated, as `folders`."""
-    return click.option("--data", "folders", required=True, multiple=True, type=PATH, help=f"{text} May be repeated.")
 
 
 def output_option(text: str) -> Option[Any]:
     """``--output``, for a report that nobody must have."""
     return click.option("-o", "--output", type=PATH, help=text)
-
-
-def points_option(name: str, default: float, text: str) -> Option[Any]:
-    """An option of 0 to 100 points."""
-    return click.option(name, type=POINTS, default=default, show_default=True, help=text)
-
-
-def identity_options(function: Function) -> Function:
-    """What a new bundle is called."""
-    for option in (
-        click.option("--manufacturer", default="unnamed", show_default=True, help="Manufacturer for the card."),
-        click.option("--model-version", default="0.0.0", show_default=True, help="Model version for the card."),
-        click.option("--name", default="FTHNet", show_default=True, help="Model name for the card."),
-    ):
-        function = option(function)
-    return function
 
 
 def model_options(function: Function) -> Function:
@@ -72,3 +49,11 @@ def model_options(function: Function) -> Function:
     ):
         function = option(function)
     return function
+
+
+LOG_WIDTH = 160  # of a table in a file or pipe
+
+
+def views_of(text: str | None) -> Views | None:
+    """The number of views that an option names."""
+    return None if text is None else int(text)  # type: ignore[return-value]

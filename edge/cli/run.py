@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from fthnet_kit.edge.backend_names import BackendName
 from fthnet_kit.edge.cli.config import config_option, current_config
-from fthnet_kit.edge.cli.options import model_options
-from fthnet_kit.edge.cli.score import views_of
+from fthnet_kit.edge.cli.options import model_options, views_of
+from fthnet_kit.edge.deployment.run_assembly import Sinks, headline, open_server, rebuild_engine
 from fthnet_kit.edge.loop import stop_signals
-from fthnet_kit.edge.model.choices import Precision
+from fthnet_kit.edge.model.choices import BackendName, Precision
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from fthnet_kit.edge.guidance.hint_follower import GuideSink
-    from fthnet_kit.edge.guidance.hints import Language
-    from fthnet_kit.edge.inference.scorer import QualityScorer
-    from fthnet_kit.edge.loop.live_loop import LiveLoop, LiveResult, LiveSummary
-    from fthnet_kit.edge.loop.sink import BestFrame, Sink
-    from fthnet_kit.edge.outputs.best_shot.choose import BestShot, Shot
-    from fthnet_kit.edge.outputs.mqtt.sink import MqttSink
-    from fthnet_kit.edge.outputs.preview.server import PreviewServer
-    from fthnet_kit.edge.outputs.records.writer import Records
+    from fthnet_kit.edge.guidance.texts import Language
+    from fthnet_kit.edge.loop.result import LiveSummary
 
 FOLDER = click.Path(path_type=Path)
 
@@ -97,18 +86,20 @@ def run(
     from rich.console import Console
 
     from fthnet_kit.edge.capture.open_source import make_source
-    from fthnet_kit.edge.deployment.systemd_unit import WatchdogSink
     from fthnet_kit.edge.errors import InputError
     from fthnet_kit.edge.guidance.hint_follower import GuideSink
     from fthnet_kit.edge.guidance.hints import Guide, Optics
     from fthnet_kit.edge.inference.scorer import QualityScorer
     from fthnet_kit.edge.loop.live_loop import LiveLoop
-    from fthnet_kit.edge.loop.sink import BestFrame
-    from fthnet_kit.edge.outputs.best_shot.choose import BestShot, BestShotOptions
-    from fthnet_kit.edge.outputs.best_shot.dicom_photograph import DicomContext
+    from fthnet_kit.edge.outputs.best_frame import BestFrame
+    from fthnet_kit.edge.outputs.best_shot.choose import BestShot
+    from fthnet_kit.edge.outputs.best_shot.dicom_context import DicomContext
+    from fthnet_kit.edge.outputs.best_shot.shot import BestShotOptions
     from fthnet_kit.edge.outputs.mqtt.sink import MqttSink
+    from fthnet_kit.edge.outputs.preview.sink import PageSink
     from fthnet_kit.edge.outputs.records.writer import Records
     from fthnet_kit.edge.outputs.terminal import TerminalView
+    from fthnet_kit.edge.outputs.watchdog import WatchdogSink
 
     console = Console(highlight=False, soft_wrap=True)
     config = current_config()
@@ -140,126 +131,15 @@ def run(
             options = BestShotOptions.of(scorer.card.thresholds)
             sinks.best_shot = BestShot(best_shot, options, sinks.publish, dicom=context)
         if serve:
-            sinks.page = PageSink(open_server(serve, serve_token_file, scorer, sinks.best_shot, loop, language), sinks)
+            sinks.page = PageSink(
+                open_server(serve, serve_token_file, scorer, sinks.best_shot, loop, language),
+                lambda: sinks.guide.text,
+                lambda: None if sinks.best_shot is None else sinks.best_shot.shot,
+            )
             console.print(f"page: {sinks.page.server.url}")
         with TerminalView(console, source, guide=sinks.guide) as view:
             loop.feed([*sinks.all(), view, WatchdogSink()], max_frames)
     print_summary(console, loop.summary, sinks)
-
-
-@dataclass
-class Sinks:
-    """Where the results of a run go; what was not asked for is None. `aim_stops`: see `AppraisedBestShot`."""
-
-    guide: GuideSink
-    aim_stops: float
-    records: Records | None = None
-    best_frame: BestFrame | None = None
-    best_shot: BestShot | None = None
-    page: PageSink | None = None
-    mqtt: MqttSink | None = None
-
-    def all(self) -> list[Sink]:
-        """Those that there are, and a thread that measures for two of them; the page comes after what it shows."""
-        from fthnet_kit.edge.guidance.measuring import MeasuringSink
-        from fthnet_kit.edge.outputs.best_shot.choose import AppraisedBestShot
-
-        shots = [] if self.best_shot is None else [AppraisedBestShot(self.best_shot, self.aim_stops)]
-        measuring = MeasuringSink([self.guide, *shots])
-        sinks = (self.records, self.best_frame, measuring, self.mqtt, self.page)
-        return [sink for sink in sinks if sink is not None]
-
-    def publish(self, shot: Shot) -> None:
-        """A best shot to the broker."""
-        if self.mqtt is not None:
-            self.mqtt.publish_best(shot.result)
-
-
-@dataclass(frozen=True)
-class PageSink:
-    """Results to the page, with the hint and the best shot of the moment."""
-
-    server: PreviewServer
-    sinks: Sinks
-
-    def offer(self, result: LiveResult) -> None:
-        """One result."""
-        from fthnet_kit.edge.outputs.preview.board import Shot
-
-        best = self.sinks.best_shot
-        self.server.offer(result, self.sinks.guide.text, Shot.of(None if best is None else best.shot))
-
-    def close(self) -> None:
-        """Let all viewers go."""
-        self.server.close()
-
-
-def headline(scorer: QualityScorer) -> str:
-    """Which model runs, and on what."""
-    facts = scorer.backend.describe()
-    return (
-        f"{scorer.card.name} {scorer.card.version} on {facts['library']}, {facts['provider']}, "
-        f"{facts['threads']} threads, views {scorer.views}"
-    )
-
-
-def open_server(
-    serve: str,
-    token_file: Path | None,
-    scorer: QualityScorer,
-    best_shot: BestShot | None,
-    loop: LiveLoop,
-    language: Language,
-) -> PreviewServer:
-    """The page, wired to the best shot where there is one."""
-    from fthnet_kit.edge.outputs.preview.access import parse_address, read_token
-    from fthnet_kit.edge.outputs.preview.server import PreviewServer
-
-    token = read_token(token_file)
-    address = parse_address(serve, token)
-    if best_shot is None:
-        return PreviewServer(address, token, scorer.card, summary=loop.summary, language=language)
-    return PreviewServer(
-        address,
-        token,
-        scorer.card,
-        summary=loop.summary,
-        language=language,
-        accept=best_shot.accept,
-        retake=best_shot.retake,
-    )
-
-
-def rebuild_engine(bundle: Path | None, precision: Precision) -> None:
-    """Build the bundle's engine for this machine if it has none that may run here.
-
-    In a process of its own: the builder's memory, on a Jetson the GPU's too, is free again before the camera starts.
-    """
-    from fthnet_kit.edge.errors import EngineError
-    from fthnet_kit.edge.inference.engine_manifest import EngineRefusedError
-    from fthnet_kit.edge.inference.open_backend import checked_engine, engine_precision
-    from fthnet_kit.edge.model.bundle import Bundle
-
-    try:
-        checked_engine(Bundle.open(bundle), engine_precision(precision))
-    except EngineRefusedError as refused:
-        click.echo(f"building the engine: {refused}", err=True)
-        code = _wait_for([sys.executable, "-m", "fthnet_kit.edge.cli", *refused.rebuild])
-        if code and not stop_signals.requested():
-            raise EngineError(
-                f"expected an engine, found that its build ended with exit code {code}; its reason stands above"
-            ) from refused
-
-
-def _wait_for(command: list[str]) -> int:
-    """Exit code of one of the kit's commands; it is ended where a signal asks for the end of this one."""
-    with subprocess.Popen(command) as process:  # noqa: S603
-        while True:
-            try:
-                return process.wait(0.2)
-            except subprocess.TimeoutExpired:
-                if stop_signals.requested():
-                    process.terminate()
 
 
 def print_summary(console: Console, summary: LiveSummary, sinks: Sinks) -> None:

@@ -9,14 +9,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fthnet_kit.edge.backend_names import BackendName
-from fthnet_kit.edge.cli.options import model_options
-from fthnet_kit.edge.model.choices import Precision
+from fthnet_kit.edge.cli.options import LOG_WIDTH, model_options, views_of
+from fthnet_kit.edge.model.choices import BackendName, Precision
 
 if TYPE_CHECKING:
-    from fthnet_kit.edge.model.preprocess import Views
-
-LOG_WIDTH = 160  # of a table in a file or pipe
+    pass
 
 
 @click.command()
@@ -41,7 +38,7 @@ def score(
     from rich.progress import track
     from rich.table import Table
 
-    from fthnet_kit.edge.capture.open_source import find_images
+    from fthnet_kit.edge.capture.image_files import find_images
     from fthnet_kit.edge.errors import InputError
     from fthnet_kit.edge.image import read_image
     from fthnet_kit.edge.inference.scorer import QualityScorer
@@ -76,8 +73,3 @@ def score(
         raise InputError(
             f"{unreadable} of {len(paths)} images could not be read and were skipped; they are named above"
         )
-
-
-def views_of(text: str | None) -> Views | None:
-    """The number of views that an option names."""
-    return None if text is None else int(text)  # type: ignore[return-value]

@@ -14,7 +14,7 @@ from typing import Any, get_args
 
 from fthnet_kit.edge.deployment.config_sections import Config, Key, known_keys
 from fthnet_kit.edge.errors import InputError
-from fthnet_kit.edge.outputs.mqtt.sink import Broker
+from fthnet_kit.edge.outputs.mqtt.broker import Broker
 from fthnet_kit.edge.outputs.records.writer import FILES_WITHIN_BUDGET
 
 if sys.version_info >= (3, 11):

@@ -9,12 +9,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from fthnet_kit.edge.backend_names import BackendName
-from fthnet_kit.edge.guidance.hints import Language
-from fthnet_kit.edge.loop.live_loop import LiveOptions
-from fthnet_kit.edge.model.choices import Precision
+from fthnet_kit.edge.guidance.texts import Language
+from fthnet_kit.edge.loop.options import LiveOptions
+from fthnet_kit.edge.model.choices import BackendName, Precision
 from fthnet_kit.edge.outputs.best_shot.rank import MIDDLE_GRAY_STOPS
-from fthnet_kit.edge.outputs.mqtt.sink import Broker, MqttOptions
+from fthnet_kit.edge.outputs.mqtt.broker import Broker, MqttOptions
 from fthnet_kit.edge.outputs.preview.access import Address
 
 if TYPE_CHECKING:

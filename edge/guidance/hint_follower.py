@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from fthnet_kit.edge.guidance.hints import Guide, Hint, Language, Measures
-from fthnet_kit.edge.loop.live_loop import LiveResult
+from fthnet_kit.edge.guidance.hints import Guide, Hint
+from fthnet_kit.edge.guidance.measures import Measures
+from fthnet_kit.edge.guidance.texts import Language
+from fthnet_kit.edge.loop.result import LiveResult
 
 
 class GuideSink:

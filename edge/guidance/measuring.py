@@ -8,8 +8,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Protocol
 
-from fthnet_kit.edge.guidance.hints import LONGEST_GAP_S, Measures, measure
-from fthnet_kit.edge.loop.live_loop import LiveResult
+from fthnet_kit.edge.guidance.measures import LONGEST_GAP_S, Measures, measure
+from fthnet_kit.edge.loop.result import LiveResult
 
 LOG = logging.getLogger("fthnet")
 

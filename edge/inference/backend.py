@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Protocol
 
@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fthnet_kit.edge.errors import EngineError
-from fthnet_kit.edge.model.preprocess import INPUT, Image
+from fthnet_kit.edge.image import Image
+from fthnet_kit.edge.model.preprocess import INPUT
 
 INPUT_NAME = "image"
 OUTPUT_NAME = "score"
@@ -52,6 +53,34 @@ def check_images(images: Image) -> None:
     """Raises EngineError for anything but RGB uint8 (N, 384, 384, 3) with N >= 1."""
     if images.ndim != 4 or images.dtype != np.uint8 or images.shape[1:] != (INPUT, INPUT, 3) or not len(images):
         raise EngineError(f"expected uint8 (N, {INPUT}, {INPUT}, 3) with N >= 1, found {images.dtype} {images.shape}")
+
+
+def graph_batch(model: str, inputs: Sequence[tuple[str, str, Sequence[object]]], outputs: Sequence[str]) -> int:
+    """The batch size N of a graph ``image: uint8 (N, 384, 384, 3) -> score``.
+
+    Args:
+        model: the graph's name, for the message.
+        inputs: name, element type (``uint8``) and shape of each input.
+        outputs: names of the outputs.
+
+    Raises:
+        EngineError: another graph than ours.
+    """
+    name, kind, shape = inputs[0] if len(inputs) == 1 else ("", "", ())
+    ours = (name, kind, list(outputs)) == (INPUT_NAME, "uint8", [OUTPUT_NAME]) and list(shape[1:]) == [INPUT, INPUT, 3]
+    if not (ours and isinstance(shape[0], int)):
+        found = ", ".join(f"{name} {kind} {list(shape)}" for name, kind, shape in inputs)
+        raise EngineError(
+            f"{model}: expected one input {INPUT_NAME} uint8 [N, {INPUT}, {INPUT}, 3] and one output {OUTPUT_NAME}, "
+            f"found {found}; make the file with `fthnet export`"
+        )
+    return shape[0]
+
+
+def one_line(error: BaseException, most: int = 300) -> str:
+    """A library's message without line breaks; OpenVINO's can be 60,000 characters long."""
+    line = " ".join(str(error).split())
+    return line if len(line) <= most else f"{line[: most - 1]}…"
 
 
 def in_batches(images: Image, batch: int, run: Callable[[Image], npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:

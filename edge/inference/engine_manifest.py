@@ -18,11 +18,10 @@ from typing import Any
 
 from fthnet_kit.edge.errors import EngineError
 from fthnet_kit.edge.inference.tensorrt_library import LibraryName
-from fthnet_kit.edge.model.bundle import Bundle, sha256_of
+from fthnet_kit.edge.model.bundle import RANGES_NAME, REPORTS, Bundle, sha256_of
 from fthnet_kit.edge.model.card import CARD_NAME
 
 ENGINES = "engines"
-RANGES_NAME = "reports/ranges.json"
 SCHEMA_VERSION = 1
 
 
@@ -145,7 +144,7 @@ def sources(bundle: Bundle, precision: str) -> dict[str, str | None]:
     Raises:
         BundleError: the bundle has no graph of that precision.
     """
-    ranges = bundle.card.files.get(RANGES_NAME) if precision == "int8" else None
+    ranges = bundle.card.files.get(f"{REPORTS}/{RANGES_NAME}") if precision == "int8" else None
     onnx = bundle.card.files[bundle.model_path(precision, "tensorrt").name]  # type: ignore[arg-type]
     return {"onnx_sha256": onnx, "card_sha256": sha256_of(bundle.folder / CARD_NAME), "ranges_sha256": ranges}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -11,9 +10,10 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
+from fthnet_kit.edge.device.cores import available_cores
 from fthnet_kit.edge.errors import EngineError
-from fthnet_kit.edge.inference.backend import INPUT_NAME, OUTPUT_NAME, check_images, in_batches
-from fthnet_kit.edge.model.preprocess import INPUT, Image
+from fthnet_kit.edge.image import Image
+from fthnet_kit.edge.inference.backend import INPUT_NAME, OUTPUT_NAME, check_images, graph_batch, in_batches, one_line
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -26,13 +26,8 @@ PROVIDERS: dict[Provider, str] = {
 }
 
 
-def available_cores() -> int:
-    """Cores that this process may use, which in a container are fewer than the machine's."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def session_options(threads: int | None = None) -> ort.SessionOptions:
-    """How the kit runs a graph on a CPU; default threads: all cores that the process may use."""
+    """How the kit runs a graph on a CPU; default threads: `available_cores`."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -103,35 +98,22 @@ class OnnxBackend:
                 providers=[(wanted, provider_options(provider, cache))],
             )
         except Exception as error:  # ONNX Runtime raises types of its own, without a common base
-            raise EngineError(f"{name}: ONNX Runtime refused the model: {_one_line(error)}") from error
+            raise EngineError(f"{name}: ONNX Runtime refused the model: {one_line(error)}") from error
         if self._session.get_providers()[0] != wanted:
             found = self._session.get_providers()[0]
             raise EngineError(f"provider {provider}: expected {wanted}, ONNX Runtime fell back to {found}; see its log")
-        self.batch = self._check_contract(name)
+        self.batch = self._batch(name)
         self._facts = {
             "library": f"onnxruntime {ort.__version__}",
             "provider": wanted,
             "threads": str(options.intra_op_num_threads),
         }
 
-    def _check_contract(self, model: str) -> int:
+    def _batch(self, model: str) -> int:
         """The graph's batch size; refuses graphs that are not ours."""
         assert self._session is not None
-        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        shape = inputs[0].shape if len(inputs) == 1 else []
-        ours = (
-            len(inputs) == 1
-            and (inputs[0].name, inputs[0].type, outputs[0].name) == (INPUT_NAME, "tensor(uint8)", OUTPUT_NAME)
-            and shape[1:] == [INPUT, INPUT, 3]
-            and isinstance(shape[0], int)
-        )
-        if not ours:
-            found = ", ".join(f"{i.name} {i.type} {i.shape}" for i in inputs)
-            raise EngineError(
-                f"{model}: expected one input image tensor(uint8) [N, {INPUT}, {INPUT}, 3] and one output score, "
-                f"found {found}; make the file with `fthnet export`"
-            )
-        return int(shape[0])
+        inputs = [(tensor.name, tensor.type[7:-1], tensor.shape) for tensor in self._session.get_inputs()]  # tensor(…)
+        return graph_batch(model, inputs, [tensor.name for tensor in self._session.get_outputs()])
 
     def infer(self, images: Image) -> npt.NDArray[np.float32]:
         """RGB uint8 (N, 384, 384, 3) -> score points float32 (N,), in chunks of the graph's batch size.
@@ -149,7 +131,7 @@ class OnnxBackend:
         try:
             (scores,) = self._session.run([OUTPUT_NAME], {INPUT_NAME: chunk})
         except Exception as error:  # as above
-            raise EngineError(f"ONNX Runtime failed while scoring: {_one_line(error)}") from error
+            raise EngineError(f"ONNX Runtime failed while scoring: {one_line(error)}") from error
         return scores
 
     def stage_ms(self) -> Mapping[str, float]:
@@ -171,7 +153,3 @@ class OnnxBackend:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 
-from fthnet_kit.edge.backend_names import BACKENDS, BackendName
 from fthnet_kit.edge.errors import EngineError, KitError
 from fthnet_kit.edge.inference.backend import Backend
 from fthnet_kit.edge.inference.cuda_memory import Gpu
@@ -12,7 +11,7 @@ from fthnet_kit.edge.inference.engine_manifest import ENGINES, Target, load_engi
 from fthnet_kit.edge.inference.onnx_runtime import OnnxBackend, Provider
 from fthnet_kit.edge.inference.tensorrt_library import LIBRARIES, LibraryName, TensorRT, load_tensorrt
 from fthnet_kit.edge.model.bundle import Bundle
-from fthnet_kit.edge.model.choices import Precision
+from fthnet_kit.edge.model.choices import BACKENDS, BackendName, Precision
 
 PROVIDER_OF: dict[BackendName, Provider] = {
     "onnxruntime": "cpu",
@@ -37,13 +36,13 @@ def open_backend(
         precision: ``auto`` is FP16 on TensorRT and FP32 on ONNX Runtime.
         backend: ``auto`` takes TensorRT where the bundle has an engine of the precision, and otherwise ONNX Runtime
             on the CPU; an engine that must not run here is said in a warning. No other choice is ever replaced.
-        threads: of ONNX Runtime on the CPU; default: all cores.
+        threads: of one inference on the CPU; default: `available_cores`.
         cuda_graph: on TensorRT, launch the network as one CUDA graph; nothing to ONNX Runtime.
 
     Raises:
         BundleError: the bundle has no graph of that precision.
         EngineError: the backend is not there, or refuses.
-        MissingExtraError: TensorRT or pycuda is asked for and not installed.
+        MissingExtraError: TensorRT, pycuda or OpenVINO is asked for and not installed.
     """
     if backend not in BACKENDS:
         raise EngineError(f"backend: expected one of {', '.join(BACKENDS)}, found {backend!r}")
@@ -56,6 +55,10 @@ def open_backend(
             except KitError as error:
                 logger.warning("TensorRT is not used: %s", error)
         backend = "onnxruntime"
+    if backend == "openvino":
+        from fthnet_kit.edge.inference.openvino_runtime import OpenVinoBackend
+
+        return OpenVinoBackend(bundle.model_path(precision, backend), threads)
     provider = PROVIDER_OF[backend]
     cache = bundle.folder / ENGINES / backend if provider == "tensorrt" else None
     return OnnxBackend(bundle.model_path(precision, provider), provider, threads, cache)

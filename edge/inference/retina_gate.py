@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from fthnet_kit.edge.model.preprocess import Image
+from fthnet_kit.edge.image import Image
 
 SIDE = 96  # pixels to which the view is averaged: a pixel is 1/128 of the field
 BLACK = 6  # gray levels added before a logarithm: noise of the dark is no contrast

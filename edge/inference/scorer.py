@@ -10,7 +10,6 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
-from fthnet_kit.edge.backend_names import BackendName
 from fthnet_kit.edge.errors import EngineError
 from fthnet_kit.edge.frame import Frame
 from fthnet_kit.edge.inference.backend import Backend
@@ -18,7 +17,7 @@ from fthnet_kit.edge.inference.open_backend import open_backend
 from fthnet_kit.edge.inference.retina_gate import shows_retina
 from fthnet_kit.edge.model.bundle import Bundle
 from fthnet_kit.edge.model.card import ModelCard
-from fthnet_kit.edge.model.choices import Precision
+from fthnet_kit.edge.model.choices import BackendName, Precision
 from fthnet_kit.edge.model.preprocess import Views, prepare
 from fthnet_kit.edge.model.score import Algorithm, Reason, Score
 

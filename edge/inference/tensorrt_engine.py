@@ -18,11 +18,12 @@ import numpy as np
 import numpy.typing as npt
 
 from fthnet_kit.edge.errors import EngineError
+from fthnet_kit.edge.image import Image
 from fthnet_kit.edge.inference.backend import INPUT_NAME, OUTPUT_NAME, check_images, in_batches
 from fthnet_kit.edge.inference.cuda_graph import CudaGraph
 from fthnet_kit.edge.inference.cuda_memory import Gpu, let_go
 from fthnet_kit.edge.inference.tensorrt_library import TensorRT, errors_of
-from fthnet_kit.edge.model.preprocess import INPUT, Image
+from fthnet_kit.edge.model.preprocess import INPUT
 
 
 class TrtBackend:

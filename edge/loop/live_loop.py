@@ -18,300 +18,25 @@ import logging
 import signal
 import threading
 import time
-import zlib
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from typing import Any, Literal, Protocol
 
-import numpy as np
-import numpy.typing as npt
-
-from fthnet_kit.edge.capture.source import CorruptFrameError, Source
+from fthnet_kit.edge.capture.source import Source
 from fthnet_kit.edge.errors import CameraError, InputError, KitError
 from fthnet_kit.edge.frame import Frame
 from fthnet_kit.edge.inference.scorer import QualityScorer
 from fthnet_kit.edge.loop.frame_slot import FrameSlot, Grabbed
+from fthnet_kit.edge.loop.grabber import Grabber
+from fthnet_kit.edge.loop.options import LiveOptions
+from fthnet_kit.edge.loop.result import LiveResult, LiveSummary
+from fthnet_kit.edge.loop.sink import Sink
 from fthnet_kit.edge.loop.stop_signals import FINAL_SIGNALS
 from fthnet_kit.edge.model.score import Reason, Score
 
 LOG = logging.getLogger("fthnet")
-KEPT_SAMPLES = 10_000  # of each stage's duration, for the summary
-SIGNATURE_STRIDE = 16
-FLAT_LEVELS = 4  # gray levels: a picture with less contrast (a lens cap, a saturated sensor) repeats itself in health
 TICK_S = 0.5  # between two statements that there is no frame
 LONGEST_READ_S = 1.5  # network_stream.READ_TIMEOUT_MS: how long a healthy driver can keep the grab thread from ending
 MOST_HUNG = 6  # grab threads inside the driver, 2 minutes in all: only the end of the process can free them
-AFTER_CORRUPT_S = 0.002  # a driver that gives broken pictures without waiting must not take a whole core
-
-
-@dataclass(frozen=True)
-class LiveOptions:
-    """Patience of the live loop.
-
-    Attributes:
-        stall_s: without a frame for this long there is no current score.
-        abandon_s: a read that hangs for this long is given up, and a new grab thread takes over. Each thread that
-            still hangs doubles the patience.
-        abandon_open_s: the same for an attempt to open the camera again.
-        first_open_s: the same for the first attempt, which then ends the loop.
-        frozen_s: identical pictures for this long are not a living camera.
-        useless_s: nothing but frozen or broken pictures for this long, and the camera is opened again.
-        first_backoff_s, longest_backoff_s: pause before a camera is opened again, doubled each time.
-    """
-
-    stall_s: float = 1.0
-    abandon_s: float = 2.0
-    abandon_open_s: float = 6.0
-    first_open_s: float = 15.0
-    frozen_s: float = 2.0
-    useless_s: float = 5.0
-    first_backoff_s: float = 0.25
-    longest_backoff_s: float = 1.0
-
-
-@dataclass(frozen=True)
-class LiveResult:
-    """One scored frame, or the statement that there is none to score.
-
-    Attributes:
-        score: value with verdict, or a reason.
-        frame: what was scored; None without a picture.
-        name: the file, for pictures that come from files.
-        captured_at: wall-clock time of the capture, or of the statement, by the clock as it stands now.
-        age_ms: age of the frame when its scoring began; None without a picture.
-        latency_ms: from capture to score; None without a picture.
-        captured, dropped: frames so far.
-    """
-
-    score: Score
-    frame: Frame | None
-    name: str | None
-    captured_at: datetime
-    age_ms: float | None
-    latency_ms: float | None
-    captured: int
-    dropped: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """One record, in the names that every JSON output of the kit uses."""
-        return {
-            "frame": self.score.frame_index,
-            "file": self.name,
-            "captured_at": self.captured_at.isoformat(timespec="milliseconds"),
-            "age_ms": None if self.age_ms is None else round(self.age_ms, 3),
-            "latency_ms": None if self.latency_ms is None else round(self.latency_ms, 3),
-            "dropped": self.dropped,
-            **self.score.to_dict(),
-            "truth": None if self.frame is None or self.frame.truth is None else dict(self.frame.truth),
-        }
-
-
-class Recent:
-    """The newest 10,000 numbers of a series, in memory that is taken at once and does not grow."""
-
-    def __init__(self) -> None:
-        self._ring = np.full(KEPT_SAMPLES, np.nan, np.float32)
-        self._count = 0
-
-    def append(self, value: float) -> None:
-        """Add a number; the oldest makes room."""
-        self._ring[self._count % KEPT_SAMPLES] = value
-        self._count += 1
-
-    def __len__(self) -> int:
-        return min(self._count, KEPT_SAMPLES)
-
-    def __iter__(self) -> Iterator[float]:
-        return iter(self.to_array().tolist())
-
-    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[np.generic]:
-        return self.to_array().astype(np.float64 if dtype is None else dtype)
-
-    def to_array(self) -> npt.NDArray[np.float32]:
-        """The numbers, oldest first."""
-        if self._count <= KEPT_SAMPLES:
-            return self._ring[: self._count].copy()
-        return np.roll(self._ring, -(self._count % KEPT_SAMPLES))
-
-
-@dataclass
-class LiveSummary:
-    """Counts and durations of a run; `samples_ms` keeps the newest 10,000 of each stage.
-
-    `faults` counts what was raised and contained, by where it came from: `camera`, `scorer`, or a sink's class.
-    """
-
-    captured: int = 0
-    dropped: int = 0
-    scored: int = 0
-    reconnects: int = 0
-    seconds: float = 0.0
-    reasons: Counter[str] = field(default_factory=Counter)
-    faults: Counter[str] = field(default_factory=Counter)
-    samples_ms: dict[str, Recent] = field(default_factory=dict)
-
-    def add(self, result: LiveResult) -> None:
-        """Count one result."""
-        if result.score.reason is not None:
-            self.reasons[result.score.reason] += 1
-            return
-        self.scored += 1
-        durations = {**result.score.stage_ms, "frame age": result.age_ms, "capture to score": result.latency_ms}
-        for stage, ms in durations.items():
-            if ms is not None:
-                self._add_ms(stage, ms)
-
-    def add_overhead(self, result: LiveResult, sinks_ms: float) -> None:
-        """Count what the scoring thread spent on a scored frame beside scoring it: the loop itself, and its sinks."""
-        if result.score.value is not None and result.latency_ms is not None and result.age_ms is not None:
-            self._add_ms("loop overhead", result.latency_ms - result.age_ms - result.score.total_ms + sinks_ms)
-
-    def _add_ms(self, stage: str, ms: float) -> None:
-        self.samples_ms.setdefault(stage, Recent()).append(ms)
-
-    def add_fault(self, where: str, error: BaseException) -> None:
-        """Count an error that was contained; the first of its kind is logged."""
-        self.faults[where] += 1
-        if self.faults[where] == 1:
-            LOG.warning("%s: %s: %s; scoring goes on, more of them are counted", where, type(error).__name__, error)
-
-
-class Listener(Protocol):
-    """Takes results as they come: a sink."""
-
-    def offer(self, result: LiveResult) -> None:
-        """One result."""
-
-    def close(self) -> None:
-        """The end."""
-
-
-class Grabber(threading.Thread):
-    """Reads one source into one slot, until the source ends or `stop` is called.
-
-    Args:
-        source: what to read; `opened` says whether it is open already.
-        slot: where frames go.
-        options: patience.
-        contain: told of every error of a live source; those of a file end the thread.
-    """
-
-    def __init__(
-        self,
-        source: Source,
-        slot: FrameSlot,
-        options: LiveOptions,
-        contain: Callable[[Exception], None],
-        *,
-        opened: bool,
-    ) -> None:
-        super().__init__(name="grab", daemon=True)
-        self.source = source
-        self.slot = slot
-        self.options = options
-        self.opened = opened
-        self.state: Literal["connecting", "reading"] = "reading" if opened else "connecting"
-        self.alive_s = time.monotonic()
-        self.reconnects = 0
-        self.failure: Exception | None = None
-        self._contain = contain
-        self._stopping = threading.Event()
-        self._useful = 0
-        self._signature = 0
-        self._changed_s = time.monotonic()
-
-    def stop(self) -> None:
-        """Ask the thread to end; it closes its source itself, even if it comes back from a hang much later."""
-        self._stopping.set()
-        self.slot.close(discard=True)
-
-    def run(self) -> None:
-        """Thread body: read, and open again after each silence."""
-        backoff = self.options.first_backoff_s
-        try:
-            while not self._stopping.is_set():
-                useful = self._useful
-                if self.opened:
-                    self._read_until_useless()
-                if self._stopping.is_set() or self.source.ended:
-                    break
-                backoff = self.options.first_backoff_s if self._useful > useful else backoff
-                self._reopen(backoff)
-                backoff = min(2 * backoff, self.options.longest_backoff_s)
-        except Exception as error:  # of a file; the scoring thread raises it
-            self.failure = error
-        finally:
-            self._close_source()
-            self.slot.close()
-
-    def _read_until_useless(self) -> None:
-        """Read frames until the source gives none, or none of use."""
-        self.state = "reading"
-        useful_s = time.monotonic()
-        while not self._stopping.is_set():
-            self.alive_s = time.monotonic()
-            if self.source.live and self.alive_s - useful_s >= self.options.useless_s:
-                return
-            try:
-                frame = self.source.read()
-            except CorruptFrameError as error:
-                self.slot.put(Grabbed(None, "corrupt_frame", error.name))
-                if self.source.live:
-                    self._stopping.wait(AFTER_CORRUPT_S)
-                continue
-            except Exception as error:
-                if not self.source.live:
-                    raise
-                self._contain(error)
-                return
-            if frame is None:
-                return
-            begun_s = min(self.alive_s, frame.captured_ns / 1e9)  # it may have begun before a stall
-            if self.source.live and time.monotonic() - begun_s >= self.options.stall_s:
-                self.slot.put(Grabbed(None, "stalled", frame.name, frame.skipped))
-                continue
-            reason: Reason | None = "frozen" if self.source.live and self._is_frozen(frame) else None
-            if reason is None:
-                self._useful += 1
-                useful_s = time.monotonic()
-            self.slot.put(Grabbed(frame, reason, frame.name, frame.skipped))
-
-    def _is_frozen(self, frame: Frame) -> bool:
-        """Whether the picture has been the same, bit for bit, for too long: a living sensor is never that still.
-
-        A picture without contrast is left to the retina gate, which says what it is.
-        """
-        sample = frame.image[::SIGNATURE_STRIDE, ::SIGNATURE_STRIDE]
-        signature = zlib.crc32(sample.tobytes())
-        now = time.monotonic()
-        if signature != self._signature:
-            self._signature, self._changed_s = signature, now
-        return now - self._changed_s >= self.options.frozen_s and int(np.ptp(sample)) >= FLAT_LEVELS
-
-    def _reopen(self, backoff_s: float) -> None:
-        """One attempt to open the source again, after a pause."""
-        self.state, self.opened = "connecting", False
-        self._close_source()
-        if self._stopping.wait(backoff_s):
-            return
-        self.alive_s = time.monotonic()
-        try:
-            self.source.open()
-        except KitError:
-            return  # still unplugged
-        except Exception as error:
-            self._contain(error)
-            return
-        self.opened = True
-        self.reconnects += 1
-
-    def _close_source(self) -> None:
-        try:
-            self.source.close()
-        except Exception as error:
-            self._contain(error)
 
 
 class LiveLoop:
@@ -354,7 +79,7 @@ class LiveLoop:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, lambda *_: self.stop())
 
-    def feed(self, sinks: Sequence[Listener], max_scored: int | None = None) -> None:
+    def feed(self, sinks: Sequence[Sink], max_scored: int | None = None) -> None:
         """Hand every result to every sink until the source ends, `stop` is called or enough frames are scored.
 
         What a sink raises is counted in `summary.faults` and ends nothing. The sinks are closed however it ends.

@@ -11,6 +11,8 @@ from fthnet_kit.edge.errors import BundleError
 from fthnet_kit.edge.model.card import CARD_NAME, ModelCard
 from fthnet_kit.edge.model.choices import Precision
 
+REPORTS = "reports"  # folder of a bundle
+RANGES_NAME = "ranges.json"  # in it: the ranges of INT8
 CHECKPOINT_NAME = "checkpoint.safetensors"
 FP32_NAME = "fthnet.fp32.onnx"
 CONVERTED_NAMES = {form: f"fthnet.{form}.onnx" for form in ("fp16", "int8", "int8-cpu")}
@@ -47,7 +49,7 @@ class Bundle:
         """ONNX file of a precision for an execution provider.
 
         ``auto`` takes FP32: what is best on a device is for its own measurement to say. ``int8`` takes the
-        form that the provider runs fast: ``int8-cpu`` on a CPU.
+        form that the provider runs fast: ``int8-cpu`` in ONNX Runtime on a CPU, ``int8`` in OpenVINO and TensorRT.
 
         Raises:
             BundleError: the bundle has no such file, or its gate did not hold.
@@ -57,7 +59,9 @@ class Bundle:
         else:
             form = "int8-cpu" if precision == "int8" and provider == "cpu" else precision
             name = CONVERTED_NAMES[form]
-            if not self.card.precisions.get(form, {}).get("holds"):
+            gates = self.card.precisions
+            judged = gates.get(f"{form}-{provider}", gates.get(form, {}))  # on the runtime itself, if it was there
+            if not judged.get("holds"):
                 raise BundleError(
                     f"{self.folder}: expected {name} whose gate holds for precision {precision}, found none in the "
                     "card; `fthnet quantize` makes it"

@@ -11,26 +11,10 @@ from typing import Any
 
 from fthnet_kit.edge.errors import BundleError
 from fthnet_kit.edge.model.preprocess import Preprocessing
-from fthnet_kit.edge.model.score import Verdict
+from fthnet_kit.edge.model.score import Thresholds
 
 CARD_NAME = "model_card.json"
 SCHEMA_VERSION = 1
-
-
-@dataclass(frozen=True)
-class Thresholds:
-    """Scores from which a picture is ``usable`` and ``good``; below `usable` it is ``reject``."""
-
-    usable: float
-    good: float
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.usable <= self.good <= 100:
-            raise ValueError(f"thresholds: expected 0 <= usable <= good <= 100, found {self.usable} and {self.good}")
-
-    def verdict(self, value: float) -> Verdict:
-        """The verdict on a score."""
-        return "good" if value >= self.good else "usable" if value >= self.usable else "reject"
 
 
 @dataclass(frozen=True)

@@ -24,15 +24,14 @@ import numpy as np
 import numpy.typing as npt
 
 from fthnet_kit.edge.errors import InputError
+from fthnet_kit.edge.image import Image, check_size, to_bgr8
 
-Image = npt.NDArray[np.uint8]  # BGR (H, W, 3) unless a docstring says RGB
 Views = Literal[1, 5, 20]
 
 RESIZE = 512
 INPUT = 384
 MARGIN = (RESIZE - INPUT) // 2
 VIEW_COUNTS = (1, 5, 20)
-MAX_SIDE = 12_000  # pixels: no fundus camera comes near it, and its square still fits a small device's memory
 
 FIELD_PROBE = 128  # longest side of the thumbnail in which the field is looked for
 FIELD_MIN_LEVEL = 8  # a pixel this dark is never field: black borders of real cameras stay below
@@ -76,38 +75,6 @@ class Box:
     y: int
     width: int
     height: int
-
-
-def to_bgr8(image: npt.NDArray[np.generic]) -> Image:
-    """Any image that OpenCV can hand out, as BGR uint8 (H, W, 3).
-
-    Accepts uint8 and uint16, in either byte order, of shape (H, W), (H, W, 1), (H, W, 3) BGR and (H, W, 4) BGRA
-    (alpha is dropped). 16-bit values use the full range: 65535 becomes 255.
-
-    Raises:
-        InputError: any other type, shape or an image without pixels.
-    """
-    if not isinstance(image, np.ndarray) or image.dtype.newbyteorder("=") not in (np.uint8, np.uint16):
-        found = image.dtype if isinstance(image, np.ndarray) else type(image).__name__
-        raise InputError(f"image: expected a uint8 or uint16 array, found {found}; scale and cast it first")
-    image = np.asarray(image)  # of a matrix or masked array, the plain pixels
-    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)) or 0 in image.shape:
-        raise InputError(f"image: expected shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), found {image.shape}")
-    if image.dtype.itemsize == 2:
-        image = ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    if image.ndim == 2 or image.shape[2] == 1:
-        return np.repeat(image.reshape(*image.shape[:2], 1), 3, axis=2)
-    return np.ascontiguousarray(image[:, :, :3])
-
-
-def check_size(width: int, height: int) -> None:
-    """Refuse a picture that would take gigabytes to prepare.
-
-    Raises:
-        InputError: a side beyond 12,000 pixels.
-    """
-    if max(width, height) > MAX_SIDE:
-        raise InputError(f"image: expected sides of at most {MAX_SIDE} pixels, found {width}x{height}")
 
 
 def find_field(image: Image) -> Box:

@@ -76,3 +76,19 @@ class Score:
             "stage_ms": {stage: round(ms, 3) for stage, ms in self.stage_ms.items()},
             "algorithm": None if self.algorithm is None else self.algorithm.to_dict(),
         }
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Scores from which a picture is ``usable`` and ``good``; below `usable` it is ``reject``."""
+
+    usable: float
+    good: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.usable <= self.good <= 100:
+            raise ValueError(f"thresholds: expected 0 <= usable <= good <= 100, found {self.usable} and {self.good}")
+
+    def verdict(self, value: float) -> Verdict:
+        """The verdict on a score."""
+        return "good" if value >= self.good else "usable" if value >= self.usable else "reject"

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fthnet_kit.edge.guidance.hint_follower import GuideSink
-from fthnet_kit.edge.loop.live_loop import LiveResult, LiveSummary
+from fthnet_kit.edge.loop.result import LiveResult, LiveSummary
 
 HISTORY_S = 60.0
 SPARKS = "▁▂▃▄▅▆▇█"

@@ -34,9 +34,8 @@ from fthnet_kit.edge import BundleError, EngineError, InputError, Preprocessing,
 from fthnet_kit.edge.capture.degradations import degrade
 from fthnet_kit.edge.device.machine import Device
 from fthnet_kit.edge.errors import KitError
-from fthnet_kit.edge.image import read_image
+from fthnet_kit.edge.image import Image, read_image
 from fthnet_kit.edge.model.bundle import Bundle
-from fthnet_kit.edge.model.preprocess import Image
 from tests.conftest import ROOT, FakeBackend, make_card
 
 SCHEMA = json.loads((ROOT / "bench" / "accuracy.schema.json").read_text(encoding="utf-8"))

@@ -13,7 +13,7 @@ from fthnet_kit.edge.capture.simulated_camera import Session
 from fthnet_kit.edge.frame import Frame
 from fthnet_kit.edge.inference.scorer import QualityScorer
 from fthnet_kit.edge.model.score import Score
-from fthnet_kit.edge.outputs.best_shot.choose import BestShotOptions
+from fthnet_kit.edge.outputs.best_shot.shot import BestShotOptions
 
 SMALL = Session(8, 10, 3, 320, 240, realtime=False)
 

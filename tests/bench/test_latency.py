@@ -17,7 +17,7 @@ from fthnet_kit.bench.speed.monitor import Monitor
 from fthnet_kit.bench.speed.timing import Limit
 from fthnet_kit.edge import Bundle, QualityScorer
 from fthnet_kit.edge.errors import EngineError, InputError
-from fthnet_kit.edge.model.preprocess import Image
+from fthnet_kit.edge.image import Image
 from tests.conftest import fake_scorer
 
 SHORT = Plan(Limit(runs=30), capture_s=0.0, idle_s=(), cold_starts=0, period_s=0.05)

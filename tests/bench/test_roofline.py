@@ -12,26 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fthnet_kit.bench.speed.roofline import (
-    ESTIMATE,
-    WIDTHS,
-    Ceilings,
-    Peaks,
-    Work,
-    achieved,
-    copy_rate,
-    cpu_ceilings,
-    estimate,
-    estimates,
-    gemm_model,
-    last_cache_mb,
-    layers_of,
-    model_work,
-    module_of,
-    modules,
-)
+from fthnet_kit.bench.speed.cpu_ceilings import Ceilings, copy_rate, cpu_ceilings, gemm_model, last_cache_mb
+from fthnet_kit.bench.speed.jetson_modules import module_of, modules
+from fthnet_kit.bench.speed.peaks import Peaks
+from fthnet_kit.bench.speed.roofline import ESTIMATE, achieved, estimate, estimates
+from fthnet_kit.bench.speed.work import WIDTHS, Work, layers_of, model_work
 from fthnet_kit.convert.network.config import FTHNetConfig
-from fthnet_kit.edge.device.machine import Clock, Device
+from fthnet_kit.edge.device.machine import Device
+from fthnet_kit.edge.device.sensors import Clock
 
 RELEASED, SMALL = FTHNetConfig(), FTHNetConfig(embed_dim=32)
 DATA = json.loads((Path(__file__).parents[2] / "bench" / "speed" / "jetson_modules.json").read_text(encoding="utf-8"))
@@ -305,7 +293,8 @@ def test_the_copy_leaves_the_cache_and_the_memory_alone(tmp_path: Path) -> None:
 
 def test_needs_neither_torch_nor_onnx() -> None:
     code = (
-        "import sys, fthnet_kit.bench.speed.roofline as r; r.estimates(r.model_work({}, 'int8')); r.cpu_ceilings(1); "
+        "import sys; from fthnet_kit.bench.speed import cpu_ceilings, roofline, work; "
+        "roofline.estimates(work.model_work({}, 'int8')); cpu_ceilings.cpu_ceilings(1); "
         "print(sorted({'torch', 'onnx', 'cv2'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

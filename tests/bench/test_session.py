@@ -11,7 +11,7 @@ import pytest
 
 from fthnet_kit.bench.quality.session import analyse, read_session
 from fthnet_kit.edge import InputError
-from fthnet_kit.edge.outputs.records.verify import RecordFiles
+from fthnet_kit.edge.outputs.records.chain import RecordFiles
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,8 @@ from fthnet_kit.calibration.labelled_images import LabelledImage
 from fthnet_kit.edge import InputError, Preprocessing, QualityScorer
 from fthnet_kit.edge.capture.degradations import DEGRADATIONS
 from fthnet_kit.edge.cli.main import main
-from fthnet_kit.edge.model.preprocess import Image, canonical, prepare
+from fthnet_kit.edge.image import Image
+from fthnet_kit.edge.model.preprocess import canonical, prepare
 from tests.conftest import ROOT, FakeBackend, make_card
 
 

@@ -30,7 +30,8 @@ from fthnet_kit.calibration.int8_photographs import (
 from fthnet_kit.calibration.labelled_images import LabelledImage
 from fthnet_kit.edge import InputError, Preprocessing
 from fthnet_kit.edge.capture.degradations import degrade
-from fthnet_kit.edge.model.preprocess import Image, prepare
+from fthnet_kit.edge.image import Image
+from fthnet_kit.edge.model.preprocess import prepare
 
 PREPROCESSING = Preprocessing()
 ALWAYS = settings(deadline=None)

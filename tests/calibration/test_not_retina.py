@@ -18,7 +18,8 @@ from fthnet_kit.calibration.training_samples import (
     random_crop,
 )
 from fthnet_kit.edge import Preprocessing
-from fthnet_kit.edge.model.preprocess import Image, canonical
+from fthnet_kit.edge.image import Image
+from fthnet_kit.edge.model.preprocess import canonical
 
 KINDS = ("outer_eye", "room", "surface")
 MOS = np.array([80.0, 60.0, 20.0])

@@ -32,8 +32,9 @@ from fthnet_kit.convert.precision.fp16_twin import rounded_twin
 from fthnet_kit.convert.precision.smoothing import producer, smooth
 from fthnet_kit.edge import Preprocessing
 from fthnet_kit.edge.capture.degradations import degrade
+from fthnet_kit.edge.image import Image
 from fthnet_kit.edge.inference.onnx_runtime import OnnxBackend
-from fthnet_kit.edge.model.preprocess import Image, prepare
+from fthnet_kit.edge.model.preprocess import prepare
 
 SIZES = {"embed_dim": 8, "depths": (1, 2, 1, 1), "num_heads": (1, 2, 4, 8), "target_in": 192, "hyper_in": 64}
 CONFIG = FTHNetConfig(**SIZES)

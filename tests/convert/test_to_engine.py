@@ -48,12 +48,12 @@ from fthnet_kit.convert.onnx_graph.export import weights_of
 from fthnet_kit.convert.onnx_graph.fthnet_graph import Plan, write_graph
 from fthnet_kit.convert.onnx_graph.rebatch import with_batch
 from fthnet_kit.edge import Bundle, EngineError, InputError, Preprocessing
-from fthnet_kit.edge.inference.engine_manifest import RANGES_NAME, Target, engine_path, load_engine
+from fthnet_kit.edge.image import Image
+from fthnet_kit.edge.inference.engine_manifest import Target, engine_path, load_engine
 from fthnet_kit.edge.inference.onnx_runtime import OnnxBackend
 from fthnet_kit.edge.inference.tensorrt_library import TensorRT, load_tensorrt
 from fthnet_kit.edge.model.bundle import CONVERTED_NAMES, FP32_NAME, sha256_of, shipped_bundle
 from fthnet_kit.edge.model.card import CARD_NAME
-from fthnet_kit.edge.model.preprocess import Image
 from tests.conftest import make_card
 from tests.convert.test_engine_build import int8_layers
 
@@ -67,6 +67,9 @@ RTX = load_tensorrt("tensorrt_rtx")
 SM86 = Target("tensorrt_rtx", str(RTX.version), "8.6")
 HERE = Target("tensorrt_rtx", str(RTX.version), "8.6", "a GPU", 82)  # as if this machine had it
 FACTS = {"cuda": "12.6"}
+
+
+RANGES_NAME = "reports/ranges.json"
 
 
 def bundle_of(folder: Path, graphs: dict[str, bytes]) -> Bundle:

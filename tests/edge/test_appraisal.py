@@ -11,9 +11,9 @@ import pytest
 from fthnet_kit.edge.capture.degradations import BRIGHTEST_STOPS, DARKEST_STOPS, degrade
 from fthnet_kit.edge.capture.simulated_camera import Session, SimulatedCamera
 from fthnet_kit.edge.frame import Frame
-from fthnet_kit.edge.guidance.hints import UNSTEADY, Measures, measure
-from fthnet_kit.edge.loop.live_loop import LiveResult
-from fthnet_kit.edge.model.preprocess import Image
+from fthnet_kit.edge.guidance.measures import UNSTEADY, Measures, measure
+from fthnet_kit.edge.image import Image
+from fthnet_kit.edge.loop.result import LiveResult
 from fthnet_kit.edge.model.score import Score
 from fthnet_kit.edge.outputs.best_shot.rank import LOST_SPEED, MIDDLE_GRAY_STOPS, Appraisal, Appraiser, appraise
 

@@ -17,11 +17,11 @@ import pytest
 
 from fthnet_kit.edge import Bundle, EngineError, MissingExtraError, QualityScorer
 from fthnet_kit.edge.errors import BundleError
+from fthnet_kit.edge.image import Image
 from fthnet_kit.edge.inference.engine_manifest import ENGINES
 from fthnet_kit.edge.inference.onnx_runtime import OnnxBackend, provider_options
 from fthnet_kit.edge.inference.open_backend import BACKENDS, engine_precision, open_backend
 from fthnet_kit.edge.model.bundle import FP32_NAME, shipped_bundle
-from fthnet_kit.edge.model.preprocess import Image
 from tests.conftest import ROOT
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -179,7 +179,7 @@ def test_execution_providers_are_never_replaced(bundle: Bundle, name: str) -> No
     assert not (bundle.folder / ENGINES).exists()
 
 
-@pytest.mark.parametrize("name", ["", "cpu", "TensorRT", "openvino"])
+@pytest.mark.parametrize("name", ["", "cpu", "TensorRT", "OpenVINO"])
 def test_unknown_backends_are_refused_with_the_list(bundle: Bundle, name: str) -> None:
     with pytest.raises(EngineError) as caught:
         open_backend(bundle, "auto", name)  # type: ignore[arg-type]
@@ -188,7 +188,7 @@ def test_unknown_backends_are_refused_with_the_list(bundle: Bundle, name: str) -
 
 
 def test_the_command_line_knows_the_backends(fthnet: Command) -> None:
-    done = fthnet("score", RETINA, "--backend", "openvino")
+    done = fthnet("score", RETINA, "--backend", "openvino-gpu")
     assert done.returncode == 2
     assert all(known in done.stderr for known in BACKENDS)
 

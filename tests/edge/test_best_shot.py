@@ -22,14 +22,15 @@ from hypothesis import strategies as st
 from fthnet_kit.edge.capture.simulated_camera import Handling
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.frame import Frame
-from fthnet_kit.edge.guidance.hints import Measures
-from fthnet_kit.edge.loop.live_loop import LiveResult
-from fthnet_kit.edge.model.card import Thresholds
-from fthnet_kit.edge.model.score import Algorithm, Score
+from fthnet_kit.edge.guidance.measures import Measures
+from fthnet_kit.edge.loop.result import LiveResult
+from fthnet_kit.edge.model.score import Algorithm, Score, Thresholds
 from fthnet_kit.edge.outputs.best_shot import choose as best_shot
-from fthnet_kit.edge.outputs.best_shot.choose import LEAST_FRAMES, AppraisedBestShot, BestShot, BestShotOptions, Shot
-from fthnet_kit.edge.outputs.best_shot.dicom_photograph import DicomContext
+from fthnet_kit.edge.outputs.best_shot.choose import AppraisedBestShot, BestShot
+from fthnet_kit.edge.outputs.best_shot.dicom_context import DicomContext
 from fthnet_kit.edge.outputs.best_shot.rank import Appraisal
+from fthnet_kit.edge.outputs.best_shot.shot import BestShotOptions, Shot
+from fthnet_kit.edge.outputs.best_shot.stretch import LEAST_FRAMES
 
 ALGORITHM = Algorithm("net", "1.2", "maker", "views=1")
 NOON = datetime(2026, 11, 23, 12, tzinfo=timezone.utc)
@@ -47,7 +48,12 @@ class Camera:
         self.best_shot = BestShot(folder, options, self.taken.append, clock_s=lambda: self.t, **more)  # type: ignore[arg-type]
 
     def show(
-        self, *values: float | str | None, dt: float = 0.1, truth: float | None = None, rank: float | None = None
+        self,
+        *values: float | str | None,
+        dt: float = 0.1,
+        truth: float | None = None,
+        rank: float | None = None,
+        latency_ms: float = 2.0,
     ) -> None:
         """Scores as numbers, None for no retina, or a reason; ranked by score or, where given, by `rank`."""
         for value in values:
@@ -63,7 +69,7 @@ class Camera:
             if missing not in best_shot.CAMERA_LOST:
                 image = np.full((4, 6, 3), self.index % 256, np.uint8)
                 frame = Frame(image, self.index, int(self.t * 1e9), truth=None if truth is None else {"q": truth})
-            result = LiveResult(score, frame, None, NOON, 1.0, 2.0, self.index, 0)
+            result = LiveResult(score, frame, None, NOON, 1.0, latency_ms, self.index, 0)
             self.best_shot.offer(result, None if rank is None else Appraisal(rank / 100, 1, 1, 1))
             self.index += 1
 
@@ -111,6 +117,21 @@ def test_patience_takes_a_good_shot_while_the_eye_stays_still(tmp_path: Path) ->
     assert not usable.taken  # usable is not good: wait for the end of the stretch
     usable.show(20)
     assert [shot.value for shot in usable.taken] == [50]
+
+
+def test_a_scorer_that_takes_longer_than_an_eye_may_be_away_still_gives_a_shot(tmp_path: Path) -> None:
+    """20 views on a CPU take seconds a frame: the next frame is captured when the last one has its score."""
+    slow = Camera(tmp_path / "slow")
+    slow.show(70, 75, 74, 73, dt=1.6, latency_ms=1600)
+    assert [shot.value for shot in slow.taken] == [75]
+    slow.show(None, dt=1.6)
+    assert slow.best_shot._seen_s is not None  # it left at most a moment ago
+    slow.show(*gone())
+    slow.show(80, 81, 79, 78, dt=1.6, latency_ms=1600)
+    assert [shot.eye for shot in slow.taken] == [1, 2]
+    blind = Camera(tmp_path / "blind")
+    blind.show(70, 75, 74, 73, dt=1.6)  # scored at once: nobody knows what happened in between
+    assert not blind.taken
 
 
 @pytest.mark.parametrize("bad", [39.9, None, "corrupt_frame", "engine_fault", float("nan"), float("inf")])

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from fthnet_kit.edge import Bundle, BundleError, EngineError, ModelCard, QualityScorer, Thresholds
-from fthnet_kit.edge.inference.onnx_runtime import OnnxBackend
 from fthnet_kit.edge.model.bundle import FP32_NAME, shipped_bundle
 from fthnet_kit.edge.model.card import CARD_NAME
 from tests.conftest import make_card
@@ -97,27 +96,6 @@ def test_thresholds() -> None:
 def test_a_backend_is_never_replaced_in_silence() -> None:
     with pytest.raises(EngineError, match=r"provider tensorrt: expected TensorrtExecutionProvider"):
         QualityScorer.from_bundle(backend="onnxruntime-tensorrt")
-
-
-def test_a_file_that_is_no_graph_of_ours_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.onnx").write_bytes(b"not onnx")
-    with pytest.raises(EngineError, match=r"refused the model"):
-        OnnxBackend(tmp_path / "a.onnx")
-
-
-def test_a_foreign_graph_is_refused(tmp_path: Path) -> None:
-    onnx = pytest.importorskip("onnx")
-    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
-    graph = helper.make_graph(
-        [helper.make_node("Relu", ["x"], ["y"])],
-        "g",
-        [helper.make_tensor_value_info("x", kind, [1, 3])],
-        [helper.make_tensor_value_info("y", kind, [1, 3])],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    onnx.save(model, tmp_path / "a.onnx")
-    with pytest.raises(EngineError, match=r"expected one input image"):
-        OnnxBackend(tmp_path / "a.onnx")
 
 
 def test_card_names_every_field_of_the_schema() -> None:

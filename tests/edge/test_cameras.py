@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fthnet_kit.edge.capture.backlog import Backlog
-from fthnet_kit.edge.capture.open_source import ImageFiles, find_images, make_source
+from fthnet_kit.edge.capture.image_files import ImageFiles, find_images
+from fthnet_kit.edge.capture.open_source import make_source
 from fthnet_kit.edge.capture.simulated_camera import SimulatedCamera
 from fthnet_kit.edge.capture.source import CorruptFrameError
 from fthnet_kit.edge.capture.usb_camera import UsbCamera

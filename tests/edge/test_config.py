@@ -14,14 +14,14 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fthnet_kit.edge.backend_names import BACKENDS
 from fthnet_kit.edge.cli.config import config_group, config_option, current_config
 from fthnet_kit.edge.cli.run import run
 from fthnet_kit.edge.deployment.config_file import default_map, load_config, missing_files, render
 from fthnet_kit.edge.deployment.config_sections import Config, Key, known_keys
 from fthnet_kit.edge.errors import InputError
-from fthnet_kit.edge.loop.live_loop import LiveOptions
-from fthnet_kit.edge.outputs.mqtt.sink import MqttOptions
+from fthnet_kit.edge.loop.options import LiveOptions
+from fthnet_kit.edge.model.choices import BACKENDS
+from fthnet_kit.edge.outputs.mqtt.broker import MqttOptions
 
 
 def written(folder: Path, text: str) -> Path:

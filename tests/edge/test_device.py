@@ -12,7 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fthnet_kit.edge.device.machine import Clock, free_disk_mb, integer, line, read_device, run_command, text
+from fthnet_kit.edge.device.machine import free_disk_mb, read_device, run_command
+from fthnet_kit.edge.device.sensors import Clock
+from fthnet_kit.edge.device.sysfs import integer, line, text
 
 # Orin Nano Super, JetPack 6.2.1 from apt on Jetson Linux 36.4.7.
 ORIN = {

@@ -22,15 +22,10 @@ import pytest
 
 from fthnet_kit.edge.errors import InputError, MissingExtraError
 from fthnet_kit.edge.model.score import Algorithm, Score
-from fthnet_kit.edge.outputs.best_shot.dicom_photograph import (
-    DEVICE_TYPES,
-    PHOTOGRAPH_CLASS,
-    REPORT_CLASS,
-    WITHOUT_IDENTITY,
-    DicomContext,
-    ophthalmic_photograph,
-    quality_report,
-)
+from fthnet_kit.edge.outputs.best_shot.dicom_context import DEVICE_TYPES, DicomContext
+from fthnet_kit.edge.outputs.best_shot.dicom_objects import WITHOUT_IDENTITY
+from fthnet_kit.edge.outputs.best_shot.dicom_photograph import PHOTOGRAPH_CLASS, ophthalmic_photograph
+from fthnet_kit.edge.outputs.best_shot.dicom_report import REPORT_CLASS, quality_report
 
 pydicom = pytest.importorskip("pydicom")
 

@@ -22,28 +22,26 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from fthnet_kit.edge.cli.doctor import count_line, doctor, findings_table
-from fthnet_kit.edge.cli.score import LOG_WIDTH
-from fthnet_kit.edge.deployment.doctor import (
-    Finding,
-    Report,
+from fthnet_kit.edge.cli.options import LOG_WIDTH
+from fthnet_kit.edge.deployment.doctor import examine
+from fthnet_kit.edge.deployment.doctor_bundle import check_bundle
+from fthnet_kit.edge.deployment.doctor_findings import Finding, Report, load_module
+from fthnet_kit.edge.deployment.doctor_machine import (
     camera_modes,
-    check_bundle,
     check_cameras,
-    check_cuda,
     check_heat,
     check_jetpack,
     check_memory,
+    check_speed,
+)
+from fthnet_kit.edge.deployment.doctor_software import (
+    check_cuda,
     check_pycuda,
     check_python,
-    check_speed,
     check_tensorrt,
-    examine,
     judge_opencv,
-    load_module,
-    read_cuda_version,
-    read_driver,
 )
-from fthnet_kit.edge.device.machine import Device
+from fthnet_kit.edge.device.machine import Device, read_cuda_version, read_driver
 from fthnet_kit.edge.model.bundle import FP32_NAME, shipped_bundle
 from tests.edge.test_device import COMPUTER, ORIN, ORIN_SAYS, THOR, THOR_SAYS, machine, says
 
@@ -309,7 +307,7 @@ def test_heat_memory_and_speed() -> None:
 
 
 def test_a_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fthnet_kit.edge.deployment.doctor.free_disk_mb", lambda _: 120)
+    monkeypatch.setattr("fthnet_kit.edge.deployment.doctor_machine.free_disk_mb", lambda _: 120)
     disk, *_ = check_bundle(Device(), None, lambda _: None)
     assert (disk.topic, disk.state) == ("Disk", "problem")
     assert "0.1 GB free" in disk.found

@@ -20,7 +20,6 @@ from hypothesis import strategies as st
 
 from fthnet_kit.edge import Bundle, BundleError, EngineError
 from fthnet_kit.edge.inference.engine_manifest import (
-    RANGES_NAME,
     EngineManifest,
     Target,
     build_command,
@@ -32,6 +31,7 @@ from fthnet_kit.edge.model.bundle import CONVERTED_NAMES, FP32_NAME, sha256_of
 from fthnet_kit.edge.model.card import CARD_NAME
 from tests.conftest import make_card
 
+RANGES_NAME = "reports/ranges.json"
 ORIN = Target("tensorrt", "10.3.0", "8.7", "Orin", 8)
 ENGINE = bytes(range(256)) * 4  # what is in it is TensorRT's affair
 PRECISIONS = ("fp32", "fp16", "int8")

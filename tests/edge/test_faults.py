@@ -31,14 +31,16 @@ import pytest
 from fthnet_kit.bench.endurance.faulty_camera import FAULTS, MisbehavingCamera, read_stamp
 from fthnet_kit.edge.capture.open_source import make_source
 from fthnet_kit.edge.capture.source import CorruptFrameError
-from fthnet_kit.edge.cli.run import _wait_for
+from fthnet_kit.edge.deployment.run_assembly import _wait_for
 from fthnet_kit.edge.errors import CameraError
 from fthnet_kit.edge.frame import Frame
+from fthnet_kit.edge.image import Image
 from fthnet_kit.edge.inference.scorer import QualityScorer
 from fthnet_kit.edge.loop import stop_signals
-from fthnet_kit.edge.loop.live_loop import LiveLoop, LiveOptions, LiveResult
+from fthnet_kit.edge.loop.live_loop import LiveLoop
+from fthnet_kit.edge.loop.options import LiveOptions
+from fthnet_kit.edge.loop.result import LiveResult
 from fthnet_kit.edge.loop.sink import BackgroundWorker
-from fthnet_kit.edge.model.preprocess import Image
 from fthnet_kit.edge.model.score import Score
 from fthnet_kit.edge.outputs.records.verify import verify
 from tests.conftest import ROOT, fake_scorer
@@ -291,7 +293,8 @@ import json, sys, time
 import cv2
 from fthnet_kit.edge.capture.open_source import make_source
 from fthnet_kit.edge.errors import CameraError
-from fthnet_kit.edge.loop.live_loop import LiveLoop, LiveOptions
+from fthnet_kit.edge.loop.live_loop import LiveLoop
+from fthnet_kit.edge.loop.options import LiveOptions
 from fthnet_kit.edge.model.score import Score
 
 class Scorer:

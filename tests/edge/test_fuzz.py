@@ -24,13 +24,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fthnet_kit.edge.capture.open_source import ImageFiles
+from fthnet_kit.edge.capture.image_files import ImageFiles
 from fthnet_kit.edge.capture.source import CorruptFrameError
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.frame import Frame
-from fthnet_kit.edge.image import declared_size, decode, is_truncated_jpeg, read_image
+from fthnet_kit.edge.image import MAX_SIDE, declared_size, decode, is_truncated_jpeg, read_image
 from fthnet_kit.edge.loop.live_loop import LiveLoop
-from fthnet_kit.edge.model.preprocess import MAX_SIDE
 from tests.conftest import ROOT, fake_scorer
 
 pytestmark = pytest.mark.slow

@@ -24,10 +24,10 @@ import pytest
 
 from fthnet_kit.edge import QualityScorer
 from fthnet_kit.edge.errors import EngineError, KitError
+from fthnet_kit.edge.image import Image
 from fthnet_kit.edge.inference.engine_manifest import Target, engine_path, load_engine
 from fthnet_kit.edge.inference.onnx_runtime import OnnxBackend
 from fthnet_kit.edge.model.bundle import Bundle, shipped_bundle
-from fthnet_kit.edge.model.preprocess import Image
 
 if TYPE_CHECKING:
     from fthnet_kit.edge.inference.tensorrt_engine import TrtBackend

@@ -16,21 +16,12 @@ from hypothesis import strategies as st
 from fthnet_kit.edge.capture.degradations import degrade
 from fthnet_kit.edge.capture.simulated_camera import DEFECTS, Handling, Session, SimulatedCamera
 from fthnet_kit.edge.errors import InputError
-from fthnet_kit.edge.guidance.hints import (
-    BLINK_S,
-    CODES,
-    LANGUAGES,
-    Code,
-    Guide,
-    Hint,
-    Measures,
-    Optics,
-    Patience,
-    measure,
-    texts,
-)
+from fthnet_kit.edge.guidance.hints import BLINK_S, Guide, Hint, Optics, Patience
+from fthnet_kit.edge.guidance.measures import Measures, measure
+from fthnet_kit.edge.guidance.texts import CODES, LANGUAGES, Code, texts
+from fthnet_kit.edge.image import Image
 from fthnet_kit.edge.inference.retina_gate import shows_retina
-from fthnet_kit.edge.model.preprocess import Image, Preprocessing, prepare
+from fthnet_kit.edge.model.preprocess import Preprocessing, prepare
 from fthnet_kit.edge.model.score import Score
 from tests.conftest import ROOT
 

@@ -13,8 +13,10 @@ import pytest
 from fthnet_kit.edge.capture.source import CorruptFrameError
 from fthnet_kit.edge.errors import CameraError, EngineError, InputError
 from fthnet_kit.edge.frame import Frame
-from fthnet_kit.edge.loop.live_loop import LiveLoop, LiveOptions, LiveResult
-from fthnet_kit.edge.model.preprocess import Image
+from fthnet_kit.edge.image import Image
+from fthnet_kit.edge.loop.live_loop import LiveLoop
+from fthnet_kit.edge.loop.options import LiveOptions
+from fthnet_kit.edge.loop.result import LiveResult
 from tests.conftest import fake_scorer
 
 QUICK = LiveOptions(stall_s=0.15, abandon_s=0.6, frozen_s=0.2, first_backoff_s=0.02, longest_backoff_s=0.05)

@@ -13,9 +13,10 @@ import pytest
 from fthnet_kit.edge.capture.simulated_camera import Session, SimulatedCamera
 from fthnet_kit.edge.frame import Frame
 from fthnet_kit.edge.guidance.hint_follower import GuideSink
-from fthnet_kit.edge.guidance.hints import Guide, Measures, measuring
+from fthnet_kit.edge.guidance.hints import Guide, measuring
+from fthnet_kit.edge.guidance.measures import Measures
 from fthnet_kit.edge.guidance.measuring import MeasuringSink
-from fthnet_kit.edge.loop.live_loop import LiveResult
+from fthnet_kit.edge.loop.result import LiveResult
 from fthnet_kit.edge.model.score import Score
 
 

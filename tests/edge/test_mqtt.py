@@ -27,10 +27,11 @@ from hypothesis import strategies as st
 pytest.importorskip("paho", reason="needs the extra [mqtt]")
 
 from fthnet_kit.edge.errors import InputError, MissingExtraError
-from fthnet_kit.edge.loop.live_loop import LiveResult
+from fthnet_kit.edge.loop.result import LiveResult
 from fthnet_kit.edge.model.score import Score
+from fthnet_kit.edge.outputs.mqtt.broker import Broker, MqttOptions, credentials, state_folder, tls_context
 from fthnet_kit.edge.outputs.mqtt.message_queue import Message, MessageQueue
-from fthnet_kit.edge.outputs.mqtt.sink import Broker, MqttOptions, MqttSink, credentials, state_folder, tls_context
+from fthnet_kit.edge.outputs.mqtt.sink import MqttSink
 
 SYSTEM_PATH = os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin:/opt/homebrew/sbin"
 MOSQUITTO = shutil.which("mosquitto", path=SYSTEM_PATH)
@@ -219,7 +220,8 @@ def test_a_broker_that_dies_and_comes_back_gets_everything_in_order(
 CHILD = """
 import sys, time
 from pathlib import Path
-from fthnet_kit.edge.outputs.mqtt.sink import MqttOptions, MqttSink
+from fthnet_kit.edge.outputs.mqtt.sink import MqttSink
+from fthnet_kit.edge.outputs.mqtt.broker import MqttOptions
 from tests.edge.test_mqtt import options, result
 url, folder, first, count = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 sink = MqttSink(url, options(folder))

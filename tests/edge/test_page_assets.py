@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fthnet_kit.edge.guidance import hints as guidance
-from fthnet_kit.edge.guidance.hints import LANGUAGES, Language
+from fthnet_kit.edge.guidance.texts import LANGUAGES, Language
 from fthnet_kit.edge.outputs.preview.assets import PAGE, TOKEN_PAGE, fill, read_assets, texts, words_in
 
 ROOT = Path(__file__).parents[2]

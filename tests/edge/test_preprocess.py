@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fthnet_kit.edge.errors import InputError
-from fthnet_kit.edge.model.preprocess import Preprocessing, canonical, centre, find_field, prepare, to_bgr8
+from fthnet_kit.edge.image import to_bgr8
+from fthnet_kit.edge.model.preprocess import Preprocessing, canonical, centre, find_field, prepare
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SQUARE, WHOLE = Preprocessing(), Preprocessing(field_crop="none")

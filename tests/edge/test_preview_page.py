@@ -17,12 +17,12 @@ import numpy as np
 import pytest
 
 from fthnet_kit.edge.frame import Frame
-from fthnet_kit.edge.guidance.hints import LANGUAGES, Language, texts
+from fthnet_kit.edge.guidance.texts import LANGUAGES, Language, texts
+from fthnet_kit.edge.image import Image
 from fthnet_kit.edge.loop.live_loop import LiveLoop
-from fthnet_kit.edge.model.preprocess import Image
 from fthnet_kit.edge.model.score import Reason
 from fthnet_kit.edge.outputs.preview.access import Address
-from fthnet_kit.edge.outputs.preview.board import Shot
+from fthnet_kit.edge.outputs.preview.board import WaitingShot
 from tests.bench.browser import chromium
 from tests.conftest import fake_scorer, make_card
 from tests.edge.test_live import ScriptedCamera, picture
@@ -47,7 +47,7 @@ class Scene:
     score: float | None = 74.0
     reason: Reason | None = None
     hint: str | None = None
-    shot: Shot | None = None
+    shot: WaitingShot | None = None
     silent: bool = False
 
 
@@ -93,8 +93,8 @@ class Stage:
     def show(self, **scene: Any) -> None:
         self.scene = Scene(**scene)
 
-    def make_shot(self, name: str = "shot-1") -> Shot:
-        return Shot(name, self.image, 86.0, "good", datetime.now(timezone.utc))
+    def make_shot(self, name: str = "shot-1") -> WaitingShot:
+        return WaitingShot(name, self.image, 86.0, "good", datetime.now(timezone.utc))
 
     def _offer(self) -> None:
         index = 0
@@ -125,7 +125,7 @@ VITALS = {"temperature_c": 51.5, "throttling": (), "memory_available_mb": 4312, 
 @pytest.fixture
 def stage_in(photograph: Image, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Language], Stage]]:
     """A stage whose page speaks a language."""
-    monkeypatch.setattr("fthnet_kit.edge.outputs.preview.server.read_vitals", lambda: VITALS)
+    monkeypatch.setattr("fthnet_kit.edge.outputs.preview.operations.read_vitals", lambda: VITALS)
     made: list[Stage] = []
 
     def make(language: Language) -> Stage:

@@ -27,10 +27,11 @@ from hypothesis import strategies as st
 from fthnet_kit.edge.cli.records import records as command
 from fthnet_kit.edge.errors import InputError, MissingExtraError
 from fthnet_kit.edge.frame import Frame
-from fthnet_kit.edge.loop.live_loop import LiveResult
+from fthnet_kit.edge.loop.result import LiveResult
 from fthnet_kit.edge.model.score import Algorithm, Score
 from fthnet_kit.edge.outputs.records import writer as records_module
-from fthnet_kit.edge.outputs.records.verify import CHAIN_LENGTH, Verification, chain_value, read_records, verify
+from fthnet_kit.edge.outputs.records.chain import CHAIN_LENGTH, chain_value, read_records
+from fthnet_kit.edge.outputs.records.verify import Verification, verify
 from fthnet_kit.edge.outputs.records.writer import Records
 
 START = datetime(2026, 3, 1, 12, 0, tzinfo=timezone.utc)
@@ -867,5 +868,5 @@ def test_plot(mixed: Path) -> None:
 
 def test_a_long_plot_is_thinned(mixed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("matplotlib")
-    monkeypatch.setattr("fthnet_kit.edge.cli.records.DRAWN", 7)
+    monkeypatch.setattr("fthnet_kit.edge.outputs.records.plot.DRAWN", 7)
     assert "6 records (every 5th of 30)" in invoke("plot", mixed, "-o", mixed / "p.svg")[0]

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from fthnet_kit.edge.capture.degradations import DEGRADATIONS, degrade
+from fthnet_kit.edge.image import Image
 from fthnet_kit.edge.inference.retina_gate import shows_retina, why_not_retina
-from fthnet_kit.edge.model.preprocess import INPUT, Image, Preprocessing, prepare
+from fthnet_kit.edge.model.preprocess import INPUT, Preprocessing, prepare
 from tests.conftest import FakeBackend, fake_scorer
 
 CASTS = {

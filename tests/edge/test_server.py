@@ -21,14 +21,15 @@ import cv2
 import numpy as np
 import pytest
 
-from fthnet_kit.edge.cli.run import open_server
+from fthnet_kit.edge.deployment.run_assembly import open_server
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.frame import Frame
 from fthnet_kit.edge.inference.scorer import QualityScorer
-from fthnet_kit.edge.loop.live_loop import LiveLoop, LiveResult, LiveSummary
+from fthnet_kit.edge.loop.live_loop import LiveLoop
+from fthnet_kit.edge.loop.result import LiveResult, LiveSummary
 from fthnet_kit.edge.model.score import Reason, Score
 from fthnet_kit.edge.outputs.preview.access import Access, Address, parse_address, read_token
-from fthnet_kit.edge.outputs.preview.board import Shot
+from fthnet_kit.edge.outputs.preview.board import WaitingShot
 from tests.conftest import fake_scorer, make_card
 from tests.edge.test_live import ScriptedCamera
 
@@ -37,7 +38,8 @@ parser = pytest.importorskip("prometheus_client.parser", reason="needs the extra
 server_module = pytest.importorskip("fthnet_kit.edge.outputs.preview.server")
 handlers_module = pytest.importorskip("fthnet_kit.edge.outputs.preview.handlers")
 
-from fthnet_kit.edge.outputs.preview.server import PreviewServer, encode, read_vitals  # noqa: E402
+from fthnet_kit.edge.outputs.preview.operations import encode, read_vitals  # noqa: E402
+from fthnet_kit.edge.outputs.preview.server import PreviewServer  # noqa: E402
 
 TOKEN = "0123456789abcdef"
 ANYWHERE = Address("0.0.0.0", 0)
@@ -80,8 +82,8 @@ class Counts(LiveSummary):
         return object.__getattribute__(self, "count")() if name == "reconnects" else object.__getattribute__(self, name)
 
 
-def make_shot(name: str = "shot-1") -> Shot:
-    return Shot(name, np.full((1200, 1800, 3), 90, np.uint8), 81.0, "good", datetime.now(timezone.utc))
+def make_shot(name: str = "shot-1") -> WaitingShot:
+    return WaitingShot(name, np.full((1200, 1800, 3), 90, np.uint8), 81.0, "good", datetime.now(timezone.utc))
 
 
 @pytest.fixture
@@ -407,7 +409,7 @@ def test_the_best_shot_of_an_eye_waits_until_it_is_decided_on(
         assert result.frame is not None
         result = replace(result, frame=replace(result.frame, captured_ns=int(1e9 * at_s)))
         best.offer(result)
-        server.offer(result, shot=Shot.of(best.shot))
+        server.offer(result, shot=WaitingShot.of(best.shot))
 
     for step in range(10):
         look(70.0 + step, step / 10)

@@ -23,19 +23,12 @@ from fthnet_kit.edge.capture.open_source import make_source
 from fthnet_kit.edge.cli.install_service import install_service
 from fthnet_kit.edge.deployment import systemd_unit as service
 from fthnet_kit.edge.deployment.config_file import load_config
-from fthnet_kit.edge.deployment.systemd_unit import (
-    ENGINE_FAULT_S,
-    HEADER,
-    Notifier,
-    WatchdogSink,
-    check_unit,
-    install,
-    unit_text,
-    write_paths,
-)
+from fthnet_kit.edge.deployment.systemd_unit import HEADER, check_unit, install, unit_text, write_paths
 from fthnet_kit.edge.errors import InputError
-from fthnet_kit.edge.loop.live_loop import LiveLoop, LiveResult
+from fthnet_kit.edge.loop.live_loop import LiveLoop
+from fthnet_kit.edge.loop.result import LiveResult
 from fthnet_kit.edge.model.score import Score
+from fthnet_kit.edge.outputs.watchdog import ENGINE_FAULT_S, Notifier, WatchdogSink
 from tests.conftest import fake_scorer
 from tests.edge.systemd_box import NoBoxError, SystemdBox
 
@@ -499,17 +492,17 @@ WatchdogSec={WATCHED_S}
 RestartSec=300ms
 ExecStopPost=/bin/sh -c 'echo ended $SERVICE_RESULT $EXIT_CODE $EXIT_STATUS'"""
 LOST_ENGINE = """\
-from fthnet_kit.edge.deployment import systemd_unit as service
+from fthnet_kit.edge.outputs import watchdog
 from fthnet_kit.edge.capture.open_source import make_source
 from fthnet_kit.edge.errors import EngineError
 from fthnet_kit.edge.loop.live_loop import LiveLoop
 from fthnet_kit.edge.inference.scorer import QualityScorer
-service.ENGINE_FAULT_S = 1
+watchdog.ENGINE_FAULT_S = 1
 scorer = QualityScorer.from_bundle()
 def infer(_):
     raise EngineError("lost")
 scorer.backend.infer = infer
-LiveLoop(lambda: make_source("sim:?seconds=0&fps=20"), scorer).feed([service.WatchdogSink()])
+LiveLoop(lambda: make_source("sim:?seconds=0&fps=20"), scorer).feed([watchdog.WatchdogSink()])
 """
 
 

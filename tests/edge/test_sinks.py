@@ -14,9 +14,10 @@ import pytest
 
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.frame import Frame
-from fthnet_kit.edge.loop.live_loop import LiveResult
-from fthnet_kit.edge.loop.sink import BackgroundWorker, BestFrame
+from fthnet_kit.edge.loop.result import LiveResult
+from fthnet_kit.edge.loop.sink import BackgroundWorker
 from fthnet_kit.edge.model.score import Score
+from fthnet_kit.edge.outputs.best_frame import BestFrame
 
 
 def result(value: float | None, index: int = 0) -> LiveResult:

@@ -24,8 +24,7 @@ import cv2
 import pytest
 
 from fthnet_kit.bench.endurance.faulty_camera import STAMP_BITS, STAMP_PIXELS, VARIANTS, Pictures, encode
-from fthnet_kit.edge.image import decode
-from fthnet_kit.edge.model.preprocess import Image
+from fthnet_kit.edge.image import Image, decode
 
 SOURCE = Path(__file__).parent / "v4l2_stand_in.c"
 FLAGS = ("-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-pthread")

@@ -41,168 +41,28 @@ import re
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import cv2
-import numpy as np
 
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.files import write_atomically
-from fthnet_kit.edge.guidance.hints import Measures
-from fthnet_kit.edge.loop.live_loop import LiveResult
+from fthnet_kit.edge.guidance.measures import Measures
+from fthnet_kit.edge.image import Image
+from fthnet_kit.edge.loop.result import LiveResult
 from fthnet_kit.edge.loop.sink import BackgroundWorker
-from fthnet_kit.edge.model.card import Thresholds
-from fthnet_kit.edge.model.preprocess import Image
-from fthnet_kit.edge.outputs.best_shot.dicom_photograph import DicomContext, ophthalmic_photograph, quality_report
+from fthnet_kit.edge.outputs.best_shot.dicom_context import DicomContext
+from fthnet_kit.edge.outputs.best_shot.dicom_photograph import ophthalmic_photograph
+from fthnet_kit.edge.outputs.best_shot.dicom_report import quality_report
 from fthnet_kit.edge.outputs.best_shot.rank import MIDDLE_GRAY_STOPS, Appraisal, Appraiser
+from fthnet_kit.edge.outputs.best_shot.shot import BestShotOptions, Shot
+from fthnet_kit.edge.outputs.best_shot.stretch import Stretch
 
 LOG = logging.getLogger("fthnet")
 CAMERA_LOST = ("no_frame", "stalled", "frozen")
-LEAST_FRAMES = 3  # of a stable stretch, however slow the scorer
-ROUNDING_S = 1e-6
-LONGEST_STRETCH = 10_000  # frames; then it counts as ended
 FOLDER_NAME = re.compile(r"EYE-(\d{6,})")
-
-
-@dataclass(frozen=True)
-class BestShotOptions:
-    """When a shot is taken.
-
-    Attributes:
-        usable, good: scores, as the model card's thresholds.
-        gone_s: without a retina for this long the eye has left.
-        stable_s: length of a stable stretch.
-        band: how far, in points, a stretch's ranks may lie below its best; in the simulator they differ by
-            about 20 within half a second around the best moment, and a narrow band misses that moment.
-        patience_s: nothing better for this long, at a good score: take it.
-        margin: how much better, in points, a later stretch must be to replace the shot.
-    """
-
-    usable: float = 40.0
-    good: float = 60.0
-    gone_s: float = 1.0
-    stable_s: float = 0.5
-    band: float = 40.0
-    patience_s: float = 1.0
-    margin: float = 1.0
-
-    def __post_init__(self) -> None:
-        numbers = asdict(self)
-        if not all(math.isfinite(number) and number >= 0 for number in numbers.values()) or self.usable > self.good:
-            raise InputError(f"best shot: expected finite numbers >= 0 and usable <= good, found {numbers}")
-
-    @classmethod
-    def of(cls, thresholds: Thresholds) -> BestShotOptions:
-        """The defaults with a model card's thresholds."""
-        return cls(usable=thresholds.usable, good=thresholds.good)
-
-
-class Sample(NamedTuple):
-    """One frame of a stretch."""
-
-    frame: int | None
-    at_s: float  # monotonic
-    score: float
-    rank: float
-
-
-@dataclass(frozen=True)
-class Shot:
-    """What was kept of one eye.
-
-    Attributes:
-        eye: number of the eye.
-        take: 1, and one more after each `retake`.
-        revision: 1 when it was taken, higher when a better stretch replaced it.
-        folder: of its files.
-        result: the kept frame with its own score.
-        stretch: all scores and ranks of its stretch so far.
-        appraisal: what the kept frame was chosen for; None where frames are ranked by score alone.
-        accepted: by the operator.
-        context: what DICOM asks for, as it was set when the shot was taken.
-    """
-
-    eye: int
-    take: int
-    revision: int
-    folder: Path
-    result: LiveResult
-    stretch: tuple[Sample, ...]
-    appraisal: Appraisal | None = None
-    accepted: bool = False
-    context: DicomContext | None = field(default=None, repr=False)
-
-    @property
-    def id(self) -> str:
-        """Names this very shot, so that a decision about it cannot hit the one that replaced it."""
-        return f"{self.eye}-{self.take}-{self.revision}"
-
-    @property
-    def value(self) -> float:
-        """The kept frame's own score."""
-        assert self.result.score.value is not None
-        return self.result.score.value
-
-    @property
-    def rank(self) -> float:
-        """What the kept frame was chosen by, in points."""
-        return self.value if self.appraisal is None else self.appraisal.rank
-
-
-class _Stretch:
-    """An unbroken run of frames within a band below its best; holds a copy of the best frame.
-
-    Args:
-        band: in points.
-        buffer: of an earlier stretch, to copy into: fresh memory for 12 megapixels costs more than the copy.
-    """
-
-    def __init__(self, band: float, buffer: Image | None) -> None:
-        self.samples: list[Sample] = []
-        self.buffer = buffer
-        self._band = band
-        self._best: LiveResult | None = None
-        self.appraisal: Appraisal | None = None  # of the best frame
-        self.rank = -math.inf
-        self.best_s = 0.0
-
-    @property
-    def best(self) -> LiveResult:
-        """The best frame of the stretch, with its score."""
-        assert self._best is not None
-        return self._best
-
-    @property
-    def value(self) -> float:
-        """The best frame's score."""
-        assert self.best.score.value is not None
-        return self.best.score.value
-
-    def add(self, result: LiveResult, appraisal: Appraisal | None, now_s: float) -> bool:
-        """Add a frame with a score; False where it is too bad to belong here, or the stretch is full."""
-        value = result.score.value
-        assert value is not None
-        rank = value if appraisal is None else appraisal.rank
-        if self.samples and (rank < self.rank - self._band or len(self.samples) >= LONGEST_STRETCH):
-            return False
-        self.samples.append(Sample(result.score.frame_index, now_s, value, rank))
-        if rank > self.rank:
-            assert result.frame is not None
-            if self.buffer is None or self.buffer.shape != result.frame.image.shape:
-                self.buffer = np.empty_like(result.frame.image)
-            np.copyto(self.buffer, result.frame.image)
-            self._best = replace(result, frame=replace(result.frame, image=self.buffer))
-            self.appraisal, self.rank, self.best_s = appraisal, rank, now_s
-            outside = [i for i, sample in enumerate(self.samples) if sample.rank < rank - self._band]
-            del self.samples[: outside[-1] + 1 if outside else 0]
-        return True
-
-    def is_stable(self, stable_s: float) -> bool:
-        """Whether it has lasted long enough."""
-        lasted_s = self.samples[-1].at_s - self.samples[0].at_s + ROUNDING_S
-        return len(self.samples) >= LEAST_FRAMES and lasted_s >= stable_s
 
 
 class AppraisedBestShot:
@@ -275,8 +135,8 @@ class BestShot:
         self._clock_s = clock_s
         self._lock = threading.Lock()
         self._now_s = -math.inf
-        self._seen_s: float | None = None  # when a retina was last seen; None between two eyes
-        self._stretch: _Stretch | None = None
+        self._seen_s: float | None = None  # until when a retina was last seen; None between two eyes
+        self._stretch: Stretch | None = None
         self._spare: Image | None = None  # the buffer of a stretch that gave no shot
         self._taken: Shot | None = None  # of the eye in view
         self._take = 1
@@ -382,12 +242,12 @@ class BestShot:
         shots = []
         if self._seen_s is not None and self._now_s - self._seen_s > self.options.gone_s:
             shots += self._end_stretch()  # nobody knows what happened in between
-        self._seen_s = self._now_s
+        self._seen_s = self._now_s + (result.latency_ms or 0.0) / 1e3  # a slow scorer looks at nothing else meanwhile
         if value < self.options.usable:
             return shots + self._end_stretch()
         if self._stretch is None or not self._stretch.add(result, appraisal, self._now_s):
             shots += self._end_stretch()
-            self._stretch = _Stretch(self.options.band, self._spare)
+            self._stretch = Stretch(self.options.band, self._spare)
             self._spare = None
             self._stretch.add(result, appraisal, self._now_s)
         return shots + self._consider(ended=False)

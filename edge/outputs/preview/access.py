@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from fthnet_kit.edge.errors import InputError
-from fthnet_kit.edge.secret_file import read_secret
+from fthnet_kit.edge.files import read_secret
 
 if TYPE_CHECKING:
     from tornado.httputil import HTTPServerRequest

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 
-from fthnet_kit.edge.guidance.hints import LANGUAGES, Language
+from fthnet_kit.edge.guidance.texts import LANGUAGES, Language
 
 PAGE, TOKEN_PAGE = "index.html", "token.html"
 ASSETS = {  # by the path of the request: the file and its content type

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from fthnet_kit.edge.loop.live_loop import LiveResult
-from fthnet_kit.edge.model.preprocess import Image
+from fthnet_kit.edge.image import Image
+from fthnet_kit.edge.loop.result import LiveResult
 from fthnet_kit.edge.model.score import Verdict
 
 if TYPE_CHECKING:
-    from fthnet_kit.edge.outputs.best_shot import choose as best_shot
+    from fthnet_kit.edge.outputs.best_shot.shot import Shot
 
 CURRENT_S = 2.0  # health: a result older than this is not current
 HISTORY_S, HISTORY_STEP_S = 60.0, 0.5
@@ -25,7 +25,7 @@ CAMERA_STATES = {"no_frame": "lost", "stalled": "stalled", "frozen": "frozen"}
 
 
 @dataclass(frozen=True)
-class Shot:
+class WaitingShot:
     """A best shot that waits for the operator to accept it or to take another.
 
     Attributes:
@@ -40,12 +40,12 @@ class Shot:
     captured_at: datetime
 
     @classmethod
-    def of(cls, shot: best_shot.Shot | None) -> Shot | None:
+    def of(cls, shot: Shot | None) -> WaitingShot | None:
         """What `BestShot.shot` says, where that waits for a decision."""
         if shot is None or shot.accepted or shot.result.frame is None:
             return None
         return cls(
-            id=f"{shot.eye}-{shot.take}-{shot.revision}",
+            id=shot.id,
             image=shot.result.frame.image,
             score=shot.value,
             verdict=shot.result.score.verdict,
@@ -75,14 +75,14 @@ class Board:
         self._current_s = current_s
         self._lock = threading.Lock()
         self._hint: str | None = None
-        self._shot: Shot | None = None
+        self._shot: WaitingShot | None = None
         self._decided: str | None = None  # the last shot that was accepted or sent back
         self._engine = "waiting"
         self._received_s = self._meant_s = -math.inf
         self._scored_s: deque[float] = deque()
         self._history: deque[tuple[int, float, int]] = deque(maxlen=HISTORY_STEPS)  # step, sum, count
 
-    def note(self, result: LiveResult, hint: str | None, shot: Shot | None) -> None:
+    def note(self, result: LiveResult, hint: str | None, shot: WaitingShot | None) -> None:
         """The newest result; what was before is forgotten but for the minute's scores."""
         now = time.monotonic()
         value, reason = result.score.value, result.score.reason
@@ -105,12 +105,12 @@ class Board:
         return bool(self._history) and self._history[-1][0] == step
 
     @property
-    def shot(self) -> Shot | None:
+    def shot(self) -> WaitingShot | None:
         """The shot that waits for a decision."""
         with self._lock:
             return None if self._shot is None or self._shot.id == self._decided else self._shot
 
-    def settle(self, shot: Shot) -> None:
+    def settle(self, shot: WaitingShot) -> None:
         """A decision was made: do not show this shot again."""
         with self._lock:
             self._decided = shot.id

@@ -9,12 +9,13 @@ import logging
 import re
 import socket
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import Any, cast
 
 from fthnet_kit.edge.errors import MissingExtraError
 from fthnet_kit.edge.outputs.preview.access import COOKIE
 from fthnet_kit.edge.outputs.preview.assets import ASSETS, PAGE, TOKEN_PAGE
 from fthnet_kit.edge.outputs.preview.feed import Feed
+from fthnet_kit.edge.outputs.preview.operations import BOUNDARY, Action, Operations, Refusal
 
 try:
     from tornado import web
@@ -23,14 +24,11 @@ try:
 except ImportError as error:
     raise MissingExtraError("tornado", "serve", purpose="the preview in a browser") from error
 
-if TYPE_CHECKING:
-    from fthnet_kit.edge.outputs.preview.server import PreviewServer
 
 LOG = logging.getLogger("fthnet")
 
 SLOW_CLIENT_S = 5.0
 SEND_BUFFER_BYTES = 128 << 10  # more would only hold old pictures
-BOUNDARY = b"--frame\r\n"
 HTML = "text/html; charset=utf-8"
 SECURITY_HEADERS = {
     "Content-Security-Policy": (
@@ -44,32 +42,15 @@ SECURITY_HEADERS = {
     "Cache-Control": "no-store",
 }
 
-Action = Literal["accept", "retake"]
-
-
-class Refusal(web.HTTPError):
-    """A request that is not answered.
-
-    Args:
-        status: of HTTP.
-        words: why, in English, for programs.
-        shown: why, in the operator's language, for the page; None where `words` have to do.
-    """
-
-    def __init__(self, status: int, words: str, shown: str | None = None) -> None:
-        super().__init__(status)
-        self.words = words
-        self.shown = shown
-
 
 class Handler(web.RequestHandler):
     """What all requests have in common: who may ask, what each answer says to browsers, and how errors look."""
 
     PUBLIC = False  # answered without the token
 
-    def initialize(self, server: PreviewServer) -> None:
+    def initialize(self, operations: Operations) -> None:
         """Tornado's constructor."""
-        self.server = server
+        self.operations = operations
 
     def set_default_headers(self) -> None:
         """For every answer, errors included."""
@@ -79,7 +60,7 @@ class Handler(web.RequestHandler):
 
     def prepare(self) -> None:
         """Refuse who must not ask."""
-        access = self.server.access
+        access = self.operations.access
         if not access.knows_host(self.request.host):
             raise Refusal(403, "this server does not go by that name; use its IP address")
         if not access.same_origin(self.request):
@@ -88,7 +69,7 @@ class Handler(web.RequestHandler):
             raise Refusal(
                 401,
                 "a token is needed: Authorization: Bearer TOKEN, or open /?token=TOKEN once",
-                self.server.words["token_changed"],
+                self.operations.words["token_changed"],
             )
 
     @property
@@ -118,7 +99,7 @@ class Handler(web.RequestHandler):
         else:
             content = {"error": http.client.responses.get(status_code, "refused")}
             if status_code >= http.client.INTERNAL_SERVER_ERROR:
-                content["shown"] = self.server.words["internal_error"]
+                content["shown"] = self.operations.words["internal_error"]
         extra = {401: ("WWW-Authenticate", "Bearer"), 503: ("Retry-After", "5")}.get(status_code)
         if extra is not None:
             self.set_header(*extra)
@@ -139,7 +120,7 @@ class Page(Handler):
     def get(self) -> None:
         """`?token=` is exchanged for a cookie; the page takes it out of the address."""
         if self._lets_in(self.get_query_argument("token", None)):
-            self.send(self.server.assets[PAGE], HTML)
+            self.send(self.operations.assets[PAGE], HTML)
         else:
             self._ask_for_token()
 
@@ -152,7 +133,7 @@ class Page(Handler):
 
     def _lets_in(self, token: str | None) -> bool:
         """Whether the page may be shown; the right token is remembered in a cookie."""
-        access = self.server.access
+        access = self.operations.access
         if token is not None and access.is_token(token):
             self.set_cookie(COOKIE, access.session, httponly=True, samesite="Strict")
             return True
@@ -160,7 +141,7 @@ class Page(Handler):
 
     def _ask_for_token(self) -> None:
         self.set_status(401)
-        self.send(self.server.assets[TOKEN_PAGE], HTML)
+        self.send(self.operations.assets[TOKEN_PAGE], HTML)
 
 
 class Asset(Handler):
@@ -171,7 +152,7 @@ class Asset(Handler):
     def get(self) -> None:
         """One of the files that were read at the start: no path of a request ever reaches the disk."""
         name, kind = ASSETS[self.request.path]
-        self.send(self.server.assets[name], kind)
+        self.send(self.operations.assets[name], kind)
 
 
 class Stream(Handler):
@@ -180,7 +161,7 @@ class Stream(Handler):
     async def follow(self, feed: Feed, kind: str, start: bytes) -> None:
         """Send what a feed publishes until the viewer goes or stops reading."""
         if feed.readers >= feed.limit:
-            raise self.server.refusal(503, "too_many_viewers", limit=feed.limit)
+            raise self.operations.refusal(503, "too_many_viewers", limit=feed.limit)
         connection = self.stream
         connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         self.set_header("Content-Type", kind)
@@ -205,7 +186,7 @@ class Events(Stream):
 
     async def get(self) -> None:
         """Starts with a comment, so that a browser sees the connection at once."""
-        await self.follow(self.server.events, "text/event-stream; charset=utf-8", b":\n\n")
+        await self.follow(self.operations.events, "text/event-stream; charset=utf-8", b":\n\n")
 
 
 class Pictures(Stream):
@@ -213,7 +194,7 @@ class Pictures(Stream):
 
     async def get(self) -> None:
         """From the next frame on: what was before is not live."""
-        await self.follow(self.server.pictures, "multipart/x-mixed-replace; boundary=frame", BOUNDARY)
+        await self.follow(self.operations.pictures, "multipart/x-mixed-replace; boundary=frame", BOUNDARY)
 
 
 class Best(Handler):
@@ -221,7 +202,7 @@ class Best(Handler):
 
     def get(self) -> None:
         """Its score and id."""
-        shot = self.server.board.shot
+        shot = self.operations.board.shot
         if shot is None:
             raise Refusal(404, "there is no best shot")
         self.finish(shot.to_dict())
@@ -232,7 +213,7 @@ class BestPicture(Handler):
 
     async def get(self) -> None:
         """Reduced to 1600 pixels."""
-        jpeg = await self.server.shot_jpeg()
+        jpeg = await self.operations.shot_jpeg()
         if jpeg is None:
             raise Refusal(404, "there is no best shot")
         self.send(jpeg, "image/jpeg")
@@ -251,7 +232,7 @@ class Decision(Handler):
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise Refusal(400, 'expected {"id": "..."}') from error
         action: Action = "accept" if self.request.path.endswith("accept") else "retake"
-        await self.server.decide(action, shot_id)
+        await self.operations.decide(action, shot_id)
         self.finish({"id": shot_id, "decision": action})
 
 
@@ -260,7 +241,7 @@ class Health(Handler):
 
     def get(self) -> None:
         """200 while results are current, 503 with the reason while not."""
-        healthy, content = self.server.board.health()
+        healthy, content = self.operations.board.health()
         self.set_status(200 if healthy else 503)
         self.finish({**content, "version": version("fthnet-edge-kit")})
 
@@ -270,7 +251,7 @@ class MetricsText(Handler):
 
     def get(self) -> None:
         """The text format."""
-        metrics = self.server.metrics
+        metrics = self.operations.metrics
         self.send(metrics.render(), metrics.CONTENT_TYPE)
 
 
@@ -283,7 +264,7 @@ class Unknown(Handler):
         raise Refusal(404, "there is nothing here")
 
 
-def make_application(server: PreviewServer) -> web.Application:
+def make_application(operations: Operations) -> web.Application:
     """All paths, each fixed and without any parameter."""
     handlers: dict[str, type[Handler]] = {
         "/": Page,
@@ -297,7 +278,7 @@ def make_application(server: PreviewServer) -> web.Application:
         "/healthz": Health,
         "/metrics": MetricsText,
     }
-    context = {"server": server}
+    context = {"operations": operations}
     return web.Application(
         [(re.escape(path), handler, context) for path, handler in handlers.items()],
         default_handler_class=Unknown,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 
-from fthnet_kit.edge.device.machine import read_temperatures
+from fthnet_kit.edge.device.sensors import read_temperatures
 from fthnet_kit.edge.errors import MissingExtraError
-from fthnet_kit.edge.loop.live_loop import LiveResult, LiveSummary
+from fthnet_kit.edge.loop.result import LiveResult, LiveSummary
 from fthnet_kit.edge.model.card import ModelCard
 from fthnet_kit.edge.outputs.preview.board import Board
 

@@ -7,8 +7,8 @@ viewer misses what came meanwhile, and one that reads nothing for five seconds i
 Tornado, because one package without dependencies, with wheels for aarch64, brings streaming with back-pressure and
 the limits on headers, bodies and idle connections that a server on a network needs.
 
-Who may ask stands in `access`, what they are told in `page_state` and `metrics`, what each path answers in
-`page_handlers`, and the page itself in `assets/preview`, put together by `page_assets`.
+Who may ask stands in `access`, what they are told in `board` and `prometheus`, what each path answers in
+`handlers`, and the page itself in `assets/preview`, put together by `assets`.
 """
 
 from __future__ import annotations
@@ -22,24 +22,27 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any, cast
 
-import cv2
-
-from fthnet_kit.edge.device.machine import ROOT, read_memory_mb, read_temperatures, read_throttling
-from fthnet_kit.edge.errors import InputError, KitError, MissingExtraError
-from fthnet_kit.edge.guidance.hints import Language
-from fthnet_kit.edge.loop.live_loop import LiveResult, LiveSummary
+from fthnet_kit.edge.errors import InputError, MissingExtraError
+from fthnet_kit.edge.guidance.texts import Language
+from fthnet_kit.edge.loop.result import LiveResult, LiveSummary
 from fthnet_kit.edge.model.card import ModelCard
-from fthnet_kit.edge.model.preprocess import Image
 from fthnet_kit.edge.outputs.preview.access import Access, Address, parse_address
-from fthnet_kit.edge.outputs.preview.assets import read_assets, texts, words_in
-from fthnet_kit.edge.outputs.preview.board import CURRENT_S, Board, Shot
+from fthnet_kit.edge.outputs.preview.assets import read_assets, words_in
+from fthnet_kit.edge.outputs.preview.board import CURRENT_S, Board, WaitingShot
 from fthnet_kit.edge.outputs.preview.feed import Feed
-from fthnet_kit.edge.outputs.preview.handlers import BOUNDARY, Action, Refusal, make_application
+from fthnet_kit.edge.outputs.preview.handlers import make_application
+from fthnet_kit.edge.outputs.preview.operations import (
+    BOUNDARY,
+    PICTURE_PX,
+    PICTURE_QUALITY,
+    Operations,
+    encode,
+    read_vitals,
+)
 from fthnet_kit.edge.outputs.preview.prometheus import Metrics
 
 try:
@@ -55,8 +58,6 @@ EVENT_EVERY_S = 0.1  # at most; pictures too
 HEARTBEAT_S = 0.5  # an event at least this often, so that a page can tell silence from a lost connection
 DEVICE_EVERY_S = 5.0
 
-PICTURE_PX, PICTURE_QUALITY = 960, 75
-SHOT_PX, SHOT_QUALITY = 1600, 90
 
 MAX_CLIENTS = 8
 CONNECTIONS_PER_CLIENT = 6  # what a browser opens to one host
@@ -104,21 +105,26 @@ class PreviewServer:
         current_s: float = CURRENT_S,
     ) -> None:
         parse_address(str(address), token)  # refuses an open address without a token
-        self.words = words_in(language)
-        self.assets = read_assets(language)
         self._sockets = _listen(address)
         self.address = Address(address.host, self._sockets[0].getsockname()[1])
-        self.access = Access(self.address, token)
         self.board = Board(current_s)
         self.events = Feed(max_clients)
         self.pictures = Feed(max_clients)
         self.metrics = Metrics(self.board, card, summary or LiveSummary(), lambda: self.events.readers)
+        self._workers = concurrent.futures.ThreadPoolExecutor(2, thread_name_prefix="preview")
+        self.operations = Operations(
+            access=Access(self.address, token),
+            words=words_in(language),
+            assets=read_assets(language),
+            board=self.board,
+            events=self.events,
+            pictures=self.pictures,
+            metrics=self.metrics,
+            decisions={"accept": accept, "retake": retake},
+            workers=self._workers,
+        )
         self._model = {"name": card.name, "version": card.version, **vars(card.thresholds)}
         self._device: dict[str, Any] = {}
-        self._decisions: dict[Action, Callable[[str], object]] = {"accept": accept, "retake": retake}
-        self._deciding = asyncio.Lock()
-        self._shot_jpeg: tuple[str, bytes] = ("", b"")
-        self._workers = concurrent.futures.ThreadPoolExecutor(2, thread_name_prefix="preview")
         self._stop = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._running = threading.Event()
@@ -132,7 +138,7 @@ class PreviewServer:
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.address.host, self.address.host)  # noqa: S104
         return f"http://{Address(host, self.address.port)}/"
 
-    def offer(self, result: LiveResult, hint: str | None = None, shot: Shot | None = None) -> None:
+    def offer(self, result: LiveResult, hint: str | None = None, shot: WaitingShot | None = None) -> None:
         """Note a result, what the operator should do, and the best shot that waits for a decision; never blocks."""
         self.board.note(result, hint, shot)
         self.metrics.note(result)
@@ -175,7 +181,7 @@ class PreviewServer:
     def _make_server(self) -> LimitedServer:
         """A server with its limits, that listens."""
         server = LimitedServer(
-            make_application(self),
+            make_application(self.operations),
             max_header_size=MAX_HEADER_BYTES,
             max_body_size=MAX_BODY_BYTES,
             idle_connection_timeout=IDLE_S,
@@ -207,48 +213,14 @@ class PreviewServer:
             if not self.pictures.readers or results == self.board.results or frame is None:
                 continue
             results = self.board.results
-            jpeg = await self._in_thread(partial(encode, frame.image, PICTURE_PX, PICTURE_QUALITY, fast=True))
+            jpeg = await self.operations.in_thread(partial(encode, frame.image, PICTURE_PX, PICTURE_QUALITY, fast=True))
             head = f"Content-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n".encode()
             self.pictures.publish(head + jpeg + b"\r\n" + BOUNDARY)  # with its end: browsers wait for that
 
     async def _watch_device(self) -> None:
         while True:
-            self._device = await self._in_thread(read_vitals)
+            self._device = await self.operations.in_thread(read_vitals)
             await asyncio.sleep(DEVICE_EVERY_S)
-
-    def _in_thread(self, work: Callable[[], Any]) -> Awaitable[Any]:
-        return asyncio.get_running_loop().run_in_executor(self._workers, work)
-
-    async def shot_jpeg(self) -> bytes | None:
-        """The best shot as a JPEG, encoded once; None where none waits."""
-        shot = self.board.shot
-        if shot is None:
-            return None
-        if self._shot_jpeg[0] != shot.id:
-            self._shot_jpeg = (shot.id, await self._in_thread(partial(encode, shot.image, SHOT_PX, SHOT_QUALITY)))
-        return self._shot_jpeg[1]
-
-    async def decide(self, action: Action, shot_id: object) -> None:
-        """Carry out the operator's decision on the best shot; one at a time, and one for each shot.
-
-        Raises:
-            Refusal: this shot does not wait for a decision, or the decision failed.
-        """
-        async with self._deciding:
-            shot = self.board.shot
-            if shot is None or shot.id != shot_id:
-                raise self.refusal(409, "shot_settled")
-            try:
-                done = await self._in_thread(partial(self._decisions[action], shot.id))
-            except (KitError, OSError) as error:
-                raise Refusal(500, str(error)) from error
-            if done is False:
-                raise self.refusal(500, "try_again")
-            self.board.settle(shot)
-
-    def refusal(self, status: int, key: str, **values: object) -> Refusal:
-        """A refusal in the words of the page's table, in English and in the page's language."""
-        return Refusal(status, texts()[key]["en"].format(**values), self.words[key].format(**values))
 
 
 class LimitedServer(HTTPServer):
@@ -292,28 +264,3 @@ def _listen(address: Address) -> list[socket.socket]:
         raise InputError(
             f"--serve {address}: expected a port that is free, found {error.strerror or error}; choose another"
         ) from error
-
-
-def encode(image: Image, longest_px: int, quality: int, *, fast: bool = False) -> bytes:
-    """JPEG of a picture (BGR uint8, H x W x 3), reduced so that its longer side fits.
-
-    `fast` makes each pixel of a large picture from four of its own: enough for a live view, in a fifth of the time.
-    """
-    scale = longest_px / max(image.shape[:2])
-    if scale < 1:
-        height, width = (max(1, round(side * scale)) for side in image.shape[:2])
-        if fast and scale < 0.5:
-            image = cv2.resize(image, (2 * width, 2 * height), interpolation=cv2.INTER_NEAREST)
-        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-    return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
-
-
-def read_vitals(root: Path = ROOT) -> dict[str, Any]:
-    """What the page shows of the device: its hottest part, its free memory, and what is slowed down for heat."""
-    temperatures = read_temperatures(root)
-    return {
-        "temperature_c": max(temperatures.values(), default=None),
-        "throttling": read_throttling(root),
-        "memory_available_mb": read_memory_mb(root, "MemAvailable"),
-        "memory_total_mb": read_memory_mb(root, "MemTotal"),
-    }

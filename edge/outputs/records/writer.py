@@ -58,9 +58,9 @@ from pathlib import Path
 from typing import Any
 
 from fthnet_kit.edge.errors import InputError
-from fthnet_kit.edge.loop.live_loop import LiveResult
+from fthnet_kit.edge.loop.result import LiveResult
 from fthnet_kit.edge.loop.sink import BackgroundWorker
-from fthnet_kit.edge.outputs.records.verify import (
+from fthnet_kit.edge.outputs.records.chain import (
     CLOSED_NAME,
     LINE_START,
     LONGEST_LINE,

@@ -1,0 +1,95 @@
+"""Command: from photographs to a bundle."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import click
+
+from fthnet_kit.calibration.options import FQS_FOLDER, bundle_output, data_option, identity_options, replace_option
+
+
+@click.command()
+@data_option(FQS_FOLDER)
+@bundle_output
+@click.option("--minutes", required=True, type=click.FloatRange(0, min_open=True), help="How long to train.")
+@click.option(
+    "--config",
+    type=click.Choice(["small", "base"]),
+    default="small",
+    show_default=True,
+    help="small: 5.5 M parameters; base: the released 14.9 M.",
+)
+@click.option("--from", "start", type=click.Path(path_type=Path), help="Fine-tune this checkpoint.")
+@click.option("--pool", type=click.Choice(["soft", "avg"]), help="Pooling of --from, where its file does not say it.")
+@click.option("--batch", type=click.IntRange(2, 256), default=8, show_default=True, help="Images a step; even.")
+@click.option("--peak-lr", type=click.FloatRange(0, min_open=True), help="Default: 3e-4, fine-tuning 1e-4.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of everything random.")
+@click.option("--group-column", default="patient", show_default=True, help="Column that names the patient.")
+@identity_options
+@click.option("--training-data", default="", help="What it was trained on, for the card. Default: counts and folders.")
+@click.option("--intended-use", help="Intended use, for the card.")
+@replace_option
+def train(
+    folders: tuple[Path, ...],
+    bundle: Path,
+    minutes: float,
+    config: str,
+    start: Path | None,
+    pool: str | None,
+    batch: int,
+    peak_lr: float | None,
+    seed: int,
+    group_column: str,
+    name: str,
+    model_version: str,
+    manufacturer: str,
+    training_data: str,
+    intended_use: str | None,
+    replace: bool,
+) -> None:
+    """Train or fine-tune FTHNet on photographs with scores, and make a bundle of it.
+
+    A run that was killed goes on where it was when the same command is given again; its state lies in
+    BUNDLE.training.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    from fthnet_kit.calibration.trainer import Progress, Recipe
+    from fthnet_kit.convert.bundle.folder import refuse_existing
+    from fthnet_kit.convert.bundle.train_to_bundle import TrainingRun, train_to_bundle
+    from fthnet_kit.convert.bundle.write import Identity
+
+    refuse_existing(bundle, replace=replace)
+    identity = Identity(name, model_version, manufacturer, training_data=training_data)
+    if intended_use:
+        identity = dataclasses.replace(identity, intended_use=intended_use)
+    recipe = Recipe(minutes, batch=batch - batch % 2, peak_lr=peak_lr or (1e-4 if start else 3e-4), seed=seed)
+    run = TrainingRun(folders, config, start, pool, recipe, bundle, identity, group_column, replace)
+    columns = (BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
+    with Bar(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("loading photographs", total=minutes)
+
+        def report(progress: Progress) -> None:
+            last = progress.last
+            found = (
+                f"SRCC {last.agreement.srcc:.3f} PLCC {last.agreement.plcc:.3f} RMSE {last.agreement.rmse:.1f}"
+                if last
+                else ""
+            )
+            bar.update(
+                task,
+                completed=progress.minutes,
+                description=f"{progress.images} images, loss {progress.loss:.3f} {found}",
+            )
+
+        accuracy = train_to_bundle(run, report)
+    for entry in accuracy:
+        metrics = ", ".join(
+            f"{key} {m['value']:.3f} [{m['low']:.3f}, {m['high']:.3f}]" for key, m in entry["metrics"].items()
+        )
+        click.echo(f"{entry['data']}, {entry['images']} images, {entry['views']} views: {metrics}")
+    click.echo(f"bundle: {bundle}")

@@ -1,8 +1,0 @@
-"""Names of the backends."""
-
-from __future__ import annotations
-
-from typing import Literal
-
-BackendName = Literal["auto", "onnxruntime", "onnxruntime-cuda", "onnxruntime-tensorrt", "tensorrt"]
-BACKENDS: tuple[BackendName, ...] = ("auto", "onnxruntime", "onnxruntime-cuda", "onnxruntime-tensorrt", "tensorrt")

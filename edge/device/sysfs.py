@@ -1,0 +1,56 @@
+"""Small texts and numbers from /proc and /sys."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+ROOT = Path("/")
+READ_LIMIT = 1 << 20  # bytes; nothing that is read here comes near
+MB = 10**6
+
+
+def text(path: Path) -> str | None:
+    """A file's text, with marks in place of what is not UTF-8; None where it cannot be read."""
+    try:
+        if not path.is_file():  # a pipe would keep us waiting
+            return None
+        with path.open("rb") as file:
+            content = file.read(READ_LIMIT)
+    except OSError:
+        return None
+    # A sensor that has no value yet gives None instead of bytes (EAGAIN).
+    return content.decode(errors="replace") if content else None
+
+
+def line(path: Path) -> str | None:
+    """The first line of a file that has any; ends of C strings count as ends of lines."""
+    return _first_line(text(path))
+
+
+def integer(path: Path) -> int | None:
+    """The whole number in a file; None for anything else or beyond 15 digits."""
+    found = re.fullmatch(r"-?[0-9]{1,15}", line(path) or "")
+    return int(found[0]) if found else None
+
+
+def entries(folder: Path, pattern: str = "*") -> list[Path]:
+    """What a folder holds, sorted; empty where it cannot be read."""
+    try:
+        return sorted(folder.glob(pattern))
+    except OSError:
+        return []
+
+
+def _first_line(content: str | None) -> str | None:
+    lines = (_printable(part) for part in re.split(r"[\0\r\n]", content or ""))
+    return next((part for part in lines if part), None)
+
+
+def _printable(content: str) -> str:
+    return "".join(character for character in content if character.isprintable()).strip()
+
+
+def _field(path: Path, name: str) -> str | None:
+    found = re.search(rf"^{re.escape(name)}[ \t]*:[ \t]*(.*)$", text(path) or "", re.MULTILINE)
+    return _printable(found[1]) or None if found else None

@@ -1,0 +1,93 @@
+"""What every DICOM object of the kit has in common."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from importlib.metadata import version
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+from fthnet_kit.edge.outputs.best_shot.dicom_context import Code, DicomContext, _new_uid, _pydicom
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+
+EYE: Code = ("81745001", "SCT", "Eye")
+
+
+def _patient_and_study(context: DicomContext, at: datetime) -> Dataset:
+    """Patient, General Study, General Equipment, SOP Common."""
+    data = _dataset(
+        SpecificCharacterSet="ISO_IR 192",
+        TimezoneOffsetFromUTC="+0000",
+        InstanceCreationDate=_date(at),
+        InstanceCreationTime=_time(at),
+        PatientName=context.patient_name,
+        PatientID=context.patient_id,
+        PatientBirthDate=context.birth_date,
+        PatientSex=context.sex,
+        StudyInstanceUID=context.study_instance_uid or _new_uid(context),
+        StudyDate=_date(at),
+        StudyTime=_time(at),
+        StudyID=context.study_id,
+        AccessionNumber=context.accession_number,
+        ReferringPhysicianName=context.referring_physician,
+        Manufacturer=context.manufacturer,
+        ManufacturerModelName=context.model or "unknown",
+        DeviceSerialNumber=context.serial_number or "unknown",
+        SoftwareVersions=f"FTHNet Edge Kit {_kit_version()}",
+    )
+    if not context.patient_name and not context.patient_id:
+        data.PatientIdentityRemoved = "YES"
+        data.DeidentificationMethod = WITHOUT_IDENTITY
+    return data
+
+
+def _code(code: Code) -> Dataset:
+    value, scheme, meaning = code
+    return _dataset(CodeValue=value, CodingSchemeDesignator=scheme, CodeMeaning=meaning)
+
+
+def _dataset(**elements: Any) -> Dataset:
+    data: Dataset = _pydicom().Dataset()
+    for keyword, value in elements.items():
+        setattr(data, keyword, value)
+    return data
+
+
+def _file(data: Dataset) -> bytes:
+    """DICOM Part 10, Explicit VR Little Endian."""
+    pydicom = _pydicom()
+    data.file_meta = pydicom.dataset.FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    buffer = BytesIO()
+    pydicom.dcmwrite(buffer, data, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def _device_uid(context: DicomContext) -> str:
+    """The same for the same camera and kit, in every report."""
+    device = [context.manufacturer, context.model, context.serial_number, "FTHNet Edge Kit", _kit_version()]
+    uid = _pydicom().uid
+    root = uid.PYDICOM_ROOT_UID if context.uid_root is None else context.uid_root
+    return str(uid.generate_uid(root, entropy_srcs=device))
+
+
+def _utc(at: datetime | None) -> datetime:
+    return (at or datetime.now(timezone.utc)).astimezone(timezone.utc)
+
+
+def _date(at: datetime) -> str:
+    return at.strftime("%Y%m%d")
+
+
+def _time(at: datetime) -> str:
+    return at.strftime("%H%M%S.%f")
+
+
+def _kit_version() -> str:
+    return version("fthnet-edge-kit")
+
+
+WITHOUT_IDENTITY = "No patient identity was entered at acquisition"
