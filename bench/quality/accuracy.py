@@ -43,7 +43,8 @@ from fthnet_kit.calibration.labelled_images import NAME_COLUMN, SCORE_COLUMN, re
 from fthnet_kit.calibration.precision_gate import Cost, cost
 from fthnet_kit.edge.device.machine import Device, read_device
 from fthnet_kit.edge.errors import EngineError, InputError, KitError
-from fthnet_kit.edge.image import Image, read_image
+from fthnet_kit.edge.formats.read import read_image
+from fthnet_kit.edge.image import Image
 from fthnet_kit.edge.inference.backend import Backend
 from fthnet_kit.edge.inference.open_backend import open_backend
 from fthnet_kit.edge.inference.retina_gate import shows_retina

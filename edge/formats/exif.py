@@ -7,7 +7,7 @@ import struct
 import cv2
 import numpy as np
 
-from fthnet_kit.edge.model.preprocess import Image
+from fthnet_kit.edge.image import Image
 
 ORIENTATION, SHORT, MOST_ENTRIES = 274, 3, 512
 

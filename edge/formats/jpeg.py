@@ -22,7 +22,7 @@ from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.formats.exif import orientation, upright
 from fthnet_kit.edge.formats.jpeg_file import Jpeg, Scan, damaged, file_of, parse
 from fthnet_kit.edge.formats.jpeg_probe import EMPTY_COMMENT, interval_probe, probe
-from fthnet_kit.edge.model.preprocess import Image
+from fthnet_kit.edge.image import Image
 
 STRAY = re.compile(r"(\d+) extraneous bytes before marker")
 RESTART = re.compile(rb"\xff+[\xd0-\xd7]")
@@ -41,7 +41,7 @@ def decode(data: bytes) -> Image:
     _refuse_damage(jpeg)
     plain = file_of(jpeg.parts)
     if len(jpeg.components) == 4:  # CMYK
-        image = cv2.imdecode(np.frombuffer(plain, np.uint8), cv2.IMREAD_COLOR)
+        image = np.asarray(cv2.imdecode(np.frombuffer(plain, np.uint8), cv2.IMREAD_COLOR))
     else:
         image = simplejpeg.decode_jpeg(plain, "BGR", strict=False)
     return upright(image, orientation(jpeg.exif))

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from fthnet_kit.edge.errors import PictureError
-from fthnet_kit.edge.model.preprocess import check_size
+from fthnet_kit.edge.image import check_size
 
 START = b"\xff\xd8"
 END = b"\xff\xd9"
