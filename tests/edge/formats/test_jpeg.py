@@ -282,7 +282,7 @@ def test_48_losses_of_3_kib_are_refused(data: Path) -> None:
 
 @pytest.mark.slow
 def test_whole_ones_in_bulk_are_read(data: Path, tmp_path: Path) -> None:
-    """`FTHNET_JPEGS=10000 pytest -m slow -k in_bulk` takes about half an hour."""
+    """`FTHNET_JPEGS=10000 pytest -m slow -k in_bulk` takes about four minutes."""
     rng = random.Random(5)
     paths = photographs(data)
     encoders: list[Callable[[np.ndarray], bytes]] = [
