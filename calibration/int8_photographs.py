@@ -19,7 +19,8 @@ from fthnet_kit.calibration.agreement import srcc
 from fthnet_kit.calibration.labelled_images import TABLES, LabelledImage, read_image_set
 from fthnet_kit.edge.capture.image_files import find_images
 from fthnet_kit.edge.errors import InputError
-from fthnet_kit.edge.image import Image, read_image
+from fthnet_kit.edge.formats.read import read_image
+from fthnet_kit.edge.image import Image
 from fthnet_kit.edge.inference.retina_gate import shows_retina
 from fthnet_kit.edge.model.bundle import sha256_of
 from fthnet_kit.edge.model.preprocess import Preprocessing, prepare

@@ -29,7 +29,7 @@ from fthnet_kit.calibration.agreement import Scores, auc, bootstrap_interval
 from fthnet_kit.calibration.labelled_images import LabelledImage
 from fthnet_kit.edge.errors import EngineError, InputError
 from fthnet_kit.edge.files import write_atomically
-from fthnet_kit.edge.image import read_image
+from fthnet_kit.edge.formats.read import read_image
 from fthnet_kit.edge.inference.scorer import QualityScorer
 from fthnet_kit.edge.model.bundle import Bundle
 from fthnet_kit.edge.model.card import CARD_NAME, ModelCard

@@ -30,7 +30,8 @@ from fthnet_kit.calibration.labelled_images import LabelledImage
 from fthnet_kit.calibration.training_samples import FAULTS, SampleSource
 from fthnet_kit.edge.capture.degradations import degrade
 from fthnet_kit.edge.errors import InputError, MissingExtraError
-from fthnet_kit.edge.image import Image, read_image
+from fthnet_kit.edge.formats.read import read_image
+from fthnet_kit.edge.image import Image
 from fthnet_kit.edge.model.preprocess import (
     IMAGENET_MEAN,
     IMAGENET_STD,

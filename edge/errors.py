@@ -5,6 +5,10 @@ Every message is one line: what was expected, what was found, what to do next.
 
 from __future__ import annotations
 
+from typing import Literal
+
+PictureFault = Literal["missing", "damaged", "unsupported", "too_large", "unclear"]
+
 
 class KitError(Exception):
     """Base of all errors that are the user's to mend. `exit_code` is the process's exit code."""
@@ -18,8 +22,22 @@ class InputError(KitError):
     exit_code = 3
 
 
+<<<<<<< HEAD
 class AmbiguousFieldError(InputError):
     """A picture in which the retinal field cannot be told: two eyes, or nothing but pages and bars."""
+=======
+class PictureError(InputError):
+    """A picture that cannot be scored.
+
+    Attributes:
+        kind: ``missing`` (no such file), ``damaged`` (it lost a part), ``unsupported`` (a format or variant that the
+            kit does not read), ``too_large``, or ``unclear`` (it can be read in more than one way).
+    """
+
+    def __init__(self, message: str, kind: PictureFault) -> None:
+        super().__init__(message)
+        self.kind: PictureFault = kind
+>>>>>>> pictures
 
 
 class BundleError(KitError):

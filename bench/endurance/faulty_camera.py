@@ -30,7 +30,8 @@ from types import TracebackType
 import cv2
 import numpy as np
 
-from fthnet_kit.edge.image import Image, read_image
+from fthnet_kit.edge.formats.read import read_image
+from fthnet_kit.edge.image import Image
 
 PICTURE_FAULTS = {
     "truncated": "each JPEG ends after 60 % of its bytes",

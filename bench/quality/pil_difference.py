@@ -15,7 +15,8 @@ import numpy as np
 
 from fthnet_kit.edge.capture.image_files import find_images
 from fthnet_kit.edge.errors import InputError, MissingExtraError
-from fthnet_kit.edge.image import Image, read_image
+from fthnet_kit.edge.formats.read import read_image
+from fthnet_kit.edge.image import Image
 from fthnet_kit.edge.inference.scorer import QualityScorer
 from fthnet_kit.edge.model.preprocess import INPUT, MARGIN, RESIZE, Preprocessing, cut, field_box, prepare
 

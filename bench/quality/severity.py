@@ -19,7 +19,8 @@ from fthnet_kit.calibration.agreement import srcc
 from fthnet_kit.calibration.labelled_images import LabelledImage
 from fthnet_kit.edge.capture.degradations import DEGRADATIONS, degrade
 from fthnet_kit.edge.files import write_files
-from fthnet_kit.edge.image import Image, read_image
+from fthnet_kit.edge.formats.read import read_image
+from fthnet_kit.edge.image import Image
 from fthnet_kit.edge.inference.backend import Backend
 from fthnet_kit.edge.model.card import ModelCard
 from fthnet_kit.edge.model.preprocess import INPUT, MARGIN, Preprocessing, canonical

@@ -376,7 +376,7 @@ def measure_capture(scorer: QualityScorer, plan: Plan, report: Report) -> dict[s
 COLD = """
 import sys
 from fthnet_kit.edge import QualityScorer
-from fthnet_kit.edge.image import read_image
+from fthnet_kit.edge.formats.read import read_image
 from pathlib import Path
 bundle, precision, backend, threads, picture = sys.argv[1:]
 with QualityScorer.from_bundle(bundle, precision, None, backend, int(threads) or None) as scorer:

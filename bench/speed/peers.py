@@ -24,7 +24,8 @@ from fthnet_kit.convert.network.checkpoint import load_checkpoint
 from fthnet_kit.convert.onnx_graph.export import ScoringGraph
 from fthnet_kit.edge.cli.options import bundle_argument
 from fthnet_kit.edge.files import write_atomically
-from fthnet_kit.edge.image import Image, read_image
+from fthnet_kit.edge.formats.read import read_image
+from fthnet_kit.edge.image import Image
 from fthnet_kit.edge.inference.backend import INPUT_NAME, OUTPUT_NAME
 from fthnet_kit.edge.inference.onnx_runtime import OnnxBackend, session_options
 from fthnet_kit.edge.model.bundle import CHECKPOINT_NAME, Bundle

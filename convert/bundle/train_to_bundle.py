@@ -19,7 +19,7 @@ from fthnet_kit.convert.network.checkpoint import Checkpoint, load_checkpoint
 from fthnet_kit.convert.network.config import FTHNetConfig
 from fthnet_kit.convert.network.fthnet import FTHNet
 from fthnet_kit.edge.errors import MissingExtraError
-from fthnet_kit.edge.image import read_image
+from fthnet_kit.edge.formats.read import read_image
 from fthnet_kit.edge.model.preprocess import Preprocessing, prepare
 
 try:

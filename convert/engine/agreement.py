@@ -15,7 +15,8 @@ import numpy as np
 
 from fthnet_kit.edge.capture.degradations import degrade
 from fthnet_kit.edge.errors import EngineError
-from fthnet_kit.edge.image import Image, read_image
+from fthnet_kit.edge.formats.read import read_image
+from fthnet_kit.edge.image import Image
 from fthnet_kit.edge.inference.onnx_runtime import OnnxBackend
 from fthnet_kit.edge.inference.tensorrt_engine import TrtBackend
 from fthnet_kit.edge.inference.tensorrt_library import TensorRT

@@ -14,7 +14,8 @@ from fthnet_kit.convert.network.fthnet import FTHNet
 from fthnet_kit.convert.onnx_graph.export import ScoringGraph
 from fthnet_kit.edge.capture import degradations
 from fthnet_kit.edge.errors import MissingExtraError, ParityError
-from fthnet_kit.edge.image import Image, read_image
+from fthnet_kit.edge.formats.read import read_image
+from fthnet_kit.edge.image import Image
 from fthnet_kit.edge.inference.onnx_runtime import OnnxBackend
 from fthnet_kit.edge.model.preprocess import Preprocessing, prepare
 

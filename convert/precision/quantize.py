@@ -41,7 +41,8 @@ from fthnet_kit.convert.onnx_graph.fthnet_graph import Graph, Plan, Weights, lay
 from fthnet_kit.convert.precision.smoothing import producer, smooth
 from fthnet_kit.convert.precision.verify import Points, Report, openvino_scores, score_model
 from fthnet_kit.edge.errors import BundleError, MissingExtraError
-from fthnet_kit.edge.image import Image, read_image
+from fthnet_kit.edge.formats.read import read_image
+from fthnet_kit.edge.image import Image
 from fthnet_kit.edge.inference.onnx_runtime import OnnxBackend
 from fthnet_kit.edge.model.bundle import CHECKPOINT_NAME, Bundle
 from fthnet_kit.edge.model.preprocess import prepare

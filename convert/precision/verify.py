@@ -22,7 +22,8 @@ from fthnet_kit.calibration.labelled_images import LabelledImage
 from fthnet_kit.calibration.precision_gate import Cost, cost, shortfalls
 from fthnet_kit.convert.precision.fp16_twin import rounded_twin
 from fthnet_kit.edge.errors import InputError, MissingExtraError
-from fthnet_kit.edge.image import Image, read_image
+from fthnet_kit.edge.formats.read import read_image
+from fthnet_kit.edge.image import Image
 from fthnet_kit.edge.inference.onnx_runtime import OnnxBackend
 from fthnet_kit.edge.model.bundle import CONVERTED_NAMES, RANGES_NAME, REPORTS, Bundle
 from fthnet_kit.edge.model.preprocess import prepare

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import glob
+import logging
 import time
+from collections import Counter
 from pathlib import Path
 
 from fthnet_kit.edge.capture.source import CorruptFrameError
 from fthnet_kit.edge.errors import InputError
+from fthnet_kit.edge.formats.read import IMAGE_SUFFIXES, UNREAD_SUFFIXES, read_image
 from fthnet_kit.edge.frame import Frame
-from fthnet_kit.edge.image import IMAGE_SUFFIXES, read_image
+
+LOG = logging.getLogger("fthnet")
+KEPT_FOLDERS = ("@eaDir", "__MACOSX")
 
 
 class ImageFiles:
@@ -51,7 +56,9 @@ class ImageFiles:
 def find_images(names: list[str]) -> list[Path]:
     """Image files behind names of files, folders and globs, folders in the order of their names.
 
-    A file that is named is taken whatever its ending; folders and globs give what ends like an image.
+    A file that is named is taken whatever its ending. Folders and globs give what ends like an image, without hidden
+    files and folders and what file managers keep (`@eaDir`, `__MACOSX`); pictures that the kit does not read are
+    counted in one log line a name.
 
     Raises:
         InputError: a name that leads to no image.
@@ -62,11 +69,34 @@ def find_images(names: list[str]) -> list[Path]:
         if path.is_file():
             found.append(path)
             continue
-        candidates = (
-            sorted(path.rglob("*")) if path.is_dir() else sorted(Path(p) for p in glob.glob(name, recursive=True))  # noqa: PTH207  (a pattern may be absolute)
-        )
+        candidates = _below(path) if path.is_dir() else _matching(name)
         images = [candidate for candidate in candidates if candidate.suffix.lower() in IMAGE_SUFFIXES]
+        unread = Counter(suffix for each in candidates if (suffix := each.suffix.lower()) in UNREAD_SUFFIXES)
+        if unread:
+            kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(unread.items()))
+            LOG.warning("%s: left out %s: the kit does not read them; convert them to PNG or TIFF", name, kinds)
         if not images:
             raise InputError(f"{name}: expected an image, a folder of images or a video, found none")
         found.extend(images)
     return found
+
+
+def _below(folder: Path) -> list[Path]:
+    inside = (path for path in folder.rglob("*") if not any(_is_kept(part) for part in path.relative_to(folder).parts))
+    return sorted(path for path in inside if path.is_file())
+
+
+def _is_kept(part: str) -> bool:
+    """Whether a file or folder is one that a system keeps for itself."""
+    return part.startswith(".") or part in KEPT_FOLDERS
+
+
+def _matching(pattern: str) -> list[Path]:
+    """Files of a glob; folders at its beginning that exist as written are taken as written (`exam [od]/*.png`)."""
+    parts = Path(pattern).parts
+    literal = Path()
+    while parts and (literal / parts[0]).is_dir():
+        literal, parts = literal / parts[0], parts[1:]
+    rest = str(Path(*parts)) if parts else ""
+    paths = (Path(path) for path in glob.glob(str(Path(glob.escape(str(literal))) / rest), recursive=True))  # noqa: PTH207  (a pattern may be absolute)
+    return sorted(path for path in paths if not any(_is_kept(part) for part in path.relative_to(literal).parts))

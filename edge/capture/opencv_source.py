@@ -10,8 +10,9 @@ import cv2
 from fthnet_kit.edge.capture.backlog import Backlog
 from fthnet_kit.edge.capture.source import CorruptFrameError
 from fthnet_kit.edge.errors import CameraError, InputError
+from fthnet_kit.edge.formats import jpeg
 from fthnet_kit.edge.frame import Frame
-from fthnet_kit.edge.image import Image, decode, is_truncated_jpeg, to_bgr8
+from fthnet_kit.edge.image import Image, to_bgr8
 
 CATCH_UP_NS = 250_000_000  # at most, in one read: a source without a pace of its own always has a picture waiting
 PASSWORDS = re.compile(r"(?<=://)[^/@\s]+(?=@)")
@@ -141,11 +142,7 @@ class VideoCapture:
             raise InputError("expected a picture, found none")
         if not self._encoded:
             return to_bgr8(image)
-        data = image.tobytes().rstrip(b"\0")  # some cameras pad
-        decoded = None if is_truncated_jpeg(data) else decode(data)
-        if decoded is None:
-            raise InputError(f"expected a whole JPEG, found {len(data)} bytes of something else")
-        return decoded
+        return jpeg.decode(image.tobytes())
 
     def close(self) -> None:
         """Release the capture."""

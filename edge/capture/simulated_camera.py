@@ -22,8 +22,9 @@ import numpy as np
 
 from fthnet_kit.edge.capture.degradations import Rng, degrade
 from fthnet_kit.edge.errors import InputError
+from fthnet_kit.edge.formats.read import read_image
 from fthnet_kit.edge.frame import Frame
-from fthnet_kit.edge.image import Image, read_image
+from fthnet_kit.edge.image import Image
 
 BLINK_S = 0.35
 NOISE_SEVERITY = 0.06

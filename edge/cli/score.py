@@ -37,10 +37,11 @@ def score(
     from rich.console import Console
     from rich.progress import track
     from rich.table import Table
+    from rich.text import Text
 
     from fthnet_kit.edge.capture.image_files import find_images
     from fthnet_kit.edge.errors import InputError
-    from fthnet_kit.edge.image import read_image
+    from fthnet_kit.edge.formats.read import read_image
     from fthnet_kit.edge.inference.scorer import QualityScorer
 
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -66,7 +67,7 @@ def score(
                 click.echo(json.dumps({"file": str(path), **result.to_dict()}))
             else:
                 value = "-" if result.value is None else f"{result.value:.1f}"
-                table.add_row(str(path), value, result.verdict or result.reason or "", f"{result.total_ms:.0f}")
+                table.add_row(Text(str(path)), value, result.verdict or result.reason or "", f"{result.total_ms:.0f}")
     if not as_json and table.row_count:
         Console(width=None if sys.stdout.isatty() else LOG_WIDTH).print(table)
     if unreadable:

@@ -34,7 +34,8 @@ from fthnet_kit.edge import BundleError, EngineError, InputError, Preprocessing,
 from fthnet_kit.edge.capture.degradations import degrade
 from fthnet_kit.edge.device.machine import Device
 from fthnet_kit.edge.errors import KitError
-from fthnet_kit.edge.image import Image, read_image
+from fthnet_kit.edge.formats.read import read_image
+from fthnet_kit.edge.image import Image
 from fthnet_kit.edge.model.bundle import Bundle
 from tests.conftest import ROOT, FakeBackend, make_card
 

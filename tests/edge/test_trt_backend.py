@@ -460,7 +460,7 @@ def test_the_scorer_reports_an_engine_fault_and_goes_on() -> None:
 from importlib.resources import files
 from fthnet_kit.edge import ModelCard, QualityScorer
 from fthnet_kit.edge.model.bundle import shipped_bundle
-from fthnet_kit.edge.image import read_image
+from fthnet_kit.edge.formats.read import read_image
 
 image = read_image(files("fthnet_kit.edge") / "assets" / "retina.jpg")
 card = ModelCard.read(shipped_bundle() / "model_card.json")

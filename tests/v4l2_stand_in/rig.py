@@ -24,7 +24,8 @@ import cv2
 import pytest
 
 from fthnet_kit.bench.endurance.faulty_camera import STAMP_BITS, STAMP_PIXELS, VARIANTS, Pictures, encode
-from fthnet_kit.edge.image import Image, decode
+from fthnet_kit.edge.formats.read import read_image
+from fthnet_kit.edge.image import Image
 
 SOURCE = Path(__file__).parent / "v4l2_stand_in.c"
 FLAGS = ("-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-pthread")
@@ -85,7 +86,7 @@ class UsbCamera:
     def _images(self, width: int, height: int, stamped_s: float | None) -> list[Image]:
         pictures = Pictures(width, height, stamped=False)
         encoded = [pictures.get("healthy", index) for index in range(VARIANTS)]
-        images = [decode(data) for data in encoded]
+        images = [read_image(data) for data in encoded]
         if stamped_s is None:
             return images
         count = round(stamped_s * FPS)

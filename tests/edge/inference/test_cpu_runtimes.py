@@ -44,7 +44,7 @@ def reference() -> Backend:
 @pytest.fixture(scope="module")
 def views() -> Image:
     """The kit's photograph in five crops."""
-    from fthnet_kit.edge.image import read_image
+    from fthnet_kit.edge.formats.read import read_image
     from tests.conftest import ROOT
 
     return prepare(read_image(ROOT / "edge" / "assets" / "retina.jpg"), Preprocessing(), 5)

@@ -1,0 +1,1 @@
+"""Picture files: every format, one way in, whole or not at all."""
