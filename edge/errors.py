@@ -22,10 +22,10 @@ class InputError(KitError):
     exit_code = 3
 
 
-<<<<<<< HEAD
 class AmbiguousFieldError(InputError):
     """A picture in which the retinal field cannot be told: two eyes, or nothing but pages and bars."""
-=======
+
+
 class PictureError(InputError):
     """A picture that cannot be scored.
 
@@ -37,7 +37,6 @@ class PictureError(InputError):
     def __init__(self, message: str, kind: PictureFault) -> None:
         super().__init__(message)
         self.kind: PictureFault = kind
->>>>>>> pictures
 
 
 class BundleError(KitError):

@@ -42,14 +42,9 @@ from fthnet_kit.calibration.agreement import (
 from fthnet_kit.calibration.labelled_images import NAME_COLUMN, SCORE_COLUMN, read_image_set
 from fthnet_kit.calibration.precision_gate import Cost, cost
 from fthnet_kit.edge.device.machine import Device, read_device
-<<<<<<< HEAD
 from fthnet_kit.edge.errors import AmbiguousFieldError, EngineError, InputError, KitError
-from fthnet_kit.edge.image import Image, read_image
-=======
-from fthnet_kit.edge.errors import EngineError, InputError, KitError
 from fthnet_kit.edge.formats.read import read_image
 from fthnet_kit.edge.image import Image
->>>>>>> pictures
 from fthnet_kit.edge.inference.backend import Backend
 from fthnet_kit.edge.inference.open_backend import open_backend
 from fthnet_kit.edge.inference.retina_gate import shows_retina

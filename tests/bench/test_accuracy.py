@@ -39,7 +39,7 @@ from fthnet_kit.edge.image import Image
 from fthnet_kit.edge.model.bundle import Bundle
 from tests.conftest import ROOT, FakeBackend, make_card
 
-SCHEMA = json.loads((ROOT / "bench" / "accuracy.schema.json").read_text(encoding="utf-8"))
+SCHEMA = json.loads((ROOT / "bench" / "results" / "accuracy.schema.json").read_text(encoding="utf-8"))
 RATED = 8  # photographs of the rated folder that show a retina
 
 

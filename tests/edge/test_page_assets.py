@@ -56,7 +56,7 @@ def keys_used() -> set[str]:
     used = {key for page in PAGES for key in PLACE.findall((FOLDER / page).read_text(encoding="utf-8"))}
     used |= set(re.findall(r'\bsay\("(\w+)"', SCRIPT))
     used |= set(re.findall(r'withUnit\("(\w+)"', SCRIPT))
-    for module in ("server.py", "handlers.py"):
+    for module in ("server.py", "handlers.py", "operations.py"):
         code = (ROOT / "edge" / "outputs" / "preview" / module).read_text(encoding="utf-8")
         used |= set(re.findall(r'refusal\(\d+, "(\w+)"', code)) | set(re.findall(r'\.words\["(\w+)"\]', code))
     return used - {"texts"}
