@@ -78,6 +78,9 @@ class Flood:
 @pytest.fixture
 def stream(monkeypatch: pytest.MonkeyPatch) -> NetworkStream:
     monkeypatch.setattr(opencv_source.cv2, "VideoCapture", Flood)
+    monkeypatch.setattr(
+        opencv_source.time, "thread_time_ns", time.monotonic_ns
+    )  # it never waits, on a busy machine too
     source = NetworkStream("http://127.0.0.1:9/video")
     source.open()
     return source
