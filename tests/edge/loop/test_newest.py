@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from fthnet_kit.edge.capture import opencv_source
+from fthnet_kit.edge.capture.backlog import Backlog
 from fthnet_kit.edge.capture.network_stream import NetworkStream
 from fthnet_kit.edge.frame import Frame
 from fthnet_kit.edge.loop.frame_slot import FrameSlot, Grabbed
