@@ -70,7 +70,8 @@ class FrameSlot:
             self._put_ns = now
             self.captured += 1 + item.skipped
             self.dropped += (self._item is not None) + item.skipped
-            self._item = item
+            if item.reason != "corrupt_frame" or self._item is None or self._item.frame is None:
+                self._item = item  # a broken picture displaces no whole one that waits
             self._changed.notify_all()
             return True
 
