@@ -12,8 +12,9 @@ import pytest
 
 from fthnet_kit.edge.capture.simulated_camera import Session, SimulatedCamera
 from fthnet_kit.edge.frame import Frame
+from fthnet_kit.edge.guidance import measuring
 from fthnet_kit.edge.guidance.hint_follower import GuideSink
-from fthnet_kit.edge.guidance.hints import Guide, measuring
+from fthnet_kit.edge.guidance.hints import Guide
 from fthnet_kit.edge.guidance.measures import Measures
 from fthnet_kit.edge.guidance.measuring import MeasuringSink
 from fthnet_kit.edge.loop.result import LiveResult
