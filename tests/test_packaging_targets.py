@@ -21,7 +21,7 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parents[1]
 OLDEST = (3, 10)
 GLIBC = {"3.10": 35, "3.12": 39}  # minor version in Ubuntu 22.04 and 24.04, which JetPack 6 and 7 are made of
-TESTS_NEED = ("pytest", "hypothesis", "jsonschema")
+TESTS_NEED = ("pytest", "hypothesis", "jsonschema", "pillow")
 COPIED = ("edge", "convert", "calibration", "bench", "tests", "pyproject.toml", "README.md", "LICENSE")
 
 

@@ -27,6 +27,7 @@ import cv2
 import numpy as np
 import packaging
 import pytest
+import simplejpeg
 
 from fthnet_kit.bench.endurance.faulty_camera import FAULTS, MisbehavingCamera, read_stamp
 from fthnet_kit.edge.capture.open_source import make_source
@@ -327,7 +328,8 @@ def gst(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., subprocess.Po
     folder = tmp_path_factory.mktemp("kit")
     (folder / "fthnet_kit").mkdir()
     (folder / "fthnet_kit" / "edge").symlink_to(ROOT / "edge")
-    (folder / "packaging").symlink_to(Path(packaging.__file__).parent)  # all that the loop needs beside NumPy
+    for package in (packaging, simplejpeg):  # all that the loop needs beside NumPy
+        (folder / package.__name__).symlink_to(Path(package.__file__).parent)
 
     def start(uri: str, enough: int, seconds: float = 20) -> subprocess.Popen[str]:
         return subprocess.Popen(

@@ -236,7 +236,7 @@ CASES.remove(("truncated", "YUYV"))
     [
         *CASES,
         pytest.param("truncated", "YUYV", marks=HIDDEN),
-        pytest.param("flagged", "MJPG", marks=HIDDEN),
+        ("flagged", "MJPG"),
     ],
 )
 def test_a_usb_camera_misbehaves_and_comes_back(make: Make, mode: str, fourcc: str) -> None:
