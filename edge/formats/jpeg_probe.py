@@ -43,7 +43,10 @@ class Grid:
 
 
 def probe(jpeg: Jpeg) -> bytes | None:
-    """The probe of a picture, or None where none can be made: it has restart markers, or a scan of too many units."""
+    """The probe of a picture, or None where none can be made.
+
+    It has restart markers, or a scan of too many units, or of fewer than a row adds (pictures of a few pixels).
+    """
     if jpeg.interval:
         return None
     tables: dict[int, Table] = {}
@@ -54,7 +57,7 @@ def probe(jpeg: Jpeg) -> bytes | None:
         if isinstance(part, Scan):
             grid = _grid(jpeg, part)
             extra = _black(jpeg, part, grid, tables)
-            if grid.units > MOST_UNITS or extra is None:
+            if not grid.extra <= grid.units <= MOST_UNITS or extra is None:  # one restart marker has to do
                 return None
             parts += [_interval(grid.units), Scan(part.header, part.codes + FIRST_RESTART + extra)]
         elif part is jpeg.frame:

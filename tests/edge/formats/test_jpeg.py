@@ -112,6 +112,13 @@ def test_whole_ones_are_read_as_opencv_reads_them(
     np.testing.assert_array_equal(decode(data), as_opencv(data))
 
 
+@pytest.mark.parametrize("sampling", SAMPLING)
+@pytest.mark.parametrize("side", range(1, 20))
+def test_the_smallest_progressive_pictures(side: int, sampling: str) -> None:
+    data = opencv(FUNDUS[300 : 300 + side, 300:330], 50, sampling, progressive=True)
+    assert check(data) is None
+
+
 @settings(max_examples=60, deadline=None)
 @given(pictures, st.integers(1, 100), st.integers(0, 2), st.booleans())
 def test_whole_ones_of_another_encoder(image: np.ndarray, quality: int, subsampling: int, progressive: bool) -> None:
