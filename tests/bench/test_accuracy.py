@@ -202,9 +202,9 @@ def test_each_photograph_is_read_once_and_prepared_once_for_each_views(
     rated: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[object] = []
-    real_read, real_prepare = accuracy.read_image, accuracy.prepare
+    real_read, real_prepare = accuracy.read_image, accuracy.prepare_with_centre
     monkeypatch.setattr(accuracy, "read_image", lambda path: calls.append("read") or real_read(path))
-    monkeypatch.setattr(accuracy, "prepare", lambda i, p, v: calls.append(v) or real_prepare(i, p, v))
+    monkeypatch.setattr(accuracy, "prepare_with_centre", lambda i, p, v: calls.append(v) or real_prepare(i, p, v))
     engines = [engine("fp32"), engine("int8", add=1.0)]
     paths = read_data(rated, "all").paths
     done: list[int] = []
