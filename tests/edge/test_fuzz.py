@@ -43,7 +43,7 @@ BATCH_TIMEOUT_S = 120
 SIDES = (0, 1, 2, 3, 4, 5, 7, 8, 15, 16, 63, 64, 100, 127, 128, 129, 333, 384, 512, 640)
 GOOD_TYPES = ("u1", "<u2", ">u2")
 OTHER_TYPES = ("?", "i1", "<i2", ">i4", "<u4", "<u8", "<f2", ">f4", "<f8", "<c8", "O", "S3", "<U2", "M8[s]", "u1,u1")
-REASONS = {"no_retina", "engine_fault", "corrupt_frame"}
+REASONS = {"no_retina", "ambiguous_field", "engine_fault", "corrupt_frame"}
 
 
 def answer(score: Callable[[], object]) -> str:
@@ -189,7 +189,7 @@ def test_the_loop_answers_every_array_as_a_frame() -> None:
     results = list(loop.results())
     assert len(results) == FRAMES
     assert not loop.summary.faults
-    assert {result.score.reason for result in results} == {None, "no_retina", "corrupt_frame"}
+    assert {result.score.reason for result in results} == {None, "no_retina", "ambiguous_field", "corrupt_frame"}
 
 
 # Encoded pictures
