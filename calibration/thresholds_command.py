@@ -92,7 +92,7 @@ def thresholds(
     errors, console = Console(stderr=True), Console(highlight=False)
     if not console.is_terminal:
         console.width = LOG_WIDTH
-    backend = OnnxBackend(opened.model_path(), threads=threads)
+    backend = OnnxBackend(opened.model(), threads=threads)
     with QualityScorer(opened.card, backend, used_views) as scorer:
         shown = track(images, "scoring", console=errors, transient=True, disable=not errors.is_terminal)
         scores = score_images(scorer, shown)

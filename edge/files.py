@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 from fthnet_kit.edge.errors import InputError
 
@@ -22,6 +25,41 @@ def write_atomically(path: Path, content: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def open_regular(path: Path, most: int) -> BinaryIO:
+    """A regular file of at most `most` bytes, open for reading; a link, pipe or device is not opened.
+
+    Raises:
+        OSError: it cannot be read, is no regular file, or is larger; `strerror` says which.
+    """
+    _require_regular(path.lstat(), path, most)
+    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    try:
+        _require_regular(os.fstat(file.fileno()), path, most)  # it may be another one by now
+    except OSError:
+        file.close()
+        raise
+    return file
+
+
+def _require_regular(found: os.stat_result, path: Path, most: int) -> None:
+    if stat.S_ISLNK(found.st_mode):
+        raise OSError(errno.ELOOP, "a symbolic link", str(path))
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "no regular file", str(path))
+    if found.st_size > most:
+        raise OSError(errno.EFBIG, f"{found.st_size} bytes, more than the {most} that it may have", str(path))
+
+
+def read_regular(path: Path, most: int) -> bytes:
+    """Content of a regular file of at most `most` bytes; raises as `open_regular` does, or if it grows meanwhile."""
+    with open_regular(path, most) as file:
+        size = os.fstat(file.fileno()).st_size
+        content = file.read(size + 1)
+    if len(content) > size:
+        raise OSError(errno.EFBIG, "that it grew while it was read", str(path))
+    return content
 
 
 def make_folder(folder: Path) -> None:

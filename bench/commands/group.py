@@ -88,7 +88,7 @@ def severity(
     errors, console = Console(stderr=True), Console(highlight=False)
     if not console.is_terminal:
         console.width = LOG_WIDTH
-    with OnnxBackend(opened.model_path(), threads=threads) as backend:
+    with OnnxBackend(opened.model(), threads=threads) as backend:
         shown = track(images, "scoring", console=errors, transient=True, disable=not errors.is_terminal)
         report = measure_severity(backend, opened.card.preprocessing, shown)
     click.echo(

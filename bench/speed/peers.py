@@ -80,7 +80,7 @@ def plain_export(bundle: Bundle, view: Image, threads: int) -> Callable[[], obje
     return lambda: backend.infer(view)
 
 
-def profile(model: Path, view: Image, threads: int, runs: int) -> Sequence[tuple[str, float]]:
+def profile(model: bytes, view: Image, threads: int, runs: int) -> Sequence[tuple[str, float]]:
     """Milliseconds a run of each operator in ONNX Runtime, the longest first."""
     import onnxruntime as ort
 
@@ -88,7 +88,7 @@ def profile(model: Path, view: Image, threads: int, runs: int) -> Sequence[tuple
         options = session_options(threads)
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "profile")
-        session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         for _ in range(runs):
             session.run([OUTPUT_NAME], {INPUT_NAME: view})
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
@@ -103,7 +103,7 @@ def measure_peers(bundle: Bundle, threads: int, runs: int) -> dict[str, float]:
     """Median milliseconds of every peer: ``eager``, ``plain export``, ``fp32``, ``int8``."""
     photograph = read_image(Path(str(files("fthnet_kit.edge") / "assets" / "retina.jpg")))
     view = prepare(photograph, bundle.card.preprocessing, 1)
-    ours = {name: OnnxBackend(bundle.model_path(name), threads=threads) for name in ("fp32", "int8")}
+    ours = {name: OnnxBackend(bundle.model(name), threads=threads) for name in ("fp32", "int8")}
     runners = {"eager": eager(bundle, view, threads), "plain export": plain_export(bundle, view, threads)}
     runners |= {name: lambda backend=backend: backend.infer(view) for name, backend in ours.items()}  # type: ignore[misc]
     return medians(runners, runs)
@@ -138,7 +138,7 @@ def main(bundle: Path | None, threads: int, runs: int, profiled: bool, json_file
         view = prepare(photograph, opened.card.preprocessing, 1)
         for name in ("fp32", "int8"):
             click.echo(f"{name}, milliseconds a run:")
-            for operator, milliseconds in profile(opened.model_path(name), view, threads, runs)[:12]:  # type: ignore[arg-type]
+            for operator, milliseconds in profile(opened.model(name).content, view, threads, runs)[:12]:  # type: ignore[arg-type]
                 click.echo(f"  {operator:<24} {milliseconds:6.2f}")
 
 

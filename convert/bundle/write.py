@@ -16,7 +16,7 @@ from fthnet_kit.convert.onnx_graph.parity import Parity, measure_parity, parity_
 from fthnet_kit.edge.model.bundle import CHECKPOINT_NAME, FP32_NAME, REPORTS
 from fthnet_kit.edge.model.card import CARD_NAME, ModelCard
 from fthnet_kit.edge.model.preprocess import Preprocessing
-from fthnet_kit.edge.model.score import Thresholds
+from fthnet_kit.edge.model.score import RawRange, Thresholds
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Identity:
     )
     training_data: str = "Not stated by whoever exported this model."
     accuracy: tuple[Mapping[str, Any], ...] = ()
+    raw_range: RawRange = field(default_factory=RawRange)
 
 
 def write_bundle(

@@ -62,7 +62,7 @@ def engine_agreement(bundle: Bundle, content: bytes, tensorrt: TensorRT) -> Engi
         EngineError: the engine does not load or run.
     """
     images = pictures(bundle.card.preprocessing)
-    with OnnxBackend(bundle.model_path("fp32")) as reference, TrtBackend(content, tensorrt) as engine:
+    with OnnxBackend(bundle.model("fp32")) as reference, TrtBackend(content, tensorrt) as engine:
         difference = np.abs(engine.infer(images) - reference.infer(images))
     worst = float(np.max(np.nan_to_num(difference, nan=np.inf)))
     return EngineAgreement(len(images), float(np.mean(difference)), worst)

@@ -8,9 +8,9 @@ that are not there (`fthnet build --device sm86`).
 from __future__ import annotations
 
 import gc
+import hashlib
 import os
 import signal
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -28,7 +28,8 @@ from fthnet_kit.edge.errors import EngineError, InputError
 from fthnet_kit.edge.files import write_atomically
 from fthnet_kit.edge.inference.engine_manifest import EngineManifest, Target, engine_path, sources
 from fthnet_kit.edge.inference.tensorrt_library import TensorRT, errors_of
-from fthnet_kit.edge.model.bundle import Bundle, sha256_of
+from fthnet_kit.edge.model.bundle import Bundle
+from fthnet_kit.edge.model.model_file import ModelFile
 
 MIB = 1 << 20
 SHARE_OF_FREE = 0.5  # of the free memory, that the builder may try kernels with; the rest is its own and the system's
@@ -103,13 +104,12 @@ def build_engine(
             for, does not show it, or scores otherwise than the FP32 graph; nothing is installed then.
         InputError: the bundle cannot be written.
     """
-    onnx = bundle.model_path(options.precision, "tensorrt")  # type: ignore[arg-type]
+    onnx = of_batch(bundle.model(options.precision, "tensorrt"), options.batch)  # type: ignore[arg-type]
     path = engine_path(bundle, options.precision, target)
     refuse_read_only(path.parent)
     workspace = options.workspace or workspace_for(free_memory())
     cache = TimingCache(path.parent, tensorrt, machine.get("cuda"))
-    with graph_of_batch(onnx, options.batch) as graph:
-        plan = build_plan(tensorrt, graph, target, workspace, cache, report)
+    plan = build_plan(tensorrt, onnx, target, workspace, cache, report)
     layers = inspect_plan(tensorrt, plan, target)
     layers.check(options.precision, options.allow_unproved)
     agreement = None
@@ -120,7 +120,7 @@ def build_engine(
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, plan.content)
         manifest = EngineManifest(
-            engine_sha256=sha256_of(path),
+            engine_sha256=hashlib.sha256(plan.content).hexdigest(),
             engine_bytes=len(plan.content),
             **sources(bundle, options.precision),  # type: ignore[arg-type]
             precision=options.precision,
@@ -153,7 +153,7 @@ def refuse_read_only(folder: Path) -> None:
 
 def build_plan(
     tensorrt: TensorRT,
-    onnx: Path,
+    onnx: ModelFile,
     target: Target,
     workspace: int,
     cache: TimingCache | None = None,
@@ -163,7 +163,7 @@ def build_plan(
 
     Args:
         tensorrt: the library.
-        onnx: the graph; TensorRT reads the file itself.
+        onnx: the graph; TensorRT gets its bytes and never opens a file.
         target: the GPU.
         workspace: MiB that a kernel may use.
         cache: timings of earlier builds.
@@ -192,7 +192,7 @@ def build_plan(
     if monitor.failure is not None:
         raise monitor.failure
     if content is None:
-        raise EngineError(f"{onnx.name}: {_reason(errors_of(logger), workspace)}")
+        raise EngineError(f"{Path(onnx.name).name}: {_reason(errors_of(logger), workspace)}")
     if cache and timings is not None:
         cache.keep(configuration)
     del parser  # it keeps no reference to the network, nor the network to it
@@ -206,7 +206,7 @@ def build_plan(
     )
 
 
-def parse(tensorrt: TensorRT, builder: Any, onnx: Path, logger: Any) -> tuple[Any, Any]:
+def parse(tensorrt: TensorRT, builder: Any, onnx: ModelFile, logger: Any) -> tuple[Any, Any]:
     """The strongly typed network of a graph, and its parser, which must live as long.
 
     Raises:
@@ -215,9 +215,11 @@ def parse(tensorrt: TensorRT, builder: Any, onnx: Path, logger: Any) -> tuple[An
     trt = tensorrt.module
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, logger)
-    if not parser.parse_from_file(str(onnx)):
+    if not parser.parse(onnx.content):
         problems = [_node_error(parser.get_error(index)) for index in range(parser.num_errors)]
-        raise EngineError(f"{onnx.name}: TensorRT's parser refused {'; '.join(problems) or 'it without a reason'}")
+        raise EngineError(
+            f"{Path(onnx.name).name}: TensorRT's parser refused {'; '.join(problems) or 'it without a reason'}"
+        )
     return network, parser
 
 
@@ -386,15 +388,10 @@ def free_memory(meminfo: Path = Path("/proc/meminfo")) -> int:
         return 2048
 
 
-@contextmanager
-def graph_of_batch(onnx: Path, batch: int | None) -> Iterator[Path]:
-    """The ONNX file itself, or a temporary one of the batch size asked for."""
+def of_batch(onnx: ModelFile, batch: int | None) -> ModelFile:
+    """The graph itself, or the same of the batch size asked for."""
     if batch is None:
-        yield onnx
-        return
+        return onnx
     from fthnet_kit.convert.onnx_graph.rebatch import with_batch
 
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / onnx.name
-        path.write_bytes(with_batch(onnx, batch).SerializeToString())
-        yield path
+    return ModelFile(onnx.name, with_batch(onnx, batch).SerializeToString())

@@ -99,7 +99,7 @@ def check_builds(
         raise EngineError(f"device: expected one of {', '.join(known)}, found {', '.join(wrong)}")
     workspace = workspace_for(free_memory())
     for precision in precisions_of(bundle):
-        onnx = bundle.model_path(precision, "tensorrt")  # type: ignore[arg-type]
+        onnx = bundle.model(precision, "tensorrt")  # type: ignore[arg-type]
         for device in devices or known:
             report(f"{precision} for {device}")
             target = Target("tensorrt_rtx", str(tensorrt.version), f"{device[2:-1]}.{device[-1]}")

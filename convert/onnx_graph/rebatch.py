@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fthnet_kit.edge.errors import EngineError, MissingExtraError
+from fthnet_kit.edge.model.model_file import ModelFile
 
 try:
     import onnx
@@ -17,18 +18,19 @@ except ImportError as error:
     raise MissingExtraError("onnx", "tensorrt", purpose="another batch size") from error
 
 
-def with_batch(path: Path, batch: int) -> onnx.ModelProto:
-    """An ONNX file's model with input ``image: uint8 (batch, 384, 384, 3)`` and output ``score: float32 (batch,)``.
+def with_batch(graph: ModelFile, batch: int) -> onnx.ModelProto:
+    """A graph with input ``image: uint8 (batch, 384, 384, 3)`` and output ``score: float32 (batch,)``.
 
     Raises:
         EngineError: no ONNX file, or its input or output has no shape.
     """
+    name = Path(graph.name).name
     try:
-        model = onnx.load(path)
-    except (OSError, DecodeError) as error:
-        raise EngineError(f"{path.name}: expected an ONNX file, found none that can be read ({error})") from error
+        model = onnx.load_from_string(graph.content)
+    except DecodeError as error:
+        raise EngineError(f"{name}: expected an ONNX file, found none that can be read ({error})") from error
     for tensor in (*model.graph.input, *model.graph.output):
         if not tensor.type.tensor_type.shape.dim:
-            raise EngineError(f"{path.name}: expected N as first axis of {tensor.name}, found no axis")
+            raise EngineError(f"{name}: expected N as first axis of {tensor.name}, found no axis")
         tensor.type.tensor_type.shape.dim[0].dim_value = batch
     return model

@@ -50,7 +50,7 @@ from fthnet_kit.edge.model.preprocess import prepare
 try:
     import onnx
     from onnx import TensorProto, helper
-    from safetensors.numpy import load_file
+    from safetensors.numpy import load as load_safetensors
 except ImportError as error:
     raise MissingExtraError(error.name or "onnx", "convert", purpose="quantisation") from error
 
@@ -114,7 +114,7 @@ class Quantizer:
         self.report = report
         self.config = FTHNetConfig(**bundle.card.architecture)
         self.weights = read_weights(bundle)
-        with OnnxBackend(bundle.model_path("fp32")) as backend:
+        with OnnxBackend(bundle.model("fp32")) as backend:
             self.batch = backend.batch
 
     def run(self, folders: Sequence[Path], images: int = WANTED, held_out: int = HELD_OUT) -> Outcome:
@@ -138,7 +138,7 @@ class Quantizer:
             "int8-cpu": self.graph(smoothed, self.plan(smoothed, layers, chosen, affine=True)).model,
         }
         views = [photograph.view for photograph in judging]
-        reference = self.scores(onnx.load(self.bundle.model_path("fp32")), views, "scoring in fp32")
+        reference = self.scores(onnx.load_from_string(self.bundle.model("fp32").content), views, "scoring in fp32")
         scores = {form: self.scores(model, views, f"scoring in {form}") for form, model in models.items()}
         on_openvino = openvino_scores(models["int8"], views, self.report)
         scores |= {} if on_openvino is None else {"int8-openvino": on_openvino}
@@ -176,7 +176,7 @@ class Quantizer:
         if len(labels) == len(entries):
             return np.array(labels)
         scores = []
-        with OnnxBackend(self.bundle.model_path("fp32")) as backend:
+        with OnnxBackend(self.bundle.model("fp32")) as backend:
             for number, entry in enumerate(entries):
                 view = prepare(read_image(path_of(entry)), self.bundle.card.preprocessing, 1)
                 scores.append(float(backend.infer(view)[0]))
@@ -278,13 +278,14 @@ def read_weights(bundle: Bundle) -> Weights:
     """The checkpoint's parameters, float32.
 
     Raises:
-        BundleError: the bundle has no checkpoint.
+        BundleError: the bundle has no checkpoint, or one whose weights are not those that its card states.
     """
     if CHECKPOINT_NAME not in bundle.card.files:
         raise BundleError(
             f"{bundle.folder}: expected {CHECKPOINT_NAME}, found none in the card; export the bundle again"
         )
-    state = load_file(bundle.folder / CHECKPOINT_NAME)
+    bundle.check_weights()
+    state = load_safetensors(bundle.read(CHECKPOINT_NAME))
     return {name: values.astype(np.float32) for name, values in state.items()}
 
 

@@ -80,13 +80,13 @@ def verify(bundle: Bundle, folders: Sequence[Path], images: int, report: Report)
     """
     photographs = held_out(bundle, folders, images, report)
     views = [photograph.view for photograph in photographs]
-    reference = score_all(bundle.model_path("fp32"), views, "scoring in fp32", report)
+    reference = score_all(bundle.model("fp32").content, views, "scoring in fp32", report)
     present = [form for form, name in CONVERTED_NAMES.items() if name in bundle.card.files]
     scores = {
-        form: score_all(bundle.folder / CONVERTED_NAMES[form], views, f"scoring in {form}", report) for form in present
+        form: score_all(bundle.read(CONVERTED_NAMES[form]), views, f"scoring in {form}", report) for form in present
     }
     if "int8" in present:
-        on_openvino = openvino_scores(onnx.load(bundle.folder / CONVERTED_NAMES["int8"]), views, report)
+        on_openvino = openvino_scores(onnx.load_from_string(bundle.read(CONVERTED_NAMES["int8"])), views, report)
         scores |= {} if on_openvino is None else {"int8-openvino": on_openvino}
     return Verification(
         images=[photograph.path.name for photograph in photographs],
@@ -125,13 +125,13 @@ def calibrated_on(bundle: Bundle) -> set[str]:
     name = f"{REPORTS}/{RANGES_NAME}"
     if name not in bundle.card.files:
         return set()
-    content = json.loads((bundle.folder / name).read_text(encoding="utf-8"))
+    content = json.loads(bundle.read(name))
     return {entry["sha256"] for entry in content["images"]}
 
 
-def score_all(model: Path, views: Sequence[Image], what: str, report: Report) -> Points:
+def score_all(model: bytes, views: Sequence[Image], what: str, report: Report) -> Points:
     """Points of RGB uint8 (384, 384, 3) views; FP16 rounds as on a GPU (`fp16_twin`)."""
-    return score_model(onnx.load(model), views, lambda done: report(what, done, len(views)))
+    return score_model(onnx.load_from_string(model), views, lambda done: report(what, done, len(views)))
 
 
 def score_model(model: onnx.ModelProto, views: Sequence[Image], report: Callable[[int], None]) -> Points:
@@ -164,7 +164,7 @@ def noise_floor(bundle: Bundle, paths: Sequence[Path], report: Report) -> float:
     """Standard deviation over 20 crops, mean over up to 24 photographs, in points."""
     chosen = [paths[round(i)] for i in np.linspace(0, len(paths) - 1, min(NOISE_IMAGES, len(paths)))]
     deviations = []
-    with OnnxBackend(bundle.model_path("fp32")) as backend:
+    with OnnxBackend(bundle.model("fp32")) as backend:
         for number, path in enumerate(chosen):
             views = prepare(read_image(path), bundle.card.preprocessing, NOISE_VIEWS)
             deviations.append(float(np.std(backend.infer(views), ddof=1)))

@@ -15,6 +15,8 @@ from fthnet_kit.edge.model.preprocess import INPUT
 
 INPUT_NAME = "image"
 OUTPUT_NAME = "score"
+MOST_BATCH = 64  # as `fthnet export` makes them
+LONGEST_S = 60.0  # of one image: the slowest processors that the kit runs on take some seconds
 
 
 class Backend(Protocol):
@@ -55,26 +57,34 @@ def check_images(images: Image) -> None:
         raise EngineError(f"expected uint8 (N, {INPUT}, {INPUT}, 3) with N >= 1, found {images.dtype} {images.shape}")
 
 
-def graph_batch(model: str, inputs: Sequence[tuple[str, str, Sequence[object]]], outputs: Sequence[str]) -> int:
-    """The batch size N of a graph ``image: uint8 (N, 384, 384, 3) -> score``.
+Tensor = tuple[str, str, Sequence[object]]  # name, element type (``uint8``) and shape of an input or output
+
+
+def graph_batch(model: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> int:
+    """The batch size N of a graph ``image: uint8 (N, 384, 384, 3) -> score: float32 (N,)``.
 
     Args:
         model: the graph's name, for the message.
-        inputs: name, element type (``uint8``) and shape of each input.
-        outputs: names of the outputs.
+        inputs: all inputs of the graph.
+        outputs: all outputs of the graph.
 
     Raises:
-        EngineError: another graph than ours.
+        EngineError: another graph than ours, or a batch that no export makes.
     """
-    name, kind, shape = inputs[0] if len(inputs) == 1 else ("", "", ())
-    ours = (name, kind, list(outputs)) == (INPUT_NAME, "uint8", [OUTPUT_NAME]) and list(shape[1:]) == [INPUT, INPUT, 3]
-    if not (ours and isinstance(shape[0], int)):
-        found = ", ".join(f"{name} {kind} {list(shape)}" for name, kind, shape in inputs)
+    batch = inputs[0][2][0] if len(inputs) == 1 and inputs[0][2] else None
+    ours = [(INPUT_NAME, "uint8", [batch, INPUT, INPUT, 3])], [(OUTPUT_NAME, "float32", [batch])]
+    found = tuple([(name, kind, list(shape)) for name, kind, shape in tensors] for tensors in (inputs, outputs))
+    if found != ours or not isinstance(batch, int) or not 1 <= batch <= MOST_BATCH:
         raise EngineError(
-            f"{model}: expected one input {INPUT_NAME} uint8 [N, {INPUT}, {INPUT}, 3] and one output {OUTPUT_NAME}, "
-            f"found {found}; make the file with `fthnet export`"
+            f"{model}: expected one input {INPUT_NAME} uint8 [N, {INPUT}, {INPUT}, 3] and one output {OUTPUT_NAME} "
+            f"float32 [N], N from 1 to {MOST_BATCH}, found {_told(found[0])} and {_told(found[1])}; make the file with "
+            "`fthnet export`"
         )
-    return shape[0]
+    return batch
+
+
+def _told(tensors: Sequence[Tensor]) -> str:
+    return ", ".join(f"{name} {kind} {list(shape)}" for name, kind, shape in tensors)[:200] or "none"
 
 
 def one_line(error: BaseException, most: int = 300) -> str:
@@ -84,12 +94,19 @@ def one_line(error: BaseException, most: int = 300) -> str:
 
 
 def in_batches(images: Image, batch: int, run: Callable[[Image], npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
-    """Scores of any number of images from a `run` that takes exactly `batch`; the last image fills up the last one."""
+    """Scores of any number of images from a `run` that takes exactly `batch`; the last image fills up the last one.
+
+    Raises:
+        EngineError: `run` gave anything but float32 (batch,), whatever the graph had declared.
+    """
     scores = []
     for start in range(0, len(images), batch):
         chunk = images[start : start + batch]
         short = batch - len(chunk)
         if short:
             chunk = np.concatenate([chunk, np.repeat(chunk[-1:], short, axis=0)])
-        scores.append(run(np.ascontiguousarray(chunk))[: batch - short])
+        found = run(np.ascontiguousarray(chunk))
+        if found.dtype != np.float32 or found.shape != (batch,):
+            raise EngineError(f"expected scores float32 ({batch},), found {found.dtype} {found.shape}")
+        scores.append(found[: batch - short])
     return np.concatenate(scores)

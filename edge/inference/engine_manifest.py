@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from fthnet_kit.edge.errors import EngineError
+from fthnet_kit.edge.files import read_regular
 from fthnet_kit.edge.inference.tensorrt_library import LibraryName
-from fthnet_kit.edge.model.bundle import RANGES_NAME, REPORTS, Bundle, sha256_of
-from fthnet_kit.edge.model.card import CARD_NAME
+from fthnet_kit.edge.model.bundle import RANGES_NAME, REPORTS, Bundle
 
 ENGINES = "engines"
 SCHEMA_VERSION = 1
+MOST_MANIFEST_BYTES = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ class EngineManifest:
         import jsonschema
 
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(read_regular(path, MOST_MANIFEST_BYTES))
         except (OSError, ValueError, RecursionError) as error:
             raise EngineError(
                 f"{path}: expected an engine's manifest, found none that can be read ({error})"
@@ -162,7 +163,7 @@ def sources(bundle: Bundle, precision: str) -> dict[str, str | None]:
     """
     ranges = bundle.card.files.get(f"{REPORTS}/{RANGES_NAME}") if precision == "int8" else None
     onnx = bundle.card.files[bundle.model_path(precision, "tensorrt").name]  # type: ignore[arg-type]
-    return {"onnx_sha256": onnx, "card_sha256": sha256_of(bundle.folder / CARD_NAME), "ranges_sha256": ranges}
+    return {"onnx_sha256": onnx, "card_sha256": bundle.card_sha256, "ranges_sha256": ranges}
 
 
 def engine_path(bundle: Bundle, precision: str, target: Target) -> Path:
@@ -217,7 +218,7 @@ def load_engine(bundle: Bundle, precision: str, target: Target) -> tuple[bytes, 
     if differences:
         raise EngineRefusedError(f"{path}: built for {', '.join(differences)}", bundle, precision, manifest.batch)
     try:
-        content = path.read_bytes()
+        content = read_regular(path, manifest.engine_bytes)
     except OSError as error:
         problem = f"{path}: expected an engine, found none that can be read ({error.strerror})"
         raise EngineRefusedError(problem, bundle, precision, manifest.batch) from error

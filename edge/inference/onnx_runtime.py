@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal
@@ -13,7 +13,18 @@ import numpy.typing as npt
 from fthnet_kit.edge.device.cores import available_cores
 from fthnet_kit.edge.errors import EngineError
 from fthnet_kit.edge.image import Image
-from fthnet_kit.edge.inference.backend import INPUT_NAME, OUTPUT_NAME, check_images, graph_batch, in_batches, one_line
+from fthnet_kit.edge.inference.backend import (
+    INPUT_NAME,
+    LONGEST_S,
+    OUTPUT_NAME,
+    Tensor,
+    check_images,
+    graph_batch,
+    in_batches,
+    one_line,
+)
+from fthnet_kit.edge.inference.run_limit import RunLimit
+from fthnet_kit.edge.model.model_file import ModelFile
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -62,10 +73,11 @@ class OnnxBackend:
     """Runs `fthnet.*.onnx` in ONNX Runtime.
 
     Args:
-        model: the ONNX file, or its content.
+        model: the graph, its content, or its file; ONNX Runtime gets bytes and never opens a file.
         provider: ``cpu``, ``cuda`` or ``tensorrt``; never replaced by another in silence.
         threads: for one inference on the CPU; default: all cores that the process may use.
         cache: folder in which the TensorRT provider keeps its engines; without one it builds at every start.
+        longest_s: seconds that one image may take; ONNX Runtime is stopped then, and the call fails.
 
     Raises:
         EngineError: the provider is not there, or ONNX Runtime refuses the model.
@@ -73,17 +85,17 @@ class OnnxBackend:
 
     def __init__(
         self,
-        model: Path | bytes,
+        model: ModelFile | Path | bytes,
         provider: Provider = "cpu",
         threads: int | None = None,
         cache: Path | None = None,
+        longest_s: float = LONGEST_S,
     ) -> None:
         import onnxruntime as ort
 
         if provider not in PROVIDERS:
             raise EngineError(f"provider: expected one of {', '.join(PROVIDERS)}, found {provider!r}")
         wanted = PROVIDERS[provider]
-        name = "model" if isinstance(model, bytes) else str(model)
         if wanted not in ort.get_available_providers():
             raise EngineError(
                 f"provider {provider}: expected {wanted} in this ONNX Runtime, found "
@@ -91,18 +103,20 @@ class OnnxBackend:
                 "or use the onnxruntime backend"
             )
         options = session_options(threads)
+        graph = ModelFile.of(model)
         try:
             self._session: ort.InferenceSession | None = ort.InferenceSession(
-                model if isinstance(model, bytes) else name,
+                graph.content,
                 options,
                 providers=[(wanted, provider_options(provider, cache))],
             )
         except Exception as error:  # ONNX Runtime raises types of its own, without a common base
-            raise EngineError(f"{name}: ONNX Runtime refused the model: {one_line(error)}") from error
+            raise EngineError(f"{graph.name}: ONNX Runtime refused the model: {one_line(error)}") from error
         if self._session.get_providers()[0] != wanted:
             found = self._session.get_providers()[0]
             raise EngineError(f"provider {provider}: expected {wanted}, ONNX Runtime fell back to {found}; see its log")
-        self.batch = self._batch(name)
+        self.batch = self._batch(graph.name)
+        self._limit = RunLimit(longest_s * self.batch)
         self._facts = {
             "library": f"onnxruntime {ort.__version__}",
             "provider": wanted,
@@ -112,8 +126,7 @@ class OnnxBackend:
     def _batch(self, model: str) -> int:
         """The graph's batch size; refuses graphs that are not ours."""
         assert self._session is not None
-        inputs = [(tensor.name, tensor.type[7:-1], tensor.shape) for tensor in self._session.get_inputs()]  # tensor(…)
-        return graph_batch(model, inputs, [tensor.name for tensor in self._session.get_outputs()])
+        return graph_batch(model, _tensors(self._session.get_inputs()), _tensors(self._session.get_outputs()))
 
     def infer(self, images: Image) -> npt.NDArray[np.float32]:
         """RGB uint8 (N, 384, 384, 3) -> score points float32 (N,), in chunks of the graph's batch size.
@@ -128,10 +141,11 @@ class OnnxBackend:
 
     def _run(self, chunk: Image) -> npt.NDArray[np.float32]:
         assert self._session is not None
-        try:
-            (scores,) = self._session.run([OUTPUT_NAME], {INPUT_NAME: chunk})
-        except Exception as error:  # as above
-            raise EngineError(f"ONNX Runtime failed while scoring: {one_line(error)}") from error
+        with self._limit as options:
+            try:
+                (scores,) = self._session.run([OUTPUT_NAME], {INPUT_NAME: chunk}, options)
+            except Exception as error:  # as above
+                raise EngineError(f"ONNX Runtime failed while scoring: {one_line(error)}") from error
         return scores
 
     def stage_ms(self) -> Mapping[str, float]:
@@ -144,7 +158,9 @@ class OnnxBackend:
 
     def close(self) -> None:
         """Release the session."""
-        self._session = None
+        if self._session is not None:
+            self._session = None
+            self._limit.close()
 
     def __enter__(self) -> OnnxBackend:
         return self
@@ -153,3 +169,13 @@ class OnnxBackend:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _tensors(declared: Sequence[ort.NodeArg]) -> list[Tensor]:
+    """Name, numpy's name of the type, and shape."""
+    kinds = {"float": "float32", "double": "float64"}
+    found: list[Tensor] = []
+    for tensor in declared:
+        kind = tensor.type[7:-1]  # of "tensor(…)"
+        found.append((tensor.name, kinds.get(kind, kind), tensor.shape))
+    return found

@@ -58,10 +58,10 @@ def open_backend(
     if backend == "openvino":
         from fthnet_kit.edge.inference.openvino_runtime import OpenVinoBackend
 
-        return OpenVinoBackend(bundle.model_path(precision, backend), threads)
+        return OpenVinoBackend(bundle.model(precision, backend), threads)
     provider = PROVIDER_OF[backend]
     cache = bundle.folder / ENGINES / backend if provider == "tensorrt" else None
-    return OnnxBackend(bundle.model_path(precision, provider), provider, threads, cache)
+    return OnnxBackend(bundle.model(precision, provider), provider, threads, cache)
 
 
 def engine_precision(precision: Precision) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,17 @@ import numpy.typing as npt
 from fthnet_kit.edge.device.cores import available_cores
 from fthnet_kit.edge.errors import EngineError, MissingExtraError
 from fthnet_kit.edge.image import Image
-from fthnet_kit.edge.inference.backend import INPUT_NAME, OUTPUT_NAME, check_images, graph_batch, in_batches, one_line
+from fthnet_kit.edge.inference.backend import (
+    INPUT_NAME,
+    LONGEST_S,
+    OUTPUT_NAME,
+    Tensor,
+    check_images,
+    graph_batch,
+    in_batches,
+    one_line,
+)
+from fthnet_kit.edge.model.model_file import ModelFile
 
 if TYPE_CHECKING:
     import openvino
@@ -43,29 +53,40 @@ class OpenVinoBackend:
     """Runs `fthnet.fp32.onnx` and `fthnet.int8.onnx` in OpenVINO on the CPU.
 
     Args:
-        model: the ONNX file, or its content.
+        model: the graph, its content, or its file; OpenVINO gets bytes and never opens a file.
         threads: for one inference; default: the processors that this process may use.
         cache: folder in which OpenVINO keeps compiled models, about 45 MB each, which shortens the next start by half
             a second; nothing checks what lies there, so there is none unless it is asked for.
+        longest_s: seconds that one image may take; OpenVINO is stopped then, and the call fails.
 
     Raises:
         MissingExtraError: OpenVINO is not installed.
         EngineError: OpenVINO refuses the model, or would compute in another precision than was asked for.
     """
 
-    def __init__(self, model: Path | bytes, threads: int | None = None, cache: Path | None = None) -> None:
+    def __init__(
+        self,
+        model: ModelFile | Path | bytes,
+        threads: int | None = None,
+        cache: Path | None = None,
+        longest_s: float = LONGEST_S,
+    ) -> None:
         try:
             import openvino
         except ImportError as error:
             raise MissingExtraError("openvino", "openvino", purpose="the openvino backend") from error
-        name = "model" if isinstance(model, bytes) else str(model)
+        source = ModelFile.of(model)
+        name = source.name
         core = openvino.Core()
         try:
-            graph = core.read_model(model if isinstance(model, bytes) else name)
+            graph = core.read_model(source.content)
+            _refuse_loops(name, graph)
+            self.batch = graph_batch(name, _tensors(graph.inputs), _tensors(graph.outputs))  # before memory is taken
+            _refuse_loops(name, graph)
             compiled = core.compile_model(graph, "CPU", compile_settings(threads, cache))
-            self.batch = _batch(name, compiled)
         except RuntimeError as error:
             raise EngineError(f"{name}: OpenVINO refused the model: {one_line(error)}") from error
+        self._limit_ms = round(1e3 * longest_s * self.batch)
         products = _products(compiled)
         if unasked := set(products) - {"fp32", "int8"}:
             raise EngineError(f"{name}: expected OpenVINO to compute in fp32 and int8, found {', '.join(unasked)}")
@@ -91,10 +112,17 @@ class OpenVinoBackend:
     def _run(self, chunk: Image) -> npt.NDArray[np.float32]:
         assert self._request is not None
         try:
-            outputs = self._request.infer({INPUT_NAME: chunk}, share_inputs=True)
+            self._request.start_async({INPUT_NAME: chunk}, share_inputs=True)
+            if not self._request.wait_for(self._limit_ms):
+                self._request.cancel()
+                raise EngineError(
+                    f"OpenVINO was stopped after {self._limit_ms / 1e3:g} s of one inference; the graph or the machine "
+                    "is not fit for live scoring"
+                )
+            self._request.wait()
+            return np.array(self._request.results[OUTPUT_NAME])  # a copy: the request writes there again
         except RuntimeError as error:
             raise EngineError(f"OpenVINO failed while scoring: {one_line(error)}") from error
-        return np.array(outputs[OUTPUT_NAME], np.float32)
 
     def stage_ms(self) -> Mapping[str, float]:
         """Nothing: OpenVINO runs as a whole."""
@@ -117,17 +145,20 @@ class OpenVinoBackend:
         self.close()
 
 
-def _batch(name: str, compiled: openvino.CompiledModel) -> int:
-    """The batch size of a graph of ours."""
-    inputs = [
-        (
-            tensor.any_name,
-            tensor.element_type.to_dtype().name,
-            [axis.get_length() if axis.is_static else str(axis) for axis in tensor.partial_shape],
-        )
-        for tensor in compiled.inputs
-    ]
-    return graph_batch(name, inputs, [tensor.any_name for tensor in compiled.outputs])
+def _refuse_loops(name: str, graph: openvino.Model) -> None:
+    """Raises EngineError for a graph with loops, in which OpenVINO cannot be stopped; FTHNet has none."""
+    kinds = {operator.get_type_name() for operator in graph.get_ops()}
+    if found := kinds & {"Loop", "TensorIterator"}:
+        raise EngineError(f"{name}: expected a graph without loops, found {', '.join(sorted(found))}")
+
+
+def _tensors(declared: Sequence[openvino.Output]) -> list[Tensor]:
+    """Name, numpy's name of the type, and shape; axes without a fixed length as text."""
+    found: list[Tensor] = []
+    for tensor in declared:
+        shape = [axis.get_length() if axis.is_static else str(axis) for axis in tensor.partial_shape]
+        found.append((tensor.any_name, tensor.element_type.to_dtype().name, shape))
+    return found
 
 
 def _products(compiled: openvino.CompiledModel) -> Counter[str]:

@@ -138,9 +138,9 @@ class QualityScorer:
         inferred = time.perf_counter()
         stage_ms["infer"] = 1e3 * (inferred - gated)
         stage_ms.update(self.backend.stage_ms())
-        raw = float(np.mean(scores))
-        if not np.isfinite(raw):
+        if not self.card.plausible.holds(scores):
             return without_value("engine_fault")
+        raw = float(np.mean(scores))
         value = min(100.0, max(0.0, raw))
         verdict = self.card.thresholds.verdict(value)
         stage_ms["post"] = 1e3 * (time.perf_counter() - inferred)

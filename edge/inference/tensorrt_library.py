@@ -57,7 +57,7 @@ USED = {
     "LayerType": ("DEQUANTIZE", "MATRIX_MULTIPLY", "SOFTMAX"),
     "MemoryPoolType": ("WORKSPACE",),
     "NetworkDefinitionCreationFlag": ("STRONGLY_TYPED",),
-    "OnnxParser": ("get_error", "num_errors", "parse_from_file"),
+    "OnnxParser": ("get_error", "num_errors", "parse"),
     "ParserError": ("desc", "node", "node_name", "node_operator"),
     "ProfilingVerbosity": ("DETAILED",),
     "Runtime": ("deserialize_cuda_engine",),

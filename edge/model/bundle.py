@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from fthnet_kit.edge.errors import BundleError
-from fthnet_kit.edge.model.card import CARD_NAME, ModelCard
+from fthnet_kit.edge.errors import BundleError, EngineError
+from fthnet_kit.edge.files import open_regular, read_regular
+from fthnet_kit.edge.model.card import CARD_NAME, MOST_CARD_BYTES, ModelCard
 from fthnet_kit.edge.model.choices import Precision
+from fthnet_kit.edge.model.model_file import MOST_BYTES, ModelFile
+from fthnet_kit.edge.model.weights import weights_sha256
 
 REPORTS = "reports"  # folder of a bundle
 RANGES_NAME = "ranges.json"  # in it: the ranges of INT8
@@ -20,10 +26,17 @@ CONVERTED_NAMES = {form: f"fthnet.{form}.onnx" for form in ("fp16", "int8", "int
 
 @dataclass(frozen=True)
 class Bundle:
-    """A folder whose card is valid and whose files are the ones that the card names."""
+    """A folder whose card is valid and whose files are the ones that the card names.
+
+    Attributes:
+        folder: where it lies.
+        card: what it says of itself.
+        card_sha256: SHA-256 of the bytes that the card was read from.
+    """
 
     folder: Path
     card: ModelCard
+    card_sha256: str = ""
 
     @classmethod
     def open(cls, folder: Path | str | None = None) -> Bundle:
@@ -33,17 +46,61 @@ class Bundle:
             folder: the bundle; default: the demonstration bundle that the kit ships.
 
         Raises:
-            BundleError: no folder, no valid card, a missing or an altered file.
+            BundleError: no folder, no valid card, a missing or an altered file, or something in the folder that is
+                neither a file nor a folder.
         """
         folder = shipped_bundle() if folder is None else Path(folder)
         if not folder.is_dir():
             raise BundleError(f"{folder}: expected a bundle folder, found none; `fthnet export` makes one")
         if not (folder / CARD_NAME).is_file():
             raise BundleError(f"{folder}: expected a bundle with {CARD_NAME}, found none; `fthnet export` makes one")
-        card = ModelCard.read(folder / CARD_NAME)
+        refuse_special_files(folder)
+        content = read_file(folder / CARD_NAME, MOST_CARD_BYTES)
+        card = ModelCard.from_bytes(content, str(folder / CARD_NAME))
         for name, expected in card.files.items():
             check_file(folder / name, expected)
-        return cls(folder, card)
+        return cls(folder, card, hashlib.sha256(content).hexdigest())
+
+    def read(self, name: str) -> bytes:
+        """Content of a file that the card names; the bytes that are returned are the ones whose hash was compared.
+
+        Raises:
+            BundleError: missing, unreadable, altered, or not in the card.
+        """
+        if name not in self.card.files:
+            raise BundleError(f"{self.folder}: expected {name}, found none in the card; `fthnet export` makes it")
+        content = read_file(self.folder / name, MOST_BYTES)
+        compare(self.folder / name, self.card.files[name], hashlib.sha256(content).hexdigest())
+        return content
+
+    def model(self, precision: Precision = "auto", provider: str = "cpu") -> ModelFile:
+        """The graph of `model_path`: its bytes, checked against the card.
+
+        Raises:
+            BundleError: as `model_path` and `read`, and a graph that refers to other files.
+        """
+        path = self.model_path(precision, provider)
+        model = ModelFile(str(path), self.read(path.name))
+        try:
+            model.check()
+        except EngineError as error:
+            raise BundleError(str(error)) from error
+        return model
+
+    def check_weights(self) -> None:
+        """Compare the checkpoint's parameters with `weights_sha256` of the card; nothing where there is no checkpoint.
+
+        Raises:
+            BundleError: other weights than the card states, or a damaged checkpoint.
+        """
+        if CHECKPOINT_NAME in self.card.files:
+            path = self.folder / CHECKPOINT_NAME
+            found = weights_sha256(self.read(CHECKPOINT_NAME), str(path))
+            if found != self.card.weights_sha256:
+                raise BundleError(
+                    f"{path}: expected weights with SHA-256 {self.card.weights_sha256[:12]}… as the card states, found "
+                    f"{found[:12]}…: card and weights are not of one model; export the bundle again"
+                )
 
     def model_path(self, precision: Precision = "auto", provider: str = "cpu") -> Path:
         """ONNX file of a precision for an execution provider.
@@ -77,12 +134,24 @@ def shipped_bundle() -> Path:
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    with path.open("rb") as file:
+    """SHA-256 of a regular file, hexadecimal; raises OSError as `open_regular` does."""
+    with open_regular(path, MOST_BYTES) as file:
         digest = hashlib.sha256()
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def read_file(path: Path, most: int) -> bytes:
+    """Content of a file of a bundle.
+
+    Raises:
+        BundleError: missing, unreadable, no regular file, or larger than `most` bytes.
+    """
+    try:
+        return read_regular(path, most)
+    except OSError as error:
+        raise BundleError(_cannot_read(path, error)) from error
 
 
 def check_file(path: Path, expected: str) -> None:
@@ -94,9 +163,34 @@ def check_file(path: Path, expected: str) -> None:
     try:
         found = sha256_of(path)
     except OSError as error:
-        raise BundleError(f"{path}: expected a file named in the card, found none ({error.strerror})") from error
+        raise BundleError(_cannot_read(path, error)) from error
+    compare(path, expected, found)
+
+
+def compare(path: Path, expected: str, found: str) -> None:
+    """Raises BundleError where a file's hash is not the one that the card names."""
     if found != expected:
         raise BundleError(
             f"{path}: expected SHA-256 {expected[:12]}…, found {found[:12]}…: the file was altered or damaged; "
             "copy the bundle again"
         )
+
+
+def refuse_special_files(folder: Path) -> None:
+    """Raises BundleError for a link, pipe, socket or device anywhere in a bundle: its content is not the bundle's."""
+    for path, mode in _contents(folder):
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            kind = "a symbolic link" if stat.S_ISLNK(mode) else "a special file"
+            raise BundleError(f"{path}: expected only files and folders in a bundle, found {kind}; copy it with cp -rL")
+
+
+def _contents(folder: Path) -> Iterator[tuple[str, int]]:
+    """Path and mode of everything below a folder; folders that are links are named, not entered."""
+    for parent, folders, names in os.walk(folder):
+        for name in (*folders, *names):
+            path = str(Path(parent, name))
+            yield path, os.lstat(path).st_mode
+
+
+def _cannot_read(path: Path, error: OSError) -> str:
+    return f"{path}: expected a file of a bundle, found {error.strerror or error}; copy the bundle again"

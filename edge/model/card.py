@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from fthnet_kit.edge.errors import BundleError
+from fthnet_kit.edge.files import read_regular
 from fthnet_kit.edge.model.preprocess import Preprocessing
-from fthnet_kit.edge.model.score import Thresholds
+from fthnet_kit.edge.model.score import RawRange, Thresholds
 
 CARD_NAME = "model_card.json"
 SCHEMA_VERSION = 1
+MOST_CARD_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class ModelCard:
         accuracy: what was measured, on which images, with confidence intervals where they were computed.
         files: SHA-256 of every file of the bundle.
         precisions: what each conversion costs against FP32, in points, and whether its gate holds.
+        raw_range: raw values that the network can plausibly give; None in cards that do not state it.
     """
 
     name: str
@@ -45,6 +48,12 @@ class ModelCard:
     accuracy: tuple[Mapping[str, Any], ...]
     files: Mapping[str, str]
     precisions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    raw_range: RawRange | None = None
+
+    @property
+    def plausible(self) -> RawRange:
+        """Raw values that are scores: the card's range, or the default where it states none."""
+        return self.raw_range or RawRange()
 
     @classmethod
     def from_json(cls, text: str, where: str = CARD_NAME) -> ModelCard:
@@ -70,9 +79,19 @@ class ModelCard:
         try:
             content["preprocessing"] = Preprocessing(**content["preprocessing"])
             content["thresholds"] = Thresholds(**content["thresholds"])
+            if "raw_range" in content:
+                content["raw_range"] = RawRange(**content["raw_range"])
         except ValueError as error:
             raise BundleError(f"{where}: {error}") from error
         return cls(**{**content, "accuracy": tuple(content["accuracy"])})
+
+    @classmethod
+    def from_bytes(cls, content: bytes, where: str = CARD_NAME) -> ModelCard:
+        """The same from the bytes of a file."""
+        try:
+            return cls.from_json(content.decode(), where)
+        except UnicodeDecodeError as error:
+            raise BundleError(f"{where}: expected a model card, found no text in UTF-8 ({error})") from error
 
     @classmethod
     def read(cls, path: Path) -> ModelCard:
@@ -82,8 +101,8 @@ class ModelCard:
             BundleError: unreadable or invalid.
         """
         try:
-            return cls.from_json(path.read_text(encoding="utf-8"), str(path))
-        except (OSError, UnicodeDecodeError) as error:
+            return cls.from_bytes(read_regular(path, MOST_CARD_BYTES), str(path))
+        except OSError as error:
             raise BundleError(f"{path}: expected a model card, found none that can be read ({error})") from error
 
     def to_json(self) -> str:
@@ -97,6 +116,7 @@ class ModelCard:
             "architecture": dict(self.architecture),
             "preprocessing": vars(self.preprocessing),
             "thresholds": vars(self.thresholds),
+            **({"raw_range": vars(self.raw_range)} if self.raw_range else {}),
             "intended_use": self.intended_use,
             "training_data": self.training_data,
             "accuracy": list(self.accuracy),

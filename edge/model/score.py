@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
+
 Verdict = Literal["good", "usable", "reject"]
 Reason = Literal["no_frame", "stalled", "frozen", "no_retina", "ambiguous_field", "corrupt_frame", "engine_fault"]
 
@@ -92,3 +95,22 @@ class Thresholds:
     def verdict(self, value: float) -> Verdict:
         """The verdict on a score."""
         return "good" if value >= self.good else "usable" if value >= self.usable else "reject"
+
+
+@dataclass(frozen=True)
+class RawRange:
+    """Raw values, in points before they are clipped to 0-100, that a network of the card's training can give.
+
+    A value outside of it comes from a graph that is not the card's, or from an engine that fails.
+    """
+
+    low: float = -100.0
+    high: float = 200.0
+
+    def __post_init__(self) -> None:
+        if not self.low < self.high:
+            raise ValueError(f"raw_range: expected low < high, found {self.low} and {self.high}")
+
+    def holds(self, values: npt.NDArray[np.floating[Any]]) -> bool:
+        """Whether all values lie inside; NaN never does."""
+        return bool(((values >= self.low) & (values <= self.high)).all())

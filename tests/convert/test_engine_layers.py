@@ -35,6 +35,7 @@ from fthnet_kit.convert.onnx_graph.fthnet_graph import Graph, Plan, Weights, wri
 from fthnet_kit.edge import EngineError, Preprocessing
 from fthnet_kit.edge.inference.engine_manifest import fused_of
 from fthnet_kit.edge.inference.tensorrt_library import load_tensorrt
+from fthnet_kit.edge.model.model_file import ModelFile
 
 pytest.importorskip("tensorrt_rtx")
 from tests.golden.layer_tables import make
@@ -383,10 +384,9 @@ def graph_of(weights: Weights, precision: str, batch: int = 1) -> Graph:
 def wanted_by(model: onnx.ModelProto, folder: Path) -> Wanted:
     """What TensorRT for RTX's parser makes of a model."""
     tensorrt = load_tensorrt("tensorrt_rtx")
-    (folder / "graph.onnx").write_bytes(model.SerializeToString())
     logger = tensorrt.logger()
     builder = tensorrt.module.Builder(logger)
-    network, _parser = parse(tensorrt, builder, folder / "graph.onnx", logger)
+    network, _parser = parse(tensorrt, builder, ModelFile.of(model.SerializeToString()), logger)
     return wanted_of(tensorrt, network)
 
 

@@ -38,7 +38,7 @@ from fthnet_kit.convert.engine.build import (
     build_engine,
     build_plan,
     free_memory,
-    graph_of_batch,
+    of_batch,
     workspace_for,
 )
 from fthnet_kit.convert.engine.layers import EngineLayers
@@ -54,6 +54,7 @@ from fthnet_kit.edge.inference.onnx_runtime import OnnxBackend
 from fthnet_kit.edge.inference.tensorrt_library import TensorRT, load_tensorrt
 from fthnet_kit.edge.model.bundle import CONVERTED_NAMES, FP32_NAME, sha256_of, shipped_bundle
 from fthnet_kit.edge.model.card import CARD_NAME
+from fthnet_kit.edge.model.model_file import ModelFile
 from tests.conftest import make_card
 from tests.convert.test_engine_build import int8_layers
 
@@ -210,21 +211,16 @@ def test_an_unknown_gpu_is_refused_with_the_list(small: Bundle) -> None:
 
 
 def test_a_batch_is_built(tiny: Bundle, tmp_path: Path) -> None:
-    with graph_of_batch(tiny.model_path("fp16", "tensorrt"), 3) as graph:
-        plan = build_plan(RTX, graph, SM86, 256)
-        assert graph.name == NAMES["fp16"]
-    assert not graph.exists()
-    assert plan.batch == 3
-    with graph_of_batch(tiny.model_path("fp16", "tensorrt"), None) as graph:
-        assert graph == tiny.folder / NAMES["fp16"]
-    assert graph.exists()
+    graph = tiny.model("fp16", "tensorrt")
+    assert build_plan(RTX, of_batch(graph, 3), SM86, 256).batch == 3
+    assert of_batch(graph, None) == graph
 
 
 @pytest.mark.parametrize("precision", NAMES)
 def test_a_graph_of_another_batch_is_the_one_that_would_have_been_written(
     tiny: Bundle, graphs: dict[str, bytes], precision: str
 ) -> None:
-    model = with_batch(tiny.folder / NAMES[precision], 5)
+    model = with_batch(ModelFile.of(tiny.folder / NAMES[precision]), 5)
     assert [dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim] == [5, 384, 384, 3]
     onnx.checker.check_model(model, full_check=True)
     same = onnx.ModelProto.FromString(graphs[precision])
@@ -242,7 +238,7 @@ def views(count: int) -> Image:
 
 def assert_batches_score_alike(path: Path, atol: float) -> None:
     images = views(3)
-    with OnnxBackend(path) as one, OnnxBackend(with_batch(path, 3).SerializeToString()) as three:
+    with OnnxBackend(path) as one, OnnxBackend(with_batch(ModelFile.of(path), 3).SerializeToString()) as three:
         assert (one.batch, three.batch) == (1, 3)
         expected = one.infer(images)
         np.testing.assert_allclose(three.infer(images), expected, rtol=0, atol=atol)
@@ -259,18 +255,13 @@ def test_batches_of_the_shipped_model_score_as_single_images_do(precision: str) 
     assert_batches_score_alike(shipped_bundle() / NAMES[precision], 1e-3)
 
 
-def test_what_is_no_graph_of_ours_gets_no_batch(tmp_path: Path) -> None:
-    path = tmp_path / "a.onnx"
+def test_what_is_no_graph_of_ours_gets_no_batch() -> None:
     with pytest.raises(EngineError, match=r"a\.onnx: expected an ONNX file, found none"):
-        with_batch(path, 2)
-    path.write_bytes(b"no graph")
-    with pytest.raises(EngineError, match=r"a\.onnx: expected an ONNX file, found none"):
-        with_batch(path, 2)
+        with_batch(ModelFile("/b/a.onnx", b"no graph"), 2)
     model = onnx.ModelProto.FromString(small_graph())
     model.graph.output[0].type.tensor_type.shape.ClearField("dim")
-    path.write_bytes(model.SerializeToString())
     with pytest.raises(EngineError, match=r"a\.onnx: expected N as first axis of score"):
-        with_batch(path, 2)
+        with_batch(ModelFile("/b/a.onnx", model.SerializeToString()), 2)
 
 
 # Graphs that TensorRT refuses

@@ -11,7 +11,6 @@ from __future__ import annotations
 import gzip
 import json
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +28,7 @@ from fthnet_kit.convert.onnx_graph.fthnet_graph import Plan, Weights, write_grap
 from fthnet_kit.edge import Preprocessing
 from fthnet_kit.edge.inference.engine_manifest import Target
 from fthnet_kit.edge.inference.tensorrt_library import load_tensorrt
+from fthnet_kit.edge.model.model_file import ModelFile
 from tests.convert.test_engine_build import int8_layers
 
 HERE = Path(__file__).parent
@@ -91,10 +91,7 @@ def record(graph: bytes) -> Recording:
     """Builds a graph and keeps the table."""
     tensorrt = load_tensorrt("tensorrt_rtx")
     target = Target("tensorrt_rtx", str(tensorrt.version), f"{DEVICE[2:-1]}.{DEVICE[-1]}")
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "graph.onnx"
-        path.write_bytes(graph)
-        plan = build_plan(tensorrt, path, target, workspace=1024)
+    plan = build_plan(tensorrt, ModelFile.of(graph), target, workspace=1024)
     return Recording(f"{tensorrt.name} {tensorrt.version}", plan.table, plan.wanted)
 
 
