@@ -7,6 +7,7 @@ would otherwise run a stale engine or crash on a damaged one.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import shlex
@@ -221,6 +222,9 @@ def load_engine(bundle: Bundle, precision: str, target: Target) -> tuple[bytes, 
         content = read_regular(path, manifest.engine_bytes)
     except OSError as error:
         problem = f"{path}: expected an engine, found none that can be read ({error.strerror})"
+        if error.errno == errno.EFBIG:
+            whole = f"{manifest.engine_bytes} bytes with SHA-256 {manifest.engine_sha256[:12]}…"
+            problem = f"{path}: expected {whole}, found {error.strerror}"
         raise EngineRefusedError(problem, bundle, precision, manifest.batch) from error
     if len(content) != manifest.engine_bytes or hashlib.sha256(content).hexdigest() != manifest.engine_sha256:
         problem = (

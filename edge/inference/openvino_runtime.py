@@ -82,7 +82,6 @@ class OpenVinoBackend:
             graph = core.read_model(source.content)
             _refuse_loops(name, graph)
             self.batch = graph_batch(name, _tensors(graph.inputs), _tensors(graph.outputs))  # before memory is taken
-            _refuse_loops(name, graph)
             compiled = core.compile_model(graph, "CPU", compile_settings(threads, cache))
         except RuntimeError as error:
             raise EngineError(f"{name}: OpenVINO refused the model: {one_line(error)}") from error
