@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from fthnet_kit.edge.errors import BundleError, EngineError
+from fthnet_kit.edge.errors import BundleError
 from fthnet_kit.edge.files import open_regular, read_regular
 from fthnet_kit.edge.model.card import CARD_NAME, MOST_CARD_BYTES, ModelCard
 from fthnet_kit.edge.model.choices import Precision
@@ -77,15 +77,11 @@ class Bundle:
         """The graph of `model_path`: its bytes, checked against the card.
 
         Raises:
-            BundleError: as `model_path` and `read`, and a graph that refers to other files.
+            BundleError: as `model_path` and `read`.
+            EngineError: no ONNX graph, or one that refers to other files.
         """
         path = self.model_path(precision, provider)
-        model = ModelFile(str(path), self.read(path.name))
-        try:
-            model.check()
-        except EngineError as error:
-            raise BundleError(str(error)) from error
-        return model
+        return ModelFile(str(path), self.read(path.name)).checked()
 
     def check_weights(self) -> None:
         """Compare the checkpoint's parameters with `weights_sha256` of the card; nothing where there is no checkpoint.

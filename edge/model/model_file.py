@@ -37,11 +37,10 @@ class ModelFile:
                 raise EngineError(f"{model}: expected an ONNX file, found {error.strerror}") from error
         elif isinstance(model, bytes):
             model = cls("model", model)
-        model.check()
-        return model
+        return model.checked()
 
-    def check(self) -> None:
-        """Raises EngineError for anything but an ONNX graph that is whole in itself."""
+    def checked(self) -> ModelFile:
+        """Itself; raises EngineError for anything but an ONNX graph that is whole in itself."""
         if not self.content.startswith(IR_VERSION):
             raise EngineError(f"{self.name}: expected an ONNX graph, found something else; copy the bundle again")
         for mark, what in OUTSIDE.items():
@@ -50,3 +49,4 @@ class ModelFile:
                     f"{self.name}: expected a graph that is whole in itself, found that it refers to {what}, which no "
                     "hash covers; make the file with `fthnet export`"
                 )
+        return self

@@ -128,7 +128,7 @@ def test_external_data_is_refused(copy: Path, runtime: BackendName, precision: s
     (copy / "weights.bin").write_bytes(np.float32(95).tobytes())
     for name in (FP32_NAME, "fthnet.int8.onnx", "fthnet.int8-cpu.onnx"):
         put_graph(copy, outside_graph().SerializeToString(), name)
-    with pytest.raises(BundleError, match=r"expected a graph that is whole in itself, found .* external data"):
+    with pytest.raises(EngineError, match=r"expected a graph that is whole in itself, found .* external data"):
         open_backend(Bundle.open(copy), precision, runtime)  # type: ignore[arg-type]
 
 
