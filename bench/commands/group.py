@@ -12,6 +12,7 @@ from fthnet_kit.edge.cli.options import PATH, bundle_argument, output_option, th
 
 BENCHES = {
     "latency": "fthnet_kit.bench.commands.latency:latency",
+    "pick": "fthnet_kit.bench.commands.pick:pick",
     "accuracy": "fthnet_kit.bench.commands.accuracy:accuracy",
     "report": "fthnet_kit.bench.commands.report:report",
     "best-shot": "fthnet_kit.bench.quality.best_shot:best_shot",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,23 +73,32 @@ def latency(
     from fthnet_kit.bench.speed.comparison import compare_in_turn, compare_with_file, other_of
     from fthnet_kit.bench.speed.latency import Pictures, encode, measure, measure_cold_start, simulated_frames
     from fthnet_kit.bench.speed.latency_page import latency_page, latency_tables
+    from fthnet_kit.edge.inference.open_backend import as_picked
     from fthnet_kit.edge.inference.scorer import QualityScorer
     from fthnet_kit.edge.model.bundle import Bundle
 
     plan = plan_of(runs, seconds, minutes, fps, quick=quick)
     opened = Bundle.open(bundle)
+    if backend == precision == "auto":
+        backend, precision, threads = as_picked(opened, threads, None)
     earlier = read_results(Path(compare)) if compare and Path(compare).is_file() else None
     other = other_of(compare) if compare and earlier is None else None
     errors = Console(stderr=True, highlight=False)
     pictures = Pictures(source)
 
-    def scorer(other_precision: Precision = precision, other_backend: BackendName = backend) -> QualityScorer:
-        return QualityScorer.from_bundle(
-            opened.folder, other_precision, views_of(views), other_backend, threads, cuda_graph=cuda_graph
+    def scorer(other_precision: Precision = precision, other_backend: BackendName = backend) -> partial[QualityScorer]:
+        return partial(
+            QualityScorer.from_bundle,
+            opened.folder,
+            other_precision,
+            views_of(views),
+            other_backend,
+            threads,
+            cuda_graph=cuda_graph,
         )
 
     with errors.status("measuring") as status:
-        content = measure(scorer, opened, precision, pictures, plan, status.update)
+        content = measure(scorer(), opened, precision, pictures, plan, status.update)
         if plan.cold_starts:
             with tempfile.TemporaryDirectory() as folder:
                 picture = Path(folder) / "frame.jpg"
@@ -99,7 +109,7 @@ def latency(
             content["comparison"] = compare_with_file(content, earlier, str(compare))
         elif other is not None:
             status.update(f"{compare} in turn")
-            content["comparison"] = compare_in_turn(scorer, lambda: scorer(**other), str(compare), pictures, plan.limit)
+            content["comparison"] = compare_in_turn(scorer(), scorer(**other), str(compare), pictures, plan.limit)
     pictures.close()
     output = Console(highlight=False, width=None if sys.stdout.isatty() else LOG_WIDTH)
     for part in latency_tables(content):

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import itertools
+import time
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from fthnet_kit.bench.speed.latency import Pictures, alternate, score_once
-from fthnet_kit.bench.speed.timing import Limit, no_garbage_collection, warm_up
+from fthnet_kit.bench.speed.in_turn import Runner, in_turn
+from fthnet_kit.bench.speed.latency import Pictures
+from fthnet_kit.bench.speed.timing import Limit, warm_up
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.inference.scorer import QualityScorer
 from fthnet_kit.edge.model.choices import BACKENDS, PRECISIONS
@@ -37,16 +41,34 @@ def other_of(what: str) -> dict[str, Any]:
 def compare_in_turn(
     this: Callable[[], QualityScorer], other: Callable[[], QualityScorer], name: str, pictures: Pictures, limit: Limit
 ) -> dict[str, Any]:
-    """Two scorers in turn, in one process, so that a machine that slows down slows both.
+    """Two scorers in turn, each in a process of its own, on the same decoded pictures.
+
+    Args:
+        this, other: open a scorer; they travel to the processes, so functions of a module or partials of one.
+        name: of the other.
+        pictures: what is scored.
+        limit: how long.
 
     Returns:
         Ratio of the medians, this one over the other, and its 95 % interval over resampled rounds.
     """
-    with this() as first, other() as second, no_garbage_collection():
-        rounds = alternate([lambda: score_once(first, pictures), lambda: score_once(second, pictures)], limit)
-        samples = np.array(list(rounds))
+    openers = {"this": partial(_open, this), name: partial(_open, other)}
+    samples = in_turn(openers, limit_of(pictures.next, limit), warm_up=0)
     settled = max(warm_up(samples[:, 0].tolist()) or 0, warm_up(samples[:, 1].tolist()) or 0)
     return comparison(["this", name], samples[settled:, 0], samples[settled:, 1], paired=True)
+
+
+def _open(make: Callable[[], QualityScorer]) -> Runner:
+    return make().score
+
+
+def limit_of(make: Callable[[], Any], limit: Limit) -> Iterator[Any]:
+    """What `make` gives, again and again, until the limit is reached."""
+    began = time.perf_counter()
+    for taken in itertools.count():
+        if limit.reached(taken, time.perf_counter() - began):
+            return
+        yield make()
 
 
 def compare_with_file(content: Mapping[str, Any], earlier: Mapping[str, Any], name: str) -> dict[str, Any]:

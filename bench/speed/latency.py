@@ -12,7 +12,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -288,7 +288,7 @@ def running(precision: str, facts: Mapping[str, str]) -> str:
     """The precision that `auto` stands for, and the form of INT8 that a backend takes."""
     on_cpu = facts["provider"] == "CPUExecutionProvider"
     if precision == "auto":
-        return "fp32" if facts["library"].startswith("onnxruntime") else "fp16"
+        return "fp16" if facts["library"].startswith("tensorrt") else "fp32"
     return "int8-cpu" if precision == "int8" and on_cpu else precision
 
 
@@ -441,20 +441,6 @@ def soak_facts(samples: Samples, timeline: Timeline) -> dict[str, Any]:
         "leak": None if leak is None else vars(leak),
         "rss_mb": {"first": timeline.rss_mb[0], "last": timeline.rss_mb[-1]},
     }
-
-
-def alternate(runs: Sequence[Callable[[], Any]], limit: Limit) -> Iterator[list[float]]:
-    """Rounds in which each function is called once, in turn and in changing order: ms of each."""
-    began, taken = time.perf_counter(), 0
-    while not limit.reached(taken, time.perf_counter() - began):
-        order = range(len(runs)) if taken % 2 == 0 else reversed(range(len(runs)))
-        spent = [0.0] * len(runs)
-        for index in order:
-            started = time.perf_counter()
-            runs[index]()
-            spent[index] = 1e3 * (time.perf_counter() - started)
-        taken += 1
-        yield spent
 
 
 if __name__ == "__main__":

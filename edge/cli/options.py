@@ -28,7 +28,8 @@ backend_option = click.option(
     type=click.Choice(BACKENDS),
     default="auto",
     show_default=True,
-    help="auto: TensorRT where the bundle has an engine for this GPU, otherwise ONNX Runtime on the CPU.",
+    help="auto: with precision auto what `fthnet bench pick` found the fastest here; otherwise TensorRT where the "
+    "bundle has an engine for this GPU, and else ONNX Runtime on the CPU.",
 )
 
 

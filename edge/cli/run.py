@@ -113,7 +113,7 @@ def run(
         return
     broker = MqttSink(mqtt, config.mqtt.options(), follow_best=best_shot is None) if mqtt else None
     with QualityScorer.from_bundle(
-        bundle, precision, views_of(views), backend, threads, cuda_graph=cuda_graph
+        bundle, precision, views_of(views), backend, threads, cuda_graph=cuda_graph, pick=_pick_beside(config.path)
     ) as scorer:
         console.print(headline(scorer))
         loop = LiveLoop(lambda: make_source(source), scorer, config.live.options())
@@ -140,6 +140,14 @@ def run(
         with TerminalView(console, source, guide=sinks.guide) as view:
             loop.feed([*sinks.all(), view, WatchdogSink()], max_frames)
     print_summary(console, loop.summary, sinks)
+
+
+def _pick_beside(config: Path | None) -> Path | None:
+    """What `fthnet bench pick --config` left beside a configuration; None where it did not."""
+    from fthnet_kit.edge.inference.pick import pick_file
+
+    path = None if config is None else pick_file(config)
+    return path if path is not None and path.is_file() else None
 
 
 def print_summary(console: Console, summary: LiveSummary, sinks: Sinks) -> None:

@@ -137,7 +137,7 @@ def read_device(root: Path = ROOT, run: Run = run_command, folder: Path | None =
         run: runs a command and returns its output, None where it cannot.
         folder: the disk whose free space counts; default: that of `root`.
     """
-    cpu_model = _field(root / "proc/cpuinfo", "model name")
+    cpu_model = read_cpu_model(root)
     l4t = read_l4t(root)
     return Device(
         model=line(root / "proc/device-tree/model") or line(root / "sys/class/dmi/id/product_name") or cpu_model,
@@ -163,6 +163,11 @@ def read_device(root: Path = ROOT, run: Run = run_command, folder: Path | None =
         overcurrent_events=read_overcurrent_events(root),
         power_mw=read_power_rails(root),
     )
+
+
+def read_cpu_model(root: Path = ROOT) -> str | None:
+    """Name of the processor, as x86 and some Arm kernels tell it."""
+    return _field(root / "proc/cpuinfo", "model name")
 
 
 def read_soc(root: Path = ROOT) -> str | None:

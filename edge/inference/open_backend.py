@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 from fthnet_kit.edge.errors import EngineError, KitError
 from fthnet_kit.edge.inference.backend import Backend
 from fthnet_kit.edge.inference.cuda_memory import Gpu
 from fthnet_kit.edge.inference.engine_manifest import ENGINES, Target, load_engine
 from fthnet_kit.edge.inference.onnx_runtime import OnnxBackend, Provider
+from fthnet_kit.edge.inference.pick import pick_file, picked
 from fthnet_kit.edge.inference.tensorrt_library import LIBRARIES, LibraryName, TensorRT, load_tensorrt
 from fthnet_kit.edge.model.bundle import Bundle
 from fthnet_kit.edge.model.choices import BACKENDS, BackendName, Precision
@@ -28,16 +30,19 @@ def open_backend(
     threads: int | None = None,
     *,
     cuda_graph: bool = False,
+    pick: Path | None = None,
 ) -> Backend:
     """What runs a bundle on this machine.
 
     Args:
         bundle: an opened bundle.
         precision: ``auto`` is FP16 on TensorRT and FP32 on ONNX Runtime.
-        backend: ``auto`` takes TensorRT where the bundle has an engine of the precision, and otherwise ONNX Runtime
-            on the CPU; an engine that must not run here is said in a warning. No other choice is ever replaced.
+        backend: ``auto`` with precision ``auto`` takes what `fthnet bench pick` measured to be the fastest here.
+            Otherwise TensorRT where the bundle has an engine of the precision, and else ONNX Runtime on the CPU; an
+            engine that must not run here is said in a warning. No other choice is ever replaced.
         threads: of one inference on the CPU; default: `available_cores`.
         cuda_graph: on TensorRT, launch the network as one CUDA graph; nothing to ONNX Runtime.
+        pick: file of `fthnet bench pick`; default: the user's (`pick_file`).
 
     Raises:
         BundleError: the bundle has no graph of that precision.
@@ -46,6 +51,8 @@ def open_backend(
     """
     if backend not in BACKENDS:
         raise EngineError(f"backend: expected one of {', '.join(BACKENDS)}, found {backend!r}")
+    if backend == precision == "auto":
+        backend, precision, threads = as_picked(bundle, threads, pick)
     if backend == "tensorrt":
         return open_tensorrt(bundle, precision, cuda_graph=cuda_graph)
     if backend == "auto":
@@ -62,6 +69,18 @@ def open_backend(
     provider = PROVIDER_OF[backend]
     cache = bundle.folder / ENGINES / backend if provider == "tensorrt" else None
     return OnnxBackend(bundle.model(precision, provider), provider, threads, cache)
+
+
+def as_picked(bundle: Bundle, threads: int | None, pick: Path | None) -> tuple[BackendName, Precision, int | None]:
+    """Backend, precision and threads that were measured to be the fastest here; ``auto`` where nothing was."""
+    path = pick_file() if pick is None else pick
+    if not path.is_file():
+        return "auto", "auto", threads
+    choice = picked(bundle, path)
+    if choice is None:
+        return "auto", "auto", threads
+    logger.info("%s: %s", path, choice)
+    return choice.backend, choice.precision, threads or choice.threads
 
 
 def engine_precision(precision: Precision) -> str:

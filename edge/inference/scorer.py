@@ -65,18 +65,21 @@ class QualityScorer:
         threads: int | None = None,
         *,
         cuda_graph: bool = False,
+        pick: Path | None = None,
     ) -> QualityScorer:
         """A scorer for a bundle, checked and ready.
 
         Args:
             path: bundle folder; default: the demonstration bundle that the kit ships.
-            precision: ``auto`` (FP16 in TensorRT, FP32 in ONNX Runtime), ``fp32``, ``fp16`` or ``int8``; the last two
+            precision: ``auto`` (FP16 in TensorRT, FP32 elsewhere), ``fp32``, ``fp16`` or ``int8``; the last two
                 where `fthnet quantize` made them.
             views: 1 (real time), 5 or 20 (the released protocol); default: the card's.
-            backend: ``onnxruntime``, ``onnxruntime-cuda``, ``onnxruntime-tensorrt``, ``tensorrt``, or ``auto``:
-                TensorRT where the bundle has an engine for this GPU, otherwise ONNX Runtime on the CPU.
+            backend: ``onnxruntime``, ``onnxruntime-cuda``, ``onnxruntime-tensorrt``, ``openvino``, ``tensorrt``, or
+                ``auto``: with precision ``auto`` what `fthnet bench pick` measured to be the fastest; otherwise
+                TensorRT where the bundle has an engine for this GPU, and else ONNX Runtime on the CPU.
             threads: of one inference on the CPU; default: all cores.
             cuda_graph: on TensorRT, launch the network as one CUDA graph.
+            pick: file of `fthnet bench pick`; default: the user's, where there is one.
 
         Raises:
             BundleError: the bundle is missing, incomplete or altered.
@@ -85,7 +88,8 @@ class QualityScorer:
         """
         bundle = Bundle.open(path)
         _tell_other_views(bundle.card, views)
-        return cls(bundle.card, open_backend(bundle, precision, backend, threads, cuda_graph=cuda_graph), views)
+        opened = open_backend(bundle, precision, backend, threads, cuda_graph=cuda_graph, pick=pick)
+        return cls(bundle.card, opened, views)
 
     def score(self, image_bgr: npt.NDArray[np.generic]) -> Score:
         """Score of one picture.

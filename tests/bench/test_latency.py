@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import multiprocessing
 import time
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -38,14 +39,16 @@ def run(scorer: QualityScorer, bundle: Bundle, pictures: Pictures, plan: Plan = 
     return measure(lambda: scorer, bundle, "auto", pictures, plan, **kwargs)  # type: ignore[arg-type]
 
 
-def test_every_stage_is_timed_and_their_medians_add_up(bundle: Bundle, pictures: Pictures) -> None:
+def test_every_stage_is_timed_and_they_add_up(bundle: Bundle, pictures: Pictures) -> None:
     found = run(fake_scorer(seconds=0.01), bundle, pictures, Plan(Limit(runs=60), 0.0, 30, (), 0))
     stages = found["steady"]["stages_ms"]
     assert set(stages) == STAGES
     assert {len(values) for values in stages.values()} == {60}
     figures = found["steady"]["summary"]
-    parts = sum(figures[stage]["p50"] for stage in STAGES - {"total"})
-    assert parts == pytest.approx(figures["total"]["p50"], rel=0.05)
+    parts = np.sum([stages[stage] for stage in STAGES - {"total"}], axis=0)
+    unseen = np.array(stages["total"]) - parts
+    assert unseen.min() > -0.01  # one clock, and no stage is counted twice
+    assert np.median(unseen) < 0.05 * figures["total"]["p50"]
     assert figures["infer"]["p50"] >= 10
     settled = stages["total"][found["warm_up"]["samples"] or 0 :]
     assert figures["total"]["p99"] == pytest.approx(np.percentile(settled, 99), abs=1e-5)
@@ -183,11 +186,10 @@ def test_a_comparison_with_itself_contains_one() -> None:
 
 
 def test_two_scorers_in_turn(pictures: Pictures) -> None:
-    found = compare_in_turn(
-        lambda: fake_scorer(seconds=0.02), lambda: fake_scorer(seconds=0.01), "fast", pictures, Limit(runs=30)
-    )
-    assert found["ratio"]["low"] > 1.2
-    assert found["names"] == ["this", "fast"]
+    five, one = (partial(QualityScorer.from_bundle, None, "fp32", views) for views in (5, 1))
+    found = compare_in_turn(five, one, "one view", pictures, Limit(runs=10))
+    assert found["ratio"]["low"] > 1.5
+    assert found["names"] == ["this", "one view"]
 
 
 def test_what_compare_may_name() -> None:
