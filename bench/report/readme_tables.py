@@ -1,7 +1,7 @@
-"""Writes the figures of the README from results of this machine, so that none of them is typed.
+"""Writes the tables of docs/MEASURED.md from results of this machine, so that none of the figures is typed.
 
-``python -m fthnet_kit.bench.report.readme_tables FILES… --readme README.md``: FILES are JSON results of `fthnet bench
-latency`, `fthnet bench accuracy` and `fthnet_kit.bench.speed.peers`. What stands between the two marks is replaced.
+``python -m fthnet_kit.bench.report.readme_tables FILES… --page docs/MEASURED.md``: FILES are JSON results of `fthnet
+bench latency`, `fthnet bench accuracy` and `fthnet_kit.bench.speed.peers`. The text between the two marks is replaced.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def figures(contents: Sequence[Content]) -> str:
 
 
 def replaced(text: str, new: str) -> str:
-    """The README with its figures replaced.
+    """The page with its figures replaced.
 
     Raises:
         InputError: it lacks the marks.
@@ -116,17 +116,17 @@ def replaced(text: str, new: str) -> str:
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise InputError(f"README: expected the marks {BEGIN} and {END}, found none")
+        raise InputError(f"page: expected the marks {BEGIN} and {END}, found none")
     return before + new + after
 
 
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
-@click.option("--readme", default="README.md", show_default=True, type=click.Path(path_type=Path, exists=True))
-def main(files: tuple[Path, ...], readme: Path) -> None:
-    """Replace the measured figures of a README by those of FILES."""
+@click.option("--page", default="docs/MEASURED.md", show_default=True, type=click.Path(path_type=Path, exists=True))
+def main(files: tuple[Path, ...], page: Path) -> None:
+    """Replace the measured figures of a page by those of FILES."""
     contents = [json.loads(path.read_text(encoding="utf-8")) for path in files]
-    write_atomically(readme, replaced(readme.read_text(encoding="utf-8"), figures(contents)).encode())
+    write_atomically(page, replaced(page.read_text(encoding="utf-8"), figures(contents)).encode())
 
 
 if __name__ == "__main__":

@@ -76,14 +76,14 @@ def test_mistakes_are_one_line(fthnet, arguments: tuple[str, ...], code: int, me
     assert "Traceback" not in done.stderr
 
 
-def test_the_readme_is_written_from_results(results: Path, tmp_path: Path) -> None:
+def test_the_page_of_figures_is_written_from_results(results: Path, tmp_path: Path) -> None:
     peers = tmp_path / "peers.json"
     median = {"eager": 100.0, "plain export": 80.0, "fp32": 50.0, "int8": 40.0}
     peers.write_text(json.dumps({"model": "m 1", "threads": 2, "runs": 5, "median_ms": median}))
-    readme = tmp_path / "README.md"
-    readme.write_text("before\n<!-- measured -->\nold\n<!-- /measured -->\nafter\n")
-    main([str(results), str(peers), "--readme", str(readme)], standalone_mode=False)
-    text = readme.read_text()
+    page = tmp_path / "MEASURED.md"
+    page.write_text("before\n<!-- measured -->\nold\n<!-- /measured -->\nafter\n")
+    main([str(results), str(peers), "--page", str(page)], standalone_mode=False)
+    text = page.read_text()
     assert text.startswith("before\n")
     assert text.endswith("after\n")
     assert "old" not in text
@@ -92,6 +92,6 @@ def test_the_readme_is_written_from_results(results: Path, tmp_path: Path) -> No
     assert "Nothing was measured on a Jetson" in text
 
 
-def test_a_readme_without_marks_is_refused() -> None:
+def test_a_page_without_marks_is_refused() -> None:
     with pytest.raises(InputError, match="expected the marks"):
         replaced("nothing here", figures([]))
