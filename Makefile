@@ -6,7 +6,7 @@ DEMO_SOURCE ?= sim:?seconds=20&fps=15&seed=3
 
 SOAK_MINUTES ?= 20
 
-.PHONY: demo test test-arm lint soak clean
+.PHONY: demo test test-long test-arm lint soak clean
 
 demo: $(DEMO_VENV)/installed  ## score the simulated fundus camera with the shipped model
 	rm -rf .demo
@@ -15,6 +15,9 @@ demo: $(DEMO_VENV)/installed  ## score the simulated fundus camera with the ship
 
 test: lint  ## everything that the tests need, then the tests
 	$(TEST_VENV)/bin/python -m pytest $(PYTEST_ARGS)
+
+test-long: $(TEST_VENV)/installed  ## what takes minutes: the wheel, the Pythons of JetPack, soaks, fuzz, mutants
+	$(TEST_VENV)/bin/python -m pytest -m 'long and not gpu' $(PYTEST_ARGS)
 
 soak: $(TEST_VENV)/installed  ## the real run against a camera with a fault every few seconds
 	$(TEST_VENV)/bin/fthnet bench soak --minutes $(SOAK_MINUTES) --json .soak.json

@@ -61,7 +61,7 @@ def index() -> None:
         pytest.skip("no package index can be reached")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.usefixtures("index")
 @pytest.mark.parametrize("python", GLIBC)
 def test_the_runtime_has_wheels_for_a_jetson(python: str, tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def interpreter(python: str) -> Path:
     pytest.skip(f"no Python {python} with venv")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.usefixtures("index")
 @pytest.mark.parametrize("python", GLIBC)
 def test_the_runtime_passes_its_tests_under_the_pythons_of_jetpack(python: str, tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_the_runtime_passes_its_tests_under_the_pythons_of_jetpack(python: str, 
     done = run(inside, "-m", "pip", "install", "--quiet", source, *TESTS_NEED)
     assert done.returncode == 0, done.stderr
     environment = {key: value for key, value in os.environ.items() if key not in {"PYTHONPATH", "FTHNET_DATA"}}
-    command = (inside, "-m", "pytest", "-q", "-m", "not slow and not gpu", "tests/edge")
+    command = (inside, "-m", "pytest", "-q", "-m", "not slow and not gpu and not long", "tests/edge")
     done = run(*command, cwd=source, env=environment, timeout=1800)
     if done.returncode == 1:  # some tests measure time: what a busy machine spoils passes when it runs alone
         done = run(*command, "--last-failed", cwd=source, env=environment, timeout=600)

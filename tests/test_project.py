@@ -242,7 +242,7 @@ def test_every_help_answers(command: list[str], fthnet) -> None:
     assert done.stderr == ""
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_wheel_works_in_a_clean_environment(tmp_path: Path) -> None:
     subprocess.run(
         [sys.executable, "-m", "build", "--outdir", tmp_path / "dist", ROOT],
