@@ -40,6 +40,7 @@ HEAVY = (
     "paho",
     "pyarrow",
     "pydicom",
+    "ray",
     "prometheus_client",
     "tornado",
 )
@@ -102,7 +103,7 @@ ROOMS = {  # a room imports only from the lines below its own; rooms of one line
         {"deployment"},
         {"outputs"},
         {"guidance"},
-        {"loop"},
+        {"loop", "archive"},
         {"inference", "capture"},
         {"model", "frame"},
         {"trust", "formats"},

@@ -29,7 +29,6 @@ from fthnet_kit.calibration.agreement import DRAWS, Scores
 from fthnet_kit.convert.precision.gate_table import (
     heading,
     html_file,
-    html_table,
     inline_image,
     json_file,
     meanings,
@@ -38,6 +37,7 @@ from fthnet_kit.convert.precision.gate_table import (
 )
 from fthnet_kit.edge.files import write_files
 from fthnet_kit.edge.model.score import Thresholds
+from fthnet_kit.edge.reporting.html_page import html_table
 from fthnet_kit.edge.reporting.plots import load_pyplot, png_of
 
 SCHEMA, SCHEMA_VERSION = "fthnet-accuracy", 1

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from fthnet_kit.bench.quality.accuracy_page import HOW, MEANING
-from fthnet_kit.bench.results.charts import bars, milliseconds
+from fthnet_kit.bench.results.charts import milliseconds
 from fthnet_kit.bench.results.results_file import SCHEMAS, printable, read_results
 from fthnet_kit.bench.speed.latency_page import UNSTABLE, latency_parts
-from fthnet_kit.convert.precision.gate_table import html_table, meanings, paragraph
+from fthnet_kit.convert.precision.gate_table import meanings, paragraph
 from fthnet_kit.edge.errors import InputError
-from fthnet_kit.edge.reporting.html_page import bullets, links, page, section, soft
+from fthnet_kit.edge.reporting.html_page import bars, bullets, html_table, links, page, section, soft
 
 Content = Mapping[str, Any]
 
@@ -105,7 +105,11 @@ def summary_parts(found: Sequence[Found]) -> list[str]:
     return [
         html_table(COLUMNS, rows, "wide summary"),
         soft(SUMMARY_MEANING),
-        *([soft("Median from a frame to its score:"), bars(latencies, "ms")] if len(latencies) > 1 else []),
+        *(
+            [soft("Median from a frame to its score:"), bars(latencies, lambda ms: f"{milliseconds(ms)} ms")]
+            if len(latencies) > 1
+            else []
+        ),
         *([paragraph(f"{UNSTABLE.removesuffix(', because…')}: {', '.join(unstable)}.")] if unstable else []),
     ]
 

@@ -151,17 +151,6 @@ def stacked_bar(medians: Mapping[str, float], colours: Mapping[str, int]) -> str
     return f'<div class="bar" aria-hidden="true">{parts}</div><ul class="legend">{words}</ul>'
 
 
-def bars(values: Mapping[str, float], unit: str) -> str:
-    """One bar a name, all on one scale from 0."""
-    most = max(values.values(), default=0.0) or 1.0
-    rows = "".join(
-        f'<span>{html.escape(name)}</span><i style="width:{100 * value / most:.2f}%"></i>'
-        f"<span>{milliseconds(value)} {html.escape(unit)}</span>"
-        for name, value in values.items()
-    )
-    return f'<div class="bars">{rows}</div>'
-
-
 def upright(style: str, x: Axis, at: float) -> str:
     """A line from the bottom to the top."""
     return f'<path class="{style}" d="M{_along(x, at)} 0V{SIZE}"/>'

@@ -6,7 +6,7 @@ import base64
 import html
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fthnet_kit.calibration.precision_gate import BUDGETS, Cost, budget_facts, budget_words
@@ -106,13 +106,6 @@ def heading(text: str) -> str:
 def paragraph(text: str) -> str:
     """Plain words."""
     return f"<p>{html.escape(text)}</p>"
-
-
-def html_table(columns: Iterable[str], rows: Iterable[Sequence[str]], style: str = "") -> str:
-    """A table of plain text; `style` is a class of the page's."""
-    head = "".join(f"<th>{html.escape(column)}</th>" for column in columns)
-    body = "\n".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div><table class="{style}"><tr>{head}</tr>\n{body}\n</table></div>'
 
 
 def meanings(words: Mapping[str, str]) -> str:

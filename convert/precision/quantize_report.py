@@ -20,7 +20,6 @@ from fthnet_kit.convert.precision.gate_table import (
     gate_rows,
     heading,
     html_file,
-    html_table,
     inline_image,
     json_file,
     meanings,
@@ -29,6 +28,7 @@ from fthnet_kit.convert.precision.gate_table import (
 )
 from fthnet_kit.convert.precision.quantize import PROBES, WORTHWHILE, Outcome, Sensitivity
 from fthnet_kit.edge.model.card import ModelCard
+from fthnet_kit.edge.reporting.html_page import html_table
 from fthnet_kit.edge.reporting.plots import load_pyplot, png_of
 
 State = Literal["int8", "floating point", "too small"]

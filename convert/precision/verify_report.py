@@ -18,7 +18,6 @@ from fthnet_kit.convert.precision.gate_table import (
     gate_rows,
     heading,
     html_file,
-    html_table,
     inline_image,
     json_file,
     meanings,
@@ -28,6 +27,7 @@ from fthnet_kit.convert.precision.gate_table import (
 from fthnet_kit.convert.precision.verify import Points, Verification
 from fthnet_kit.edge.model.card import ModelCard
 from fthnet_kit.edge.model.score import Thresholds
+from fthnet_kit.edge.reporting.html_page import html_table
 from fthnet_kit.edge.reporting.plots import load_pyplot, png_of
 
 FARTHEST = 10  # photographs that the page names

@@ -2,4 +2,5 @@
 
 from fthnet_kit.edge.cli.main import main
 
-main()
+if __name__ == "__main__":  # worker processes import this module, too
+    main()

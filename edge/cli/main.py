@@ -18,6 +18,7 @@ from fthnet_kit.edge.loop import stop_signals
 COMMANDS = {
     "run": "fthnet_kit.edge.cli.run:run",
     "score": "fthnet_kit.edge.cli.score:score",
+    "archive": "fthnet_kit.edge.cli.archive:archive",
     "config": "fthnet_kit.edge.cli.config:config_group",
     "records": "fthnet_kit.edge.cli.records:records",
     "install-service": "fthnet_kit.edge.cli.install_service:install_service",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 STYLE = """
 :root{--ground:#fff;--card:#f4f6f8;--line:#d5dbe1;--text:#17212b;--soft:#55636f;--good:#0b6e4f;--bad:#b3261e;
@@ -96,6 +96,24 @@ def cards(figures: Mapping[str, str]) -> str:
     """Large figures over their names."""
     parts = (f"<p><b>{html.escape(value)}</b>{html.escape(name)}</p>" for name, value in figures.items())
     return f'<div class="cards">{"".join(parts)}</div>'
+
+
+def html_table(columns: Iterable[str], rows: Iterable[Sequence[str]], style: str = "") -> str:
+    """A table of plain text; `style` is a class of the page's."""
+    head = "".join(f"<th>{html.escape(column)}</th>" for column in columns)
+    body = "\n".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return f'<div><table class="{style}"><tr>{head}</tr>\n{body}\n</table></div>'
+
+
+def bars(values: Mapping[str, float], text: Callable[[float], str]) -> str:
+    """One bar a name, all on one scale from 0, with its value as `text` writes it."""
+    most = max(values.values(), default=0.0) or 1.0
+    rows = "".join(
+        f'<span>{html.escape(name)}</span><i style="width:{100 * value / most:.2f}%"></i>'
+        f"<span>{html.escape(text(value))}</span>"
+        for name, value in values.items()
+    )
+    return f'<div class="bars">{rows}</div>'
 
 
 def box(title: str, reasons: Sequence[str]) -> str:

@@ -1,0 +1,1 @@
+"""Archives: many photographs, scored once each, whatever happens to the processes."""

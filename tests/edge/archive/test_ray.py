@@ -1,0 +1,47 @@
+"""The same shards on a real local Ray, one of whose two actors is killed at work."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.edge.archive.test_archive import (
+    SHARD,
+    pictures,
+    rows_but_times,
+    running,
+    undisturbed,
+    until_more_shards,
+)
+
+pytest.importorskip("ray.data")
+__all__ = ["pictures", "undisturbed"]  # fixtures
+
+
+def actors() -> list[int]:
+    """Processes in which Ray runs shards."""
+    found = []
+    for comm in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if b"ShardActor" in comm.read_bytes():
+                found.append(int(comm.parent.name))
+    return found
+
+
+@pytest.mark.slow
+def test_a_killed_actor_changes_no_row(undisturbed: Path, pictures: Path, tmp_path: Path) -> None:
+    asked = ("score", pictures, "-o", tmp_path, "--shard-size", SHARD, "--workers", 2, "--ray", "--threads", 1)
+    before = set(actors())
+    with running(*asked) as process:
+        until_more_shards(tmp_path, 0, process)
+        killed = [actor for actor in actors() if actor not in before][:1]
+        for actor in killed:
+            os.kill(actor, signal.SIGKILL)
+        output = process.communicate(timeout=280)[0]
+        assert process.returncode == 0, output
+    assert killed
+    assert rows_but_times(tmp_path) == rows_but_times(undisturbed)
