@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fthnet_kit.calibration.agreement import srcc
-from fthnet_kit.calibration.labelled_images import TABLES, LabelledImage, read_image_set
+from fthnet_kit.calibration.label_table import TABLES
+from fthnet_kit.calibration.labelled_images import LabelledImage, read_image_set
 from fthnet_kit.edge.capture.image_files import find_images
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.formats.read import read_image

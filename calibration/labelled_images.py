@@ -6,27 +6,43 @@ The layout is that of the FQS data set (Gong et al. 2025)::
       scores.csv | *.csv | *.xlsx      file_name, meanOpinionScore [, qualityLevel, split, patient]
       images/ (or beside the table)    the photographs
 
-`split` is ``train`` or ``val``; without it a seeded tenth of the groups is held out. A group column
-(default ``patient``) keeps all photographs of one patient on one side.
+Names of columns are found whatever their case, spaces and underscores. `split` is ``train`` or ``val``; without it a
+seeded tenth of the groups is held out. A group column (default: ``patient`` or ``patient_id``, if there is one) keeps
+all photographs of one patient on one side, however the patient's id is written.
 """
 
 from __future__ import annotations
 
-import csv
+import re
+import unicodedata
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from fthnet_kit.edge.errors import InputError, MissingExtraError
+from fthnet_kit.calibration.label_table import TABLES, LabelTable, read_table
+from fthnet_kit.edge.errors import InputError
 
 Split = Literal["train", "val"]
 SPLITS = ("train", "val")
-TABLES = (".csv", ".xlsx")
 NAME_COLUMN = "file_name"
 SCORE_COLUMN = "meanOpinionScore"
+SPLIT_COLUMN = "split"
+PATIENT_COLUMNS = (
+    "patient",
+    "patient_id",
+    "patient_no",
+    "patient_number",
+    "patient_code",
+    "subject",
+    "subject_id",
+    "pid",
+)
 HELD_OUT_SHARE = 0.1
+OTHER_SCALE = 5.0  # no label above it: shares, stars or grades, not scores of 0-100
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+ID_PARTS = re.compile(r"\d+|[^\W\d_]+|[^\w\s./-]")  # of a patient's id; what separates them does not count
 
 
 @dataclass(frozen=True)
@@ -37,43 +53,55 @@ class LabelledImage:
         path: the file.
         mos: mean opinion score, 0-100.
         split: ``train`` or ``val``.
-        group: patient or other unit that must not be split; the file's name where the table has no group.
+        group: patient or other unit that must not be split, as it is written first; the file's name where the table has
+            no group.
+        fold: of a cross-validation; empty where none was asked for.
     """
 
     path: Path
     mos: float
     split: Split
     group: str
+    fold: str = ""
 
 
-def read_image_set(folder: Path, group_column: str = "patient") -> list[LabelledImage]:
+def read_image_set(
+    folder: Path, group_column: str | None = None, fold_column: str | None = None
+) -> list[LabelledImage]:
     """All labelled photographs of a folder in FQS form, in the table's order.
 
+    Args:
+        folder: with a table and photographs.
+        group_column: the column with the patient; default: one of `PATIENT_COLUMNS`, if the table has it.
+        fold_column: the column with the fold of a cross-validation.
+
     Raises:
-        InputError: no table, no photographs, a missing column or image, a score outside 0-100, a
-            duplicate row, an unknown split. One line names the file and the row.
+        InputError: no table, no photographs, a missing column, cell or image, labels that are not scores of 0-100, a
+            photograph named twice, an unknown split, a patient in both splits. One line names the file and the row.
     """
-    table = find_table(folder)
-    images: list[LabelledImage] = []
-    seen: dict[str, int] = {}
-    for number, row in _rows(table):
-        where = f"{table}, row {number}"
-        name = row.get(NAME_COLUMN, "").strip()
-        if not name:
-            raise InputError(f"{where}: expected a {NAME_COLUMN}, found none")
-        if name in seen:
-            raise InputError(f"{where}: duplicate {NAME_COLUMN} {name!r}, already in row {seen[name]}; remove one")
-        seen[name] = number
-        group = row.get(group_column, "").strip() or name
-        images.append(
-            LabelledImage(_find_image(folder, name, where), _mos(row, where), _split(row, group, where), group)
-        )
+    table = read_table(find_table(folder), (NAME_COLUMN, SCORE_COLUMN))
+    names, scores = table.require(NAME_COLUMN), table.require(SCORE_COLUMN)
+    folds = table.require(fold_column, as_written=True) if fold_column else None
+    units = table.require(group_column, as_written=True) if group_column else table.find(*PATIENT_COLUMNS)
+    paths = _paths(table, names, folder)
+    groups = _groups(table, units, names)
+    splits = _splits(table, groups)
+    images = [
+        LabelledImage(path, _mos(table, row, scores), split, group, "" if folds is None else _filled(table, row, folds))
+        for row, path, split, group in zip(table.rows, paths, splits, groups, strict=True)
+    ]
     if not images:
-        raise InputError(f"{table}: expected at least one row, found none")
+        raise InputError(f"{table.path}: expected at least one row, found none")
+    highest = max(image.mos for image in images)
+    if highest <= OTHER_SCALE:
+        raise InputError(
+            f"{table.path}: expected {SCORE_COLUMN} on a scale of 0 to 100, found none above {highest:g}; bring labels "
+            "of another scale (0-1, 1-5, grades) to 0-100, 100 the best"
+        )
     return images
 
 
-def read_image_sets(folders: Iterable[Path], group_column: str = "patient") -> list[LabelledImage]:
+def read_image_sets(folders: Iterable[Path], group_column: str | None = None) -> list[LabelledImage]:
     """`read_image_set` over several folders, one after the other."""
     return [image for folder in folders for image in read_image_set(folder, group_column)]
 
@@ -98,66 +126,84 @@ def find_table(folder: Path) -> Path:
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: expected a folder in FQS form (images and a score table), found none")
-    tables = sorted(path for path in folder.iterdir() if path.suffix.lower() in TABLES)
-    preferred = [path for path in tables if path.stem == "scores"] or tables
+    tables = sorted(path for path in folder.iterdir() if path.suffix.lower() in TABLES and path.name[0] not in ".~")
+    preferred = [path for path in tables if path.stem.lower() == "scores"] or tables
     if len(preferred) != 1:
         found = ", ".join(path.name for path in tables) or "none"
         raise InputError(f"{folder}: expected one score table (scores.csv or scores.xlsx), found {found}")
     return preferred[0]
 
 
-def _rows(table: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Row number as a spreadsheet shows it, and the row as text."""
-    rows = _xlsx_rows(table) if table.suffix.lower() == ".xlsx" else _csv_rows(table)
-    header = [cell.strip() for cell in next(rows, [])]
-    for column in (NAME_COLUMN, SCORE_COLUMN):
-        if column not in header:
-            raise InputError(f"{table}: expected a column {column}, found {', '.join(header) or 'no header'}")
-    for number, cells in enumerate(rows, start=2):
-        if any(cell.strip() for cell in cells):
-            yield number, dict(zip(header, cells, strict=False))
+Row = tuple[int, list[str]]  # number, and cells
 
 
-def _csv_rows(table: Path) -> Iterator[list[str]]:
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            yield from csv.reader(file)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{table}: expected a CSV table in UTF-8, found something else ({error})") from error
+def _filled(table: LabelTable, row: Row, column: int) -> str:
+    number, cells = row
+    if not cells[column]:
+        raise InputError(f"{table.where(number)}: expected a {table.header[column]}, found none; fill it in")
+    return cells[column]
 
 
-def _xlsx_rows(table: Path) -> Iterator[list[str]]:
-    try:
-        import openpyxl
-    except ImportError as error:
-        raise MissingExtraError("openpyxl", "train", purpose="reading an XLSX table") from error
-    try:
-        book = openpyxl.load_workbook(table, read_only=True, data_only=True)
-    except Exception as error:
-        raise InputError(f"{table}: expected an XLSX workbook, found something else ({error})") from error
-    for row in book.active.iter_rows(values_only=True):
-        yield ["" if cell is None else str(cell) for cell in row]
-    book.close()
+def _paths(table: LabelTable, names: int, folder: Path) -> list[Path]:
+    """The photograph of each row."""
+    seen: dict[Path, int] = {}
+    paths = []
+    for row in table.rows:
+        name, where = _filled(table, row, names), table.where(row[0])
+        path = _find_image(folder, name, where)
+        first = seen.setdefault(path.resolve(), row[0])
+        if first != row[0]:
+            raise InputError(f"{where}: duplicate {NAME_COLUMN} {name!r}, already in row {first}; remove one")
+        paths.append(path)
+    return paths
 
 
-def _mos(row: dict[str, str], where: str) -> float:
-    text = row.get(SCORE_COLUMN, "").strip()
-    try:
-        mos = float(text)
-    except ValueError:
-        raise InputError(f"{where}: expected a number in {SCORE_COLUMN}, found {text!r}") from None
-    if not 0 <= mos <= 100:
-        raise InputError(f"{where}: expected {SCORE_COLUMN} between 0 and 100, found {text}")
-    return mos
+def _groups(table: LabelTable, column: int | None, names: int) -> list[str]:
+    """The patient of each row, as it is written first; without a column, each photograph by itself."""
+    if column is None:
+        return [cells[names] for _, cells in table.rows]
+    written: dict[str, str] = {}
+    ids = [_filled(table, row, column) for row in table.rows]
+    return [written.setdefault(_same_id(text), text) for text in ids]
 
 
-def _split(row: dict[str, str], group: str, where: str) -> Split:
-    text = row.get("split", "").strip().lower()
-    if text in SPLITS:
-        return text  # type: ignore[return-value]
-    if text:
-        raise InputError(f"{where}: expected split 'train' or 'val', found {text!r}")
-    return "val" if zlib.crc32(group.encode()) / 2**32 < HELD_OUT_SHARE else "train"
+def _same_id(text: str) -> str:
+    """Equal for ids that differ only in case, separators, leading zeros or as a whole number's decimals do."""
+    text = unicodedata.normalize("NFKC", text).casefold()
+    parts = ID_PARTS.findall(re.sub(r"^(\d+)\.0+$", r"\1", text))
+    return " ".join(part.lstrip("0") or "0" if part[0].isdigit() else part for part in parts) or text
+
+
+def _splits(table: LabelTable, groups: Sequence[str]) -> list[Split]:
+    """The split of each row: as the table says in every row, or a seeded share of the groups."""
+    column = table.find(SPLIT_COLUMN)
+    if column is None or not any(cells[column] for _, cells in table.rows):
+        return ["val" if zlib.crc32(group.encode()) / 2**32 < HELD_OUT_SHARE else "train" for group in groups]
+    splits: list[Split] = []
+    first: dict[str, tuple[int, Split]] = {}
+    for row, group in zip(table.rows, groups, strict=True):
+        number, text = row[0], _filled(table, row, column).lower()
+        if text not in SPLITS:
+            raise InputError(f"{table.where(number)}: expected split 'train' or 'val', found {text!r}")
+        split: Split = "train" if text == "train" else "val"
+        other, there = first.setdefault(group, (number, split))
+        if there != split:
+            raise InputError(
+                f"{table.where(number)}: expected {group!r} in one split, found {split!r} here and {there!r} in row "
+                f"{other}; put all photographs of a patient into the same split"
+            )
+        splits.append(split)
+    return splits
+
+
+def _mos(table: LabelTable, row: Row, column: int) -> float:
+    number, cells = row
+    text = cells[column]
+    if not NUMBER.fullmatch(text):
+        raise InputError(f"{table.where(number)}: expected a number from 0 to 100 in {SCORE_COLUMN}, found {text!r}")
+    if not 0 <= float(text) <= 100:
+        raise InputError(f"{table.where(number)}: expected {SCORE_COLUMN} between 0 and 100, found {text}")
+    return float(text)
 
 
 def _find_image(folder: Path, name: str, where: str) -> Path:

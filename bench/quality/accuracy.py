@@ -16,7 +16,6 @@ make them too narrow), seeded; for the AUC each class is resampled by itself.
 
 from __future__ import annotations
 
-import csv
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -39,6 +38,7 @@ from fthnet_kit.calibration.agreement import (
     rmse,
     srcc,
 )
+from fthnet_kit.calibration.label_table import read_table
 from fthnet_kit.calibration.labelled_images import NAME_COLUMN, SCORE_COLUMN, read_image_set
 from fthnet_kit.calibration.precision_gate import Cost, cost
 from fthnet_kit.edge.device.machine import Device, read_device
@@ -297,32 +297,28 @@ def read_data(
 
 def _has_classes(folder: Path) -> bool:
     """Whether `labels.csv` is there and is no score table."""
-    try:
-        with (folder / LABELS_NAME).open(newline="", encoding="utf-8-sig") as file:
-            return SCORE_COLUMN not in next(csv.reader(file), []) and not any(folder.glob("scores.*"))
-    except (OSError, UnicodeDecodeError, csv.Error):
+    table = folder / LABELS_NAME
+    if not table.is_file() or any(folder.glob("scores.*")):
         return False
+    return read_table(table, ()).find(SCORE_COLUMN) is None
 
 
 def _read_classes(folder: Path, limit: int | None) -> ClassedSet:
-    table = folder / LABELS_NAME
     images = folder / "images" if (folder / "images").is_dir() else folder
+    table = read_table(folder / LABELS_NAME, ())
+    names, labels = table.require(NAME_COLUMN), table.require(QUALITY_COLUMN)
     paths: list[Path] = []
     qualities: list[Quality] = []
-    with table.open(newline="", encoding="utf-8-sig", errors="replace") as file:
-        rows = csv.DictReader(file)
-        if missing := {NAME_COLUMN, QUALITY_COLUMN} - set(rows.fieldnames or ()):
-            raise InputError(f"{table}: expected columns {NAME_COLUMN} and {QUALITY_COLUMN}, found no {min(missing)}")
-        for number, row in enumerate(rows, start=2):
-            path, quality = images / (row[NAME_COLUMN] or "").strip(), (row[QUALITY_COLUMN] or "").strip()
-            if quality not in QUALITIES:
-                raise InputError(f"{table}, row {number}: expected {', '.join(QUALITIES)}, found {quality!r}")
-            if not path.is_file():
-                raise InputError(f"{table}, row {number}: expected the image {path}, found none")
-            if path in paths:
-                raise InputError(f"{table}, row {number}: duplicate {NAME_COLUMN} {path.name!r}; remove one")
-            paths.append(path)
-            qualities.append(quality)
+    for number, cells in table.rows:
+        path, quality = images / cells[names], cells[labels]
+        if quality not in QUALITIES:
+            raise InputError(f"{table.where(number)}: expected {', '.join(QUALITIES)}, found {quality!r}")
+        if not path.is_file():
+            raise InputError(f"{table.where(number)}: expected the image {path}, found none")
+        if path in paths:
+            raise InputError(f"{table.where(number)}: duplicate {NAME_COLUMN} {path.name!r}; remove one")
+        paths.append(path)
+        qualities.append(quality)
     kept = _choice(len(paths), limit)
     found = ClassedSet(folder, tuple(paths[i] for i in kept), tuple(qualities[i] for i in kept))
     good, bad = (found.qualities.count(quality) for quality in ("good", "bad"))
@@ -335,7 +331,7 @@ def _read_classes(folder: Path, limit: int | None) -> ClassedSet:
 
 
 def _read_rated(folder: Path, split: Split, fold_column: str | None, limit: int | None) -> RatedSet:
-    everything = read_image_set(folder, fold_column or "patient")
+    everything = read_image_set(folder, fold_column=fold_column)
     images = [image for image in everything if split in ("all", image.split)]
     images = [images[i] for i in _choice(len(images), limit)]
     if len(images) < FEWEST:
@@ -343,7 +339,7 @@ def _read_rated(folder: Path, split: Split, fold_column: str | None, limit: int 
             f"{folder}: expected at least {FEWEST} photographs in split {split}, found {len(images)} among "
             f"{len(everything)}; take another --split, or more --images"
         )
-    folds = tuple(image.group for image in images) if fold_column else ()
+    folds = tuple(image.fold for image in images) if fold_column else ()
     found = RatedSet(
         folder, tuple(image.path for image in images), np.array([image.mos for image in images]), split, folds
     )
@@ -358,7 +354,7 @@ def _check_folds(found: RatedSet, column: str) -> None:
         name, fewest = min(counts.items(), key=lambda entry: entry[1])
         raise InputError(
             f"{found.folder}: expected at least 2 folds of {FEWEST} photographs each in the column {column}, found "
-            f"{len(counts)}, the smallest of {fewest} ({name!r}); is the column there, and filled in every row?"
+            f"{len(counts)}, the smallest of {fewest} ({name!r})"
         )
 
 

@@ -42,7 +42,7 @@ class TrainingRun:
         recipe: minutes, batch and the rest.
         bundle: folder to make; the run's state lives beside it in ``BUNDLE.training``.
         identity: for the card; accuracy and, where it says nothing, training data are filled in.
-        group_column: column that keeps a patient's photographs on one side of the split.
+        group_column: column that keeps a patient's photographs on one side of the split; None: the patient's.
         replace: replace an existing bundle.
     """
 
@@ -53,7 +53,7 @@ class TrainingRun:
     recipe: Recipe
     bundle: Path
     identity: Identity
-    group_column: str = "patient"
+    group_column: str | None = None
     replace: bool = False
 
     @property

@@ -26,7 +26,7 @@ from fthnet_kit.calibration.options import FQS_FOLDER, bundle_output, data_optio
 @click.option("--batch", type=click.IntRange(2, 256), default=8, show_default=True, help="Images a step; even.")
 @click.option("--peak-lr", type=click.FloatRange(0, min_open=True), help="Default: 3e-4, fine-tuning 1e-4.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of everything random.")
-@click.option("--group-column", default="patient", show_default=True, help="Column that names the patient.")
+@click.option("--group-column", help="Column that names the patient. Default: patient or patient_id, if there is one.")
 @identity_options
 @click.option("--training-data", default="", help="What it was trained on, for the card. Default: counts and folders.")
 @click.option("--intended-use", help="Intended use, for the card.")
@@ -41,7 +41,7 @@ def train(
     batch: int,
     peak_lr: float | None,
     seed: int,
-    group_column: str,
+    group_column: str | None,
     name: str,
     model_version: str,
     manufacturer: str,

@@ -169,7 +169,7 @@ def test_wrong_classes_are_refused(classed: Path, table: str, message: str) -> N
     [
         (["--split", "train"], r"at least 3 photographs in split train, found 1 among 9; take another --split"),
         (["--images", 2], "at least 3 photographs in split val, found 2"),
-        (["--fold-column", "nothing"], r"column nothing, found 9, the smallest of 1 .*is the column there"),
+        (["--fold-column", "nothing"], r"expected a column nothing, found file_name, meanOpinionScore, split, fold"),
         (["--fold-column", "fold", "--images", 4], "at least 2 folds of 3 photographs"),
         (["--data", "nowhere"], "nowhere: expected a folder in FQS form"),
     ],

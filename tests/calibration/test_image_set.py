@@ -69,7 +69,7 @@ def test_without_a_split_groups_stay_together(tmp_path: Path) -> None:
         (HEADER + GOOD + "a.png,40,train,p\n", "row 5: duplicate file_name 'a.png', already in row 2"),
         (HEADER + "a.png,101,train,p\n", "between 0 and 100, found 101"),
         (HEADER + "a.png,-1,train,p\n", "between 0 and 100"),
-        (HEADER + "a.png,nan,train,p\n", "between 0 and 100"),
+        (HEADER + "a.png,nan,train,p\n", "expected a number from 0 to 100"),
         (HEADER + "a.png,good,train,p\n", "expected a number"),
         (HEADER + "a.png,50,test,p\n", "expected split 'train' or 'val'"),
         (HEADER + ",50,train,p\n", "expected a file_name"),
