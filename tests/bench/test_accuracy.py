@@ -149,10 +149,10 @@ def test_a_score_table_that_is_called_labels(rated: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ("file_name\n", "found no quality"),
-        ("", "found no file_name"),
+        ("file_name\n", "expected a column quality, found file_name"),
+        ("", "expected a column file_name, found no header"),
         ("file_name,quality\ngood0.png,fine\n", r"row 2: expected good, bad, outlier, found 'fine'"),
-        ("file_name,quality\ngood0.png\n", "row 2: expected good, bad, outlier, found ''"),
+        ("file_name,quality\ngood0.png\n", "row 2: expected 2 cells, as in the header, found 1"),
         ("file_name,quality\ngood9.png,good\n", r"row 2: expected the image .*good9\.png, found none"),
         ("file_name,quality\ngood0.png,good\ngood0.png,good\n", r"row 3: duplicate file_name 'good0\.png'"),
         ("file_name,quality\ngood0.png,good\nbad0.png,bad\n", "at least 3 good and 3 bad photographs, found 1 and 1"),
