@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from fthnet_kit.edge.formats import jpeg
 from fthnet_kit.edge.image import Image
 
 
@@ -27,3 +28,34 @@ class Frame:
     name: str | None = None
     skipped: int = 0
     truth: Mapping[str, float | bool] | None = None
+
+    def decoded(self) -> Frame:
+        """Itself."""
+        return self
+
+
+@dataclass(frozen=True)
+class EncodedFrame:
+    """A JPEG as a camera sent it. Taking it costs next to nothing; only those that are needed are decoded.
+
+    Attributes:
+        data: the file.
+        index, captured_ns, name, skipped: as of `Frame`.
+    """
+
+    data: bytes
+    index: int
+    captured_ns: int
+    name: str | None = None
+    skipped: int = 0
+
+    def decoded(self) -> Frame:
+        """The picture.
+
+        Raises:
+            PictureError: it lost a part, or is no JPEG.
+        """
+        return Frame(jpeg.decode(self.data), self.index, self.captured_ns, self.name, self.skipped)
+
+
+AnyFrame = Frame | EncodedFrame

@@ -35,7 +35,7 @@ from fthnet_kit.edge.capture.simulated_camera import Session, SimulatedCamera
 from fthnet_kit.edge.capture.source import CorruptFrameError, Source
 from fthnet_kit.edge.device.machine import Device, read_device
 from fthnet_kit.edge.device.sysfs import ROOT, entries, line
-from fthnet_kit.edge.errors import EngineError, InputError
+from fthnet_kit.edge.errors import EngineError, InputError, PictureError
 from fthnet_kit.edge.frame import Frame
 from fthnet_kit.edge.inference.scorer import QualityScorer
 from fthnet_kit.edge.loop.live_loop import LiveLoop
@@ -108,10 +108,10 @@ class Pictures:
         for _ in range(100):
             try:
                 frame = self._camera.read()
-            except CorruptFrameError:
+                if frame is not None:
+                    return frame.decoded().image
+            except (CorruptFrameError, PictureError):
                 continue
-            if frame is not None:
-                return frame.image
             self._camera.close()
             self._camera = make_source(self.source or "")
             self._camera.open()

@@ -6,7 +6,7 @@
                                            ``exposure=100`` (manual from then on, by the camera's own unit)
 ``csi://0?width=1920&height=1080&fps=30``  a Jetson's CSI camera, through GStreamer
 ``gst:videotestsrc ! videoconvert``        any GStreamer pipeline that gives BGR pictures
-``rtsp://…``, ``http://…``                 network camera (RTSP, MJPEG over HTTP)
+``rtsp://…``, ``http://…``                 network camera (RTSP; MJPEG or single JPEGs over HTTP)
 ``recording.mp4``                          video file
 ``photos/``, ``photos/*.png``, ``a.jpg``   folder, glob or single image
 ``sim:?seconds=20&fps=15&seed=3``          the simulated handheld camera
@@ -22,6 +22,7 @@ from urllib.parse import parse_qsl
 
 import cv2
 
+from fthnet_kit.edge.capture.http_camera import HttpCamera
 from fthnet_kit.edge.capture.image_files import ImageFiles, find_images
 from fthnet_kit.edge.capture.network_stream import NetworkStream
 from fthnet_kit.edge.capture.opencv_source import VideoCapture
@@ -42,7 +43,7 @@ def make_source(uri: str) -> Source:
     if uri.startswith("sim:"):
         return SimulatedCamera(_session(uri[len("sim:") :].lstrip("?")))
     if uri.startswith(("rtsp://", "http://", "https://")):
-        return NetworkStream(uri)
+        return NetworkStream(uri) if uri.startswith("rtsp://") else HttpCamera(uri)
     if uri.startswith("gst:"):
         return VideoCapture(_ending_in_appsink(uri.removeprefix("gst:").strip()), live=True, backend=cv2.CAP_GSTREAMER)
     device, _, query = uri.partition("?")

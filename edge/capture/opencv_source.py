@@ -8,14 +8,13 @@ import time
 import cv2
 
 from fthnet_kit.edge.capture.backlog import Backlog
-from fthnet_kit.edge.capture.source import CorruptFrameError
+from fthnet_kit.edge.capture.source import CorruptFrameError, without_password
 from fthnet_kit.edge.errors import CameraError, InputError
 from fthnet_kit.edge.formats import jpeg
 from fthnet_kit.edge.frame import Frame
 from fthnet_kit.edge.image import Image, to_bgr8
 
 CATCH_UP_NS = 250_000_000  # at most, in one read: a source without a pace of its own always has a picture waiting
-PASSWORDS = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 
 
 class VideoCapture:
@@ -46,7 +45,7 @@ class VideoCapture:
     @property
     def name(self) -> str:
         """The target, without a password."""
-        return PASSWORDS.sub("…", str(self.target))
+        return without_password(str(self.target))
 
     def open(self) -> None:
         """Open, or open again after `close`.

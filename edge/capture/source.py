@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Protocol
 
-from fthnet_kit.edge.frame import Frame
+from fthnet_kit.edge.frame import AnyFrame
+
+SECRETS = re.compile(r"(://)[^/?#\s]+(?=@)|([?&](?:pwd|pass|passwd|password|token|key)=)[^&#\s]+", re.IGNORECASE)
 
 
 class CorruptFrameError(Exception):
@@ -34,7 +37,7 @@ class Source(Protocol):
     def open(self) -> None:
         """Open, or open again after `close`. Raises CameraError where there is nothing to open."""
 
-    def read(self) -> Frame | None:
+    def read(self) -> AnyFrame | None:
         """The next frame; None when it `ended`, or when a camera gave nothing.
 
         Raises:
@@ -43,3 +46,8 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Release the device or file."""
+
+
+def without_password(uri: str) -> str:
+    """A source's address as it may be shown: without users, passwords and keys."""
+    return SECRETS.sub(lambda found: f"{found[1] or found[2]}…", uri)

@@ -4,26 +4,44 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from fthnet_kit.edge.frame import Frame
+from fthnet_kit.edge.frame import AnyFrame, EncodedFrame
 from fthnet_kit.edge.model.score import Reason
 
 INTERVAL_SMOOTHING = 0.1
 LONGEST_INTERVAL_NS = 1_000_000_000  # a longer pause is an outage and says nothing about the camera's rate
+SPARES = 4  # pictures that nobody has decoded, in case that newer ones prove to be broken
 
 
 @dataclass(frozen=True)
 class Grabbed:
     """What a source gave: a frame, or why there is none to score (`frozen`, `corrupt_frame`, `stalled`).
 
-    `skipped` pictures came just before it and were passed over.
+    Attributes:
+        frame: the picture, where there is one.
+        reason: why it is not to be scored.
+        name: of the file.
+        skipped: pictures that came just before it and were passed over.
+        spares: encoded pictures before it that nobody took, newest first.
     """
 
-    frame: Frame | None
+    frame: AnyFrame | None
     reason: Reason | None = None
     name: str | None = None
     skipped: int = 0
+    spares: tuple[EncodedFrame, ...] = ()
+
+    def behind(self, newer: Grabbed) -> Grabbed:
+        """What waits when a newer picture comes: the newer one; but a broken picture displaces no whole one.
+
+        Whether an encoded picture is whole is not known before it is decoded, so those before it are kept in spare.
+        """
+        if newer.reason == "corrupt_frame" and self.frame is not None:
+            return self
+        if not isinstance(newer.frame, EncodedFrame) or not isinstance(self.frame, EncodedFrame) or self.reason:
+            return newer
+        return replace(newer, spares=(self.frame, *self.spares)[:SPARES])
 
 
 class FrameSlot:
@@ -70,8 +88,7 @@ class FrameSlot:
             self._put_ns = now
             self.captured += 1 + item.skipped
             self.dropped += (self._item is not None) + item.skipped
-            if item.reason != "corrupt_frame" or self._item is None or self._item.frame is None:
-                self._item = item  # a broken picture displaces no whole one that waits
+            self._item = item if self._item is None else self._item.behind(item)
             self._changed.notify_all()
             return True
 

@@ -11,8 +11,9 @@ from typing import Literal
 import numpy as np
 
 from fthnet_kit.edge.capture.source import CorruptFrameError, Source
-from fthnet_kit.edge.errors import KitError
-from fthnet_kit.edge.frame import Frame
+from fthnet_kit.edge.errors import InputError, KitError
+from fthnet_kit.edge.frame import AnyFrame, EncodedFrame
+from fthnet_kit.edge.image import Image
 from fthnet_kit.edge.loop.frame_slot import FrameSlot, Grabbed
 from fthnet_kit.edge.loop.options import LiveOptions
 from fthnet_kit.edge.model.score import Reason
@@ -53,13 +54,19 @@ class Grabber(threading.Thread):
         self._contain = contain
         self._stopping = threading.Event()
         self._useful = 0
-        self._signature = 0
+        self._are_broken = False
+        self._signature: int | bytes = 0
         self._changed_s = time.monotonic()
+        self._is_flat: bool | None = None
 
     def stop(self) -> None:
         """Ask the thread to end; it closes its source itself, even if it comes back from a hang much later."""
         self._stopping.set()
         self.slot.close(discard=True)
+
+    def judge(self, *, whole: bool) -> None:
+        """Told by the scoring thread whether an encoded picture could be decoded."""
+        self._are_broken = not whole
 
     def run(self) -> None:
         """Thread body: read, and open again after each silence."""
@@ -83,6 +90,7 @@ class Grabber(threading.Thread):
     def _read_until_useless(self) -> None:
         """Read frames until the source gives none, or none of use."""
         self.state = "reading"
+        self._are_broken = False
         useful_s = time.monotonic()
         while not self._stopping.is_set():
             self.alive_s = time.monotonic()
@@ -107,22 +115,25 @@ class Grabber(threading.Thread):
                 self.slot.put(Grabbed(None, "stalled", frame.name, frame.skipped))
                 continue
             reason: Reason | None = "frozen" if self.source.live and self._is_frozen(frame) else None
-            if reason is None:
+            if reason is None and not self._are_broken:
                 self._useful += 1
                 useful_s = time.monotonic()
             self.slot.put(Grabbed(frame, reason, frame.name, frame.skipped))
 
-    def _is_frozen(self, frame: Frame) -> bool:
+    def _is_frozen(self, frame: AnyFrame) -> bool:
         """Whether the picture has been the same, bit for bit, for too long: a living sensor is never that still.
 
         A picture without contrast is left to the retina gate, which says what it is.
         """
-        sample = frame.image[::SIGNATURE_STRIDE, ::SIGNATURE_STRIDE]
-        signature = zlib.crc32(sample.tobytes())
+        signature = frame.data if isinstance(frame, EncodedFrame) else zlib.crc32(_sample(frame).tobytes())
         now = time.monotonic()
         if signature != self._signature:
-            self._signature, self._changed_s = signature, now
-        return now - self._changed_s >= self.options.frozen_s and int(np.ptp(sample)) >= FLAT_LEVELS
+            self._signature, self._changed_s, self._is_flat = signature, now, None
+        if now - self._changed_s < self.options.frozen_s:
+            return False
+        if self._is_flat is None:
+            self._is_flat = _has_no_contrast(frame)
+        return not self._is_flat
 
     def _reopen(self, backoff_s: float) -> None:
         """One attempt to open the source again, after a pause."""
@@ -146,3 +157,15 @@ class Grabber(threading.Thread):
             self.source.close()
         except Exception as error:
             self._contain(error)
+
+
+def _sample(frame: AnyFrame) -> Image:
+    """Every sixteenth pixel of every sixteenth row."""
+    return frame.decoded().image[::SIGNATURE_STRIDE, ::SIGNATURE_STRIDE]
+
+
+def _has_no_contrast(frame: AnyFrame) -> bool:
+    try:
+        return int(np.ptp(_sample(frame))) < FLAT_LEVELS
+    except InputError:  # a broken picture, over and over
+        return False

@@ -23,7 +23,7 @@ from datetime import datetime, timezone
 
 from fthnet_kit.edge.capture.source import Source
 from fthnet_kit.edge.errors import CameraError, InputError, KitError
-from fthnet_kit.edge.frame import Frame
+from fthnet_kit.edge.frame import AnyFrame, Frame
 from fthnet_kit.edge.inference.scorer import QualityScorer
 from fthnet_kit.edge.loop.frame_slot import FrameSlot, Grabbed
 from fthnet_kit.edge.loop.grabber import Grabber
@@ -35,7 +35,7 @@ from fthnet_kit.edge.model.score import Reason, Score
 
 LOG = logging.getLogger("fthnet")
 TICK_S = 0.5  # between two statements that there is no frame
-LONGEST_READ_S = 1.5  # network_stream.READ_TIMEOUT_MS: how long a healthy driver can keep the grab thread from ending
+LONGEST_READ_S = 1.5  # patience.READ_TIMEOUT_S: how long a healthy driver can keep the grab thread from ending
 MOST_HUNG = 6  # grab threads inside the driver, 2 minutes in all: only the end of the process can free them
 
 
@@ -190,21 +190,38 @@ class LiveLoop:
         assert self._grabber is not None
         if item is None:
             return self._silence(self._grabber)
+        frame, reason = self._decoded(item)
         began_ns = time.monotonic_ns()
-        frame = item.frame
-        if frame is not None and self._is_stale(frame, began_ns):
-            item, frame = Grabbed(None, "stalled", item.name), None
-        if item.reason is not None or frame is None:
+        if reason is not None or frame is None:
             index = None if frame is None else frame.index
-            score = Score(None, reason=item.reason or "no_frame", frame_index=index, algorithm=self._scorer.algorithm)
+            score = Score(None, reason=reason or "no_frame", frame_index=index, algorithm=self._scorer.algorithm)
         else:
             score = self._score(frame)
         return self._live_result(score, frame, item.name, began_ns)
 
-    def _is_stale(self, frame: Frame, now_ns: int) -> bool:
+    def _decoded(self, item: Grabbed) -> tuple[Frame | None, Reason | None]:
+        """The newest picture that is whole and fresh; or why none is to be scored."""
+        assert self._grabber is not None
+        if item.frame is None:
+            return None, item.reason
+        if self._is_stale(item.frame):
+            return None, "stalled"
+        for taken in (item.frame, *item.spares):
+            if self._is_stale(taken):
+                break
+            try:
+                frame = taken.decoded()
+            except InputError:
+                continue
+            self._grabber.judge(whole=True)
+            return frame, item.reason
+        self._grabber.judge(whole=False)
+        return None, "corrupt_frame"
+
+    def _is_stale(self, frame: AnyFrame) -> bool:
         """Whether a camera's frame waited so long for the scorer that it is the last one from before a stall."""
         assert self._grabber is not None
-        return self._grabber.source.live and (now_ns - frame.captured_ns) / 1e9 >= self._options.stall_s
+        return self._grabber.source.live and time.monotonic() - frame.captured_ns / 1e9 >= self._options.stall_s
 
     def _score(self, frame: Frame) -> Score:
         try:

@@ -12,10 +12,12 @@ from typing import IO
 import numpy as np
 from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from fthnet_kit.edge.capture.source import without_password
 from fthnet_kit.edge.guidance.hint_follower import GuideSink
 from fthnet_kit.edge.loop.result import LiveResult, LiveSummary
 
@@ -54,14 +56,14 @@ class TerminalView:
 
     Args:
         console: where to draw.
-        source: the source's URI, for the title.
+        source: the source's URI, for the title; its password is not shown.
         stale_s: a result older than this is not shown as current.
         guide: has the hint to show.
     """
 
     def __init__(self, console: Console, source: str, stale_s: float = 1.0, guide: GuideSink | None = None) -> None:
         self._console = console
-        self._source = source
+        self._source = without_password(source)
         self._stale_s = stale_s
         self._guide = guide
         self._lock = threading.Lock()
@@ -133,7 +135,7 @@ class TerminalView:
             spark = Text(sparkline(list(self._history), now), style="cyan")
             return Panel(
                 Group(self._headline(now), hint, spark, facts),
-                title=f"fthnet run · {self._source}",
+                title=escape(f"fthnet run · {self._source}"),
                 width=SPARK_WIDTH + 4,
             )
 

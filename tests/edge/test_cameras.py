@@ -106,9 +106,8 @@ def test_http_stream(stream: str) -> None:
     source.open()
     frames = [source.read() for _ in range(5)]
     source.close()
-    assert all(frame.image.shape == (48, 64, 3) for frame in frames)
+    assert all(frame.decoded().image.shape == (48, 64, 3) for frame in frames)
     assert [frame.index for frame in frames] == list(range(5))
-    assert sum(1 + frame.skipped for frame in frames) <= 60
     assert source.read() is None
 
 

@@ -12,8 +12,11 @@ import pytest
 from fthnet_kit.edge.capture import opencv_source
 from fthnet_kit.edge.capture.backlog import Backlog
 from fthnet_kit.edge.capture.network_stream import NetworkStream
-from fthnet_kit.edge.frame import Frame
+from fthnet_kit.edge.frame import EncodedFrame, Frame
 from fthnet_kit.edge.loop.frame_slot import FrameSlot, Grabbed
+from fthnet_kit.edge.loop.live_loop import LiveLoop
+from fthnet_kit.edge.loop.options import LiveOptions
+from tests.conftest import fake_scorer
 
 IMAGE = np.zeros((8, 8, 3), np.uint8)
 
@@ -99,3 +102,80 @@ def test_pictures_that_wait_are_passed_over_but_not_for_ever(stream: NetworkStre
 def test_a_stream_is_opened_with_bounds_on_opening_and_reading(stream: NetworkStream) -> None:
     assert 0 < Flood.parameters[cv2.CAP_PROP_READ_TIMEOUT_MSEC] < 2000
     assert 0 < Flood.parameters[cv2.CAP_PROP_OPEN_TIMEOUT_MSEC] <= 4000
+
+
+def jpeg(level: int) -> bytes:
+    return cv2.imencode(".jpg", np.full((60, 80, 3), (level, 40, 150), np.uint8))[1].tobytes()
+
+
+class EncodedCamera:
+    """Gives these JPEGs, one each 5 ms or when it is told to, over and over from the last one on."""
+
+    def __init__(self, *jpegs: bytes, pace: threading.Semaphore | None = None) -> None:
+        self.live, self.fps, self.ended = True, None, False
+        self.jpegs, self.pace, self.opens, self.reads = jpegs, pace, 0, 0
+
+    def open(self) -> None:
+        self.opens += 1
+
+    def read(self) -> EncodedFrame | None:
+        if self.pace is None:
+            time.sleep(0.005)
+        elif not self.pace.acquire(timeout=2):
+            return None
+        index, self.reads = self.reads, self.reads + 1
+        return EncodedFrame(self.jpegs[min(index, len(self.jpegs) - 1)], index, time.monotonic_ns())
+
+    def close(self) -> None:
+        pass
+
+
+def test_an_encoded_picture_that_is_broken_does_not_displace_a_whole_one_that_waits() -> None:
+    """While one picture is scored four come, of which the newest two are broken."""
+    pace = threading.Semaphore(1)
+    broken = jpeg(3)[:-40]
+    camera = EncodedCamera(jpeg(0), jpeg(1), jpeg(2), broken, broken, pace=pace)
+
+    def answer(_: np.ndarray) -> float:
+        pace.release(4)
+        while camera.reads < 5:
+            time.sleep(0.005)
+        time.sleep(0.05)  # what was read is in the slot
+        return 50.0
+
+    results = []
+    for result in LiveLoop(lambda: camera, fake_scorer(answer)).results():
+        results.append(result)
+        if len(results) == 2:
+            break
+    assert [result.score.reason for result in results] == [None, None]
+    assert [result.frame.index for result in results if result.frame] == [0, 2]
+
+
+def test_a_camera_whose_every_picture_is_broken_is_told_and_opened_again() -> None:
+    camera = EncodedCamera(jpeg(0), jpeg(0)[:-40])
+    options = LiveOptions(useless_s=0.5, first_backoff_s=0.02, longest_backoff_s=0.05)
+    reasons = []
+    for result in LiveLoop(lambda: camera, fake_scorer(), options).results():
+        reasons.append(result.score.reason)
+        if camera.opens > 2:
+            break
+    assert "corrupt_frame" in reasons
+    assert len(reasons) > 20
+
+
+def test_encoded_pictures_that_never_change_are_frozen_unless_they_show_nothing() -> None:
+    photograph = cv2.imencode(".jpg", np.random.default_rng(0).integers(0, 255, (60, 80, 3), np.uint8))[1].tobytes()
+    black = cv2.imencode(".jpg", np.zeros((60, 80, 3), np.uint8))[1].tobytes()
+    options = LiveOptions(frozen_s=0.2, useless_s=0.6, first_backoff_s=0.02, longest_backoff_s=0.05)
+    for data, expected in ((photograph, "frozen"), (black, "no_retina")):
+        camera = EncodedCamera(data)
+        began = time.monotonic()
+        said = []
+        for result in LiveLoop(lambda camera=camera: camera, fake_scorer(), options).results():
+            said.append(result)
+            if time.monotonic() - began > 1.5:
+                break
+        assert said[-1].score.reason == expected
+        assert said[-1].frame is not None
+        assert (camera.opens > 1) == (expected == "frozen")
