@@ -34,6 +34,7 @@ from fthnet_kit.edge.inference.scorer import QualityScorer
 from fthnet_kit.edge.model.bundle import Bundle
 from fthnet_kit.edge.model.card import CARD_NAME, ModelCard
 from fthnet_kit.edge.model.score import Thresholds
+from fthnet_kit.edge.trust.manifest import drop_signature
 
 NO_VALUE = -np.inf  # score of a picture in which no retina is seen: below every threshold
 GRID = np.arange(10001) / 100  # thresholds that are tried, points
@@ -249,6 +250,7 @@ def apply_thresholds(bundle: Bundle, thresholds: Thresholds) -> Path:
     path = bundle.folder / CARD_NAME
     card = ModelCard.from_json(replace(bundle.card, thresholds=thresholds).to_json(), str(path))
     try:
+        drop_signature(bundle.folder)
         write_atomically(path, card.to_json().encode())
     except OSError as error:
         raise InputError(f"{path}: expected a card that can be written, found {error.strerror}") from error

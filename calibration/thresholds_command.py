@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from fthnet_kit.calibration.options import FQS_FOLDER, data_option, points_option
-from fthnet_kit.edge.cli.options import bundle_argument, output_option, threads_option, views_option
+from fthnet_kit.edge.cli.options import bundle_argument, output_option, tell_unsigned, threads_option, views_option
 
 
 @click.command()
@@ -106,6 +106,7 @@ def thresholds(
     if apply:
         old, new = opened.card.thresholds, fit.thresholds
         path = apply_thresholds(opened, new)
+        tell_unsigned(opened.folder)
         click.echo(f"{path}: usable {old.usable:.2f} → {new.usable:.2f}, good {old.good:.2f} → {new.good:.2f}")
     else:
         click.echo("the model card is unchanged; --apply writes these thresholds into it")

@@ -66,7 +66,7 @@ class ThresholdReport:
         """What the thresholds were fitted to, in one line."""
         target = self.fit.target
         return (
-            f"{self.card.name} {self.card.version}: {self.fit.photographs} photographs (split {self.split}), "
+            f"{self.card.title}: {self.fit.photographs} photographs (split {self.split}), "
             f"views {self.views}; asked sensitivity {target.sensitivity:g}; ungradable: MOS < {target.usable_mos:g}, "
             f"good: MOS >= {target.good_mos:g}; no retina seen, counted as rejected: {self.fit.without_value}"
         )
@@ -121,7 +121,7 @@ class ThresholdReport:
             InputError: a file cannot be written.
         """
         png = picture(self.fit, self.scores, self.mos)
-        page = report_page(f"Thresholds of {self.card.name} {self.card.version}", self.summary(), self.rows(), png)
+        page = report_page(f"Thresholds of {self.card.title}", self.summary(), self.rows(), png)
         contents = {"json": self.to_json().encode(), "png": png, "html": page.encode()}
         write_files(folder, {f"thresholds.{suffix}": content for suffix, content in contents.items()})
 

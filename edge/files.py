@@ -113,3 +113,12 @@ def read_secret(path: Path, what: str) -> str:
     if readable:
         LOG.warning("%s: everybody on this machine can read %s; chmod 600 helps", path, what)
     return secret
+
+
+def state_folder() -> Path:
+    """Where this user's, or this service's, state belongs."""
+    service = os.environ.get("STATE_DIRECTORY", "").split(":")[0]  # set by systemd
+    if service:
+        return Path(service)
+    home = os.environ.get("XDG_STATE_HOME")
+    return (Path(home) if home else Path.home() / ".local" / "state") / "fthnet"

@@ -43,6 +43,7 @@ HEAVY = (
     "ray",
     "prometheus_client",
     "tornado",
+    "cryptography",
 )
 NEEDS_EXTRA = {  # modules that are nothing without an optional library: importing them names the extra
     "fthnet_kit.edge.outputs.preview.prometheus",

@@ -93,7 +93,7 @@ def severity(
         shown = track(images, "scoring", console=errors, transient=True, disable=not errors.is_terminal)
         report = measure_severity(backend, opened.card.preprocessing, shown)
     click.echo(
-        f"{opened.card.name} {opened.card.version}: mean score over the {len(images)} best photographs "
+        f"{opened.card.title}: mean score over the {len(images)} best photographs "
         f"(split {split}, MOS {images[-1].mos:g} to {images[0].mos:g}), centre view, by severity"
     )
     console.print(severity_table(report))

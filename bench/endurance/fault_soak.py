@@ -25,7 +25,8 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from fthnet_kit.bench.endurance.faulty_camera import MisbehavingCamera
+    from fthnet_kit.edge.cli.options import signature_option
+from fthnet_kit.bench.endurance.faulty_camera import MisbehavingCamera
 
 FRAMES_A_MINUTE = 5_000  # 10^5 in 20 minutes
 RECOVERY_S = 3.0
@@ -366,6 +367,7 @@ def _text(path: Path) -> str:
 @click.option("--minutes", type=click.FloatRange(0.5), default=20.0, show_default=True)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the faults.")
 @click.option("--fps", type=click.FloatRange(1), default=170.0, show_default=True, help="Of the camera.")
+@signature_option
 @click.option("--bundle", type=click.Path(path_type=Path), help="Default: the demonstration bundle.")
 @click.option("--precision", help="As of `fthnet run`.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write everything, each fault too.")

@@ -25,6 +25,7 @@ from typing import Any
 
 import click
 
+from fthnet_kit.edge.cli.options import signature_option
 from fthnet_kit.edge.errors import EngineError, KitError
 
 WIDTH, HEIGHT = 1920, 1080
@@ -184,6 +185,7 @@ def _table(text: str) -> dict[str, dict[str, float]]:
 @click.command()
 @click.option("--seconds", type=click.FloatRange(3), default=30.0, show_default=True, help="Of each of the two runs.")
 @click.option("--fps", type=click.FloatRange(1, 60), default=20.0, show_default=True, help="Of the camera, at 1080p.")
+@signature_option
 @click.option("--bundle", type=click.Path(path_type=Path), help="Default: the demonstration bundle.")
 @click.option("--precision", help="As of `fthnet run`.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write all figures.")

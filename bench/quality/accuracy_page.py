@@ -211,7 +211,7 @@ def head_lines(report: AccuracyReport) -> list[str]:
     machine = ", ".join(dict.fromkeys(fact for fact in (device.model, device.cpu_model, device.power_mode) if fact))
     backends = sorted({f"{run.form}: {', '.join(run.backend.values())}" for run in report.runs})
     lines = [
-        f"{card.name} {card.version}, weights {card.weights_sha256[:12]}",
+        f"{card.title}, weights {card.weights_sha256[:12]}",
         f"{machine or 'machine'}: {'; '.join(backends)}",
     ]
     if any(run.emulated for run in report.runs):
@@ -355,7 +355,7 @@ def report_page(report: AccuracyReport, png: bytes) -> bytes:
         if isinstance(data, RatedSet) and data.folds:
             parts.append(paragraph(FOLDS))
     return html_file(
-        f"Accuracy of {report.card.name} {report.card.version}",
+        f"Accuracy of {report.card.title}",
         *parts,
         paragraph(HOW),
         meanings(MEANING),

@@ -19,7 +19,7 @@ import click
 import numpy as np
 
 from fthnet_kit.edge.capture.simulated_camera import Session, SimulatedCamera
-from fthnet_kit.edge.cli.options import PATH, threads_option
+from fthnet_kit.edge.cli.options import PATH, signature_option, threads_option
 from fthnet_kit.edge.frame import Frame
 from fthnet_kit.edge.guidance.measures import Measures, measure
 from fthnet_kit.edge.loop.result import LiveResult
@@ -114,6 +114,7 @@ def distribution(shares: Sequence[float]) -> dict[str, float]:
 @click.option("--first-seed", type=click.IntRange(0), default=0, show_default=True, help="The others follow it.")
 @click.option("--seconds", type=click.FloatRange(1), default=20.0, show_default=True, help="Of a session.")
 @click.option("--fps", type=click.FloatRange(1, 120), default=15.0, show_default=True, help="Frames that are scored.")
+@signature_option
 @click.option("--bundle", type=PATH, help="Default: the demonstration bundle.")
 @threads_option
 @click.option("--json", "json_file", type=PATH, help="Write the figures of each session.")
@@ -148,7 +149,7 @@ def best_shot(
         seeds = range(first_seed, first_seed + sessions)
         for seed in track(seeds, "playing", console=errors, transient=True, disable=not errors.is_terminal):
             kept.append(play(replace(first, seed=seed), scorer.score_frame, options, Path(folder) / str(seed)))
-        title = f"{scorer.card.name} {scorer.card.version}, {sessions} sessions of {seconds:g} s at {fps:g} fps"
+        title = f"{scorer.card.title}, {sessions} sessions of {seconds:g} s at {fps:g} fps"
     table = Table(title=f"{title}: true quality, kept / best available", title_justify="left")
     for column in ("chosen by", "min", "p5", "median", f"within {WITHIN:.0%}"):
         table.add_column(column, justify="left" if column == "chosen by" else "right")

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from fthnet_kit.edge.capture.image_files import find_images
+from fthnet_kit.edge.cli.options import signature_option
 from fthnet_kit.edge.errors import InputError, MissingExtraError
 from fthnet_kit.edge.formats.read import read_image
 from fthnet_kit.edge.image import Image
@@ -34,6 +35,7 @@ def prepare_with_pil(image: Image, preprocessing: Preprocessing) -> Image:
 
 @click.command()
 @click.argument("images", nargs=-1, required=True)
+@signature_option
 @click.option("--bundle", type=click.Path(path_type=Path), help="Default: the demonstration bundle.")
 def main(images: tuple[str, ...], bundle: Path | None) -> None:
     """Score differences, the kit's resize minus Pillow's."""
@@ -50,7 +52,7 @@ def main(images: tuple[str, ...], bundle: Path | None) -> None:
             differences.append(float(ours - theirs))
     size = np.abs(differences)
     click.echo(
-        f"{len(size)} images, {scorer.card.name} {scorer.card.version}: |difference| mean {size.mean():.2f}, "
+        f"{len(size)} images, {scorer.card.title}: |difference| mean {size.mean():.2f}, "
         f"p95 {np.percentile(size, 95):.2f}, max {size.max():.2f} points; mean difference {np.mean(differences):+.2f}"
     )
 

@@ -16,6 +16,7 @@ from fthnet_kit.convert.precision.quantize import Outcome
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.model.bundle import CONVERTED_NAMES, RANGES_NAME, REPORTS, Bundle
 from fthnet_kit.edge.model.card import CARD_NAME, ModelCard
+from fthnet_kit.edge.trust.manifest import drop_signature
 
 
 def install_outcome(bundle: Bundle, outcome: Outcome, ranges: bytes, reports: Mapping[str, bytes]) -> None:
@@ -42,6 +43,7 @@ def install_outcome(bundle: Bundle, outcome: Outcome, ranges: bytes, reports: Ma
             (work / REPORTS / RANGES_NAME).write_bytes(ranges)
             for name, content in reports.items():
                 (work / REPORTS / name).write_bytes(content)
+            drop_signature(work)
             card = replace(bundle.card.with_files(hashes(work)), precisions=precisions(outcome))
             (work / CARD_NAME).write_text(ModelCard.from_json(card.to_json()).to_json(), encoding="utf-8")
             install(work, bundle.folder, Path(temporary))

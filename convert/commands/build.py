@@ -70,6 +70,7 @@ def build(
     """
     from fthnet_kit.convert.engine.build import BuildOptions, build_engine, free_memory, workspace_for
     from fthnet_kit.edge.model.bundle import Bundle
+    from fthnet_kit.edge.trust.manifest import is_signed
 
     opened = Bundle.open(bundle)
     if check:
@@ -84,6 +85,8 @@ def build(
         options = BuildOptions(precision, batch, mib, allow_unproved)
         path, manifest = build_engine(opened, options, tensorrt, target, machine, report)
     click.echo(f"engine: {path}, {manifest.engine_bytes / 1e6:.1f} MB, batch {manifest.batch}")
+    if is_signed(opened.folder):
+        click.echo("the bundle's signature does not cover this engine: sign the bundle again with `fthnet bundle sign`")
     for line in proof_lines(manifest):
         click.echo(line)
 
@@ -172,7 +175,7 @@ def check_bundle(bundle: Bundle, device: str | None) -> None:
     from fthnet_kit.edge.inference.tensorrt_library import load_tensorrt
 
     tensorrt = load_tensorrt("tensorrt_rtx")
-    title = f"{bundle.card.name} {bundle.card.version}, TensorRT for RTX {tensorrt.version}"
+    title = f"{bundle.card.title}, TensorRT for RTX {tensorrt.version}"
     found: list[Checked] = []
     with Console(stderr=True, highlight=False).status("building") as status:
         found.extend(check_builds(bundle, tensorrt, [device] if device else None, status.update))

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from fthnet_kit.calibration.options import bundle_output, identity_options, points_option, replace_option
+from fthnet_kit.edge.cli.options import tell_unsigned
 
 
 @click.command()
@@ -96,4 +97,5 @@ def export(
         f"parity: ONNX Runtime against PyTorch on {len(parity.images)} images: "
         f"max {parity.worst:.6f}, mean {parity.mean:.6f} points (budget {parity.budget})"
     )
+    tell_unsigned(bundle)
     click.echo(f"bundle: {bundle}")

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from fthnet_kit.calibration.options import data_option
+from fthnet_kit.edge.cli.options import signature_option, tell_unsigned
 
 
 @contextmanager
@@ -30,6 +31,7 @@ def progress_report() -> Iterator[Callable[[str, int, int], None]]:
 
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
+@signature_option
 @data_option("Photographs to calibrate and judge with: a folder in FQS form, or of images.")
 @click.option("--images", type=click.IntRange(32), default=128, show_default=True, help="Photographs to calibrate on.")
 @click.option("--held-out", type=click.IntRange(32), default=256, show_default=True, help="Photographs to judge on.")
@@ -72,6 +74,7 @@ def quantize(bundle: Path, folders: tuple[Path, ...], images: int, held_out: int
             f"{form:<13} mean {cost.mean:.3f}, p99 {cost.p99:.3f}, max {cost.worst:.3f} points, SRCC {cost.srcc:.4f}, "
             f"{cost.flips} verdicts changed: {'; '.join(shortfalls) or 'gate holds'}"
         )
+    tell_unsigned(bundle)
     click.echo(f"calibration photographs: {bundle.parent / sheet}")
     click.echo(f"reports: {bundle / 'reports' / 'quantization.html'}")
     if failed:

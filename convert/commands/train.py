@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from fthnet_kit.calibration.options import FQS_FOLDER, bundle_output, data_option, identity_options, replace_option
+from fthnet_kit.edge.cli.options import tell_unsigned
 
 
 @click.command()
@@ -92,4 +93,5 @@ def train(
             f"{key} {m['value']:.3f} [{m['low']:.3f}, {m['high']:.3f}]" for key, m in entry["metrics"].items()
         )
         click.echo(f"{entry['data']}, {entry['images']} images, {entry['views']} views: {metrics}")
+    tell_unsigned(bundle)
     click.echo(f"bundle: {bundle}")

@@ -172,7 +172,7 @@ def quantization_page(outcome: Outcome, card: ModelCard, rows: Sequence[LayerRow
     """The page: the gate, every layer as a picture and as a table, the photographs' names."""
     names = "".join(f"<li>{html.escape(photograph.path.name)}</li>" for photograph in outcome.calibration)
     return html_file(
-        f"Quantisation of {card.name} {card.version}",
+        f"Quantisation of {card.title}",
         paragraph(summary(outcome, rows)),
         html_table(GATE_COLUMNS, gate_rows(outcome.costs, outcome.shortfalls)),
         paragraph(HOW_JUDGED),

@@ -91,7 +91,7 @@ def verification_facts(found: Verification, card: ModelCard) -> dict[str, Any]:
 
 def verification_page(found: Verification, card: ModelCard, pictures: list[bytes]) -> bytes:
     """The page: the gate, the picture, the photographs that moved farthest."""
-    title = f"Verification of {card.name} {card.version}"
+    title = f"Verification of {card.title}"
     if not found.scores:
         return html_file(title, paragraph("The bundle holds no converted graph."), paragraph(noise_line(found)))
     return html_file(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fthnet_kit.edge.cli.options import LOG_WIDTH
+from fthnet_kit.edge.cli.options import LOG_WIDTH, signature_option
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -25,6 +25,7 @@ COLOURS = {"ok": "green", "note": "yellow", "problem": "bold red"}
     type=click.Path(path_type=Path),
     help="Bundle folder. Default: the demonstration bundle that the kit ships.",
 )
+@signature_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, with all facts, instead of a table.")
 @click.option("--strict", is_flag=True, help="Exit with code 1 if there is any problem.")
 def doctor(bundle: Path | None, as_json: bool, strict: bool) -> None:

@@ -19,6 +19,7 @@ COMMANDS = {
     "run": "fthnet_kit.edge.cli.run:run",
     "score": "fthnet_kit.edge.cli.score:score",
     "archive": "fthnet_kit.edge.cli.archive:archive",
+    "bundle": "fthnet_kit.edge.cli.bundle:bundle_group",
     "config": "fthnet_kit.edge.cli.config:config_group",
     "records": "fthnet_kit.edge.cli.records:records",
     "install-service": "fthnet_kit.edge.cli.install_service:install_service",

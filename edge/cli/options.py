@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from fthnet_kit.edge.model.choices import BACKENDS, PRECISIONS
+from fthnet_kit.edge.trust.policy import VARIABLE, require_key
 
 if TYPE_CHECKING:
     from fthnet_kit.edge.model.preprocess import Views
@@ -18,7 +19,27 @@ Option = Callable[[Function], Function]
 
 PATH = click.Path(path_type=Path)
 
-bundle_argument = click.argument("bundle", required=False, type=PATH)
+signature_option = click.option(
+    "--require-signature",
+    metavar="KEY.pub",
+    type=PATH,
+    envvar=VARIABLE,
+    expose_value=False,
+    callback=lambda context, parameter, value: require_key(value),
+    help="Refuse a bundle that this key has not signed, that was altered, or that is older than one accepted before.",
+)
+
+
+def tell_unsigned(bundle: Path) -> None:
+    """Say that nobody vouches for a bundle that was just made or changed."""
+    click.echo(f"unsigned: `fthnet bundle sign {bundle}` says whose it is, and devices can ask for that")
+
+
+def bundle_argument(function: Function) -> Function:
+    """A bundle, and the key that it must be signed with."""
+    return signature_option(click.argument("bundle", required=False, type=PATH)(function))
+
+
 threads_option = click.option("--threads", type=click.IntRange(1), help="Threads of one inference. Default: all cores.")
 views_option = click.option(
     "--views", type=click.Choice(["1", "5", "20"]), help="Views averaged. Default: the model card's."
@@ -46,6 +67,7 @@ def model_options(function: Function) -> Function:
         click.option("--cuda-graph/--no-cuda-graph", help="On TensorRT: launch the network as one CUDA graph."),
         click.option("--precision", type=click.Choice(PRECISIONS), default="auto", show_default=True),
         views_option,
+        signature_option,
         click.option("--bundle", type=PATH, help="Bundle folder. Default: the demonstration bundle of the kit."),
     ):
         function = option(function)

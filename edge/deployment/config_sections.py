@@ -91,6 +91,15 @@ class ModelSection:
             must_exist=True,
         ),
     )
+    require_signature: Path | None = field(
+        default=None,
+        metadata=about(
+            "Public key that the bundle must be signed with; older, altered and unsigned bundles are refused",
+            example="/etc/fthnet/maker.pub",
+            option="require_signature",
+            must_exist=True,
+        ),
+    )
     precision: Precision = field(
         default="auto", metadata=about("Numbers in which the network computes", option="precision")
     )

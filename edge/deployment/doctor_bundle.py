@@ -30,7 +30,7 @@ def check_bundle(device: Device, folder: Path | None, engine_problem: EngineProb
     card = bundle.card
     return [
         check_disk(bundle.folder),
-        Finding("Bundle", "ok", f"{card.name} {card.version}, {bundle.folder}"),
+        Finding("Bundle", "ok", f"{card.title}, {bundle.folder}"),
         *(check_precision(name, entry) for name, entry in sorted(card.precisions.items())),
         *check_engines(device, bundle.folder, engine_problem),
     ]

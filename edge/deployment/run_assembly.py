@@ -60,7 +60,7 @@ def headline(scorer: QualityScorer) -> str:
     """Which model runs, and on what."""
     facts = scorer.backend.describe()
     return (
-        f"{scorer.card.name} {scorer.card.version} on {facts['library']}, {facts['provider']}, "
+        f"{scorer.card.title} on {facts['library']}, {facts['provider']}, "
         f"{facts['threads']} threads, views {scorer.views}"
     )
 

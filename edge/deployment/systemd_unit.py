@@ -110,8 +110,7 @@ def unit_text(config: Config, user: str, executable: Path | None = None) -> str:
     command = [str(executable), "-m", "fthnet_kit.edge.cli", "run", "--config", str(path)]
     groups = device_groups()
     seen = [executable, path, *kit, *write_paths(config)]
-    if config.model.bundle is not None:
-        seen.append(config.model.bundle)
+    seen += [path for path in (config.model.bundle, config.model.require_signature) if path is not None]
     writable = " ".join(_quoted(str(each)) for each in write_paths(config))
     return UNIT.format(
         header=HEADER,

@@ -90,20 +90,28 @@ class EngineManifest:
         return json.dumps({"schema": SCHEMA_VERSION, **asdict(self)}, indent=2) + "\n"
 
     @classmethod
-    def read(cls, path: Path) -> EngineManifest:
+    def read(cls, path: Path, bundle: Bundle | None = None) -> EngineManifest:
         """Parse and validate; unknown keys are refused.
+
+        Args:
+            path: the file.
+            bundle: whose signature must cover it, if a key was asked for.
 
         Raises:
             EngineError: missing, unreadable, or no manifest.
+            BundleError: not covered by the bundle's signature.
         """
         import jsonschema
 
         try:
-            content = json.loads(read_regular(path, MOST_MANIFEST_BYTES))
+            read = read_regular(path, MOST_MANIFEST_BYTES)
+            content = json.loads(read)
         except (OSError, ValueError, RecursionError) as error:
             raise EngineError(
                 f"{path}: expected an engine's manifest, found none that can be read ({error})"
             ) from error
+        if bundle is not None:
+            check_signed(bundle, path, read)
         schema = json.loads(
             (files("fthnet_kit.edge") / "assets/engine_manifest.schema.json").read_text(encoding="utf-8")
         )
@@ -204,7 +212,8 @@ def load_engine(bundle: Bundle, precision: str, target: Target) -> tuple[bytes, 
 
     Raises:
         EngineRefusedError: no such engine, or it must not run here; says what differs and how to rebuild it.
-        BundleError: the bundle has no graph of that precision.
+        BundleError: the bundle has no graph of that precision; or a key was asked for and its signature does not cover
+            the engine.
     """
     path = engine_path(bundle, precision, target)
     if not path.is_file():
@@ -212,7 +221,7 @@ def load_engine(bundle: Bundle, precision: str, target: Target) -> tuple[bytes, 
         found = ", ".join(others) or "none"
         raise EngineRefusedError(f"{path}: expected an engine for {target.key}, found {found}", bundle, precision)
     try:
-        manifest = EngineManifest.read(path.with_suffix(".json"))
+        manifest = EngineManifest.read(path.with_suffix(".json"), bundle)
     except EngineError as error:
         raise EngineRefusedError(str(error), bundle, precision) from error
     differences = manifest.differences(bundle, precision, target)
@@ -232,4 +241,12 @@ def load_engine(bundle: Bundle, precision: str, target: Target) -> tuple[bytes, 
             f"{len(content)} bytes with another: the engine was altered, damaged or not finished"
         )
         raise EngineRefusedError(problem, bundle, precision, manifest.batch)
+    check_signed(bundle, path, content)
     return content, manifest
+
+
+def check_signed(bundle: Bundle, path: Path, content: bytes) -> None:
+    """Raises BundleError where a key was asked for and the bundle's signature does not cover a file of an engine."""
+    if bundle.signed is not None:
+        name, sha256 = path.relative_to(bundle.folder).as_posix(), hashlib.sha256(content).hexdigest()
+        bundle.signed.compare(bundle.folder, name, len(content), sha256)

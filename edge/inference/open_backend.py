@@ -67,7 +67,8 @@ def open_backend(
 
         return OpenVinoBackend(bundle.model(precision, backend), threads)
     provider = PROVIDER_OF[backend]
-    cache = bundle.folder / ENGINES / backend if provider == "tensorrt" else None
+    unsigned_cache = provider == "tensorrt" and bundle.signed is None  # nothing vouches for what lies there
+    cache = bundle.folder / ENGINES / backend if unsigned_cache else None
     return OnnxBackend(bundle.model(precision, provider), provider, threads, cache)
 
 

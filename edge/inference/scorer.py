@@ -51,7 +51,7 @@ class QualityScorer:
             manufacturer=card.manufacturer,
             parameters=(
                 f"views={self.views};field_crop={card.preprocessing.field_crop};{facts['library']};"
-                f"{facts['provider']};kit={version('fthnet-edge-kit')}"
+                f"{facts['provider']};kit={version('fthnet-edge-kit')};bundle={card.origin}"
             ),
         )
 
@@ -66,6 +66,7 @@ class QualityScorer:
         *,
         cuda_graph: bool = False,
         pick: Path | None = None,
+        require_signature: Path | None = None,
     ) -> QualityScorer:
         """A scorer for a bundle, checked and ready.
 
@@ -80,13 +81,14 @@ class QualityScorer:
             threads: of one inference on the CPU; default: all cores.
             cuda_graph: on TensorRT, launch the network as one CUDA graph.
             pick: file of `fthnet bench pick`; default: the user's, where there is one.
+            require_signature: public key that the bundle must be signed with.
 
         Raises:
-            BundleError: the bundle is missing, incomplete or altered.
+            BundleError: the bundle is missing, incomplete or altered; with a key: unsigned, another's or older, too.
             EngineError: the backend is not there or refuses the model or the engine.
             MissingExtraError: TensorRT is asked for and not installed.
         """
-        bundle = Bundle.open(path)
+        bundle = Bundle.open(path, require_signature)
         _tell_other_views(bundle.card, views)
         opened = open_backend(bundle, precision, backend, threads, cuda_graph=cuda_graph, pick=pick)
         return cls(bundle.card, opened, views)

@@ -6,7 +6,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -16,6 +16,9 @@ from fthnet_kit.edge.model.card import CARD_NAME, MOST_CARD_BYTES, ModelCard
 from fthnet_kit.edge.model.choices import Precision
 from fthnet_kit.edge.model.model_file import MOST_BYTES, ModelFile
 from fthnet_kit.edge.model.weights import weights_sha256
+from fthnet_kit.edge.trust.manifest import SignedManifest, is_signed, read_manifest
+from fthnet_kit.edge.trust.policy import required_key
+from fthnet_kit.edge.trust.releases import accept_release
 
 REPORTS = "reports"  # folder of a bundle
 RANGES_NAME = "ranges.json"  # in it: the ranges of INT8
@@ -32,22 +35,26 @@ class Bundle:
         folder: where it lies.
         card: what it says of itself.
         card_sha256: SHA-256 of the bytes that the card was read from.
+        signed: what the signature covers; None where no key was asked for.
     """
 
     folder: Path
     card: ModelCard
     card_sha256: str = ""
+    signed: SignedManifest | None = None
 
     @classmethod
-    def open(cls, folder: Path | str | None = None) -> Bundle:
+    def open(cls, folder: Path | str | None = None, require_signature: Path | None = None) -> Bundle:
         """Open a bundle and check the SHA-256 of each of its files.
 
         Args:
             folder: the bundle; default: the demonstration bundle that the kit ships.
+            require_signature: public key that it must be signed with; default: that of `trust.policy`, mostly none.
 
         Raises:
-            BundleError: no folder, no valid card, a missing or an altered file, or something in the folder that is
-                neither a file nor a folder.
+            BundleError: with a key: unsigned, signed by another, altered, incomplete, or older than one that was
+                accepted here. In any case: no folder, no valid card, a missing or an altered file, or something in
+                the folder that is neither a file nor a folder.
         """
         folder = shipped_bundle() if folder is None else Path(folder)
         if not folder.is_dir():
@@ -56,10 +63,19 @@ class Bundle:
             raise BundleError(f"{folder}: expected a bundle with {CARD_NAME}, found none; `fthnet export` makes one")
         refuse_special_files(folder)
         content = read_file(folder / CARD_NAME, MOST_CARD_BYTES)
+        sha256 = hashlib.sha256(content).hexdigest()
+        key = require_signature or required_key()
+        signed = None if key is None else read_manifest(folder, key)
+        if signed is not None:
+            signed.compare(folder, CARD_NAME, len(content), sha256)
         card = ModelCard.from_bytes(content, str(folder / CARD_NAME))
+        if signed is not None:
+            signed.check_files(folder, {**card.files, CARD_NAME: sha256})
         for name, expected in card.files.items():
             check_file(folder / name, expected)
-        return cls(folder, card, hashlib.sha256(content).hexdigest())
+        if signed is not None:
+            accept_release(signed, folder)
+        return cls(folder, replace(card, origin=_origin(folder, signed)), sha256, signed)
 
     def read(self, name: str) -> bytes:
         """Content of a file that the card names; the bytes that are returned are the ones whose hash was compared.
@@ -122,6 +138,13 @@ class Bundle:
         if name not in self.card.files:
             raise BundleError(f"{self.folder}: expected {name} for precision {precision}, found none in the card")
         return self.folder / name
+
+
+def _origin(folder: Path, signed: SignedManifest | None) -> str:
+    """Whose a bundle is, as far as that was asked."""
+    if signed is not None:
+        return signed.origin
+    return "intact, its signature not checked" if is_signed(folder) else "intact, unsigned"
 
 
 def shipped_bundle() -> Path:

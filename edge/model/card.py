@@ -34,6 +34,7 @@ class ModelCard:
         files: SHA-256 of every file of the bundle.
         precisions: what each conversion costs against FP32, in points, and whether its gate holds.
         raw_range: raw values that the network can plausibly give; None in cards that do not state it.
+        origin: whose the bundle is, as far as opening it has shown; no part of the card's file.
     """
 
     name: str
@@ -49,6 +50,12 @@ class ModelCard:
     files: Mapping[str, str]
     precisions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     raw_range: RawRange | None = None
+    origin: str = field(default="unsigned", compare=False)
+
+    @property
+    def title(self) -> str:
+        """Name and version, and whose it is."""
+        return f"{self.name} {self.version} ({self.origin})"
 
     @property
     def plausible(self) -> RawRange:

@@ -27,9 +27,10 @@ from hypothesis import strategies as st
 pytest.importorskip("paho", reason="needs the extra [mqtt]")
 
 from fthnet_kit.edge.errors import InputError, MissingExtraError
+from fthnet_kit.edge.files import state_folder
 from fthnet_kit.edge.loop.result import LiveResult
 from fthnet_kit.edge.model.score import Score
-from fthnet_kit.edge.outputs.mqtt.broker import Broker, MqttOptions, credentials, state_folder, tls_context
+from fthnet_kit.edge.outputs.mqtt.broker import Broker, MqttOptions, credentials, tls_context
 from fthnet_kit.edge.outputs.mqtt.message_queue import Message, MessageQueue
 from fthnet_kit.edge.outputs.mqtt.sink import MqttSink
 

@@ -178,7 +178,7 @@ function render() {
   renderScore(fresh, now);
   setText("hint", fresh ? state.hint ?? REASONS[state.reason] ?? "" : "");
   if (state === null) return;
-  setText("model", `${state.model.name} ${state.model.version}`);
+  setText("model", `${state.model.name} ${state.model.version} (${state.model.origin})`);
   renderMarks();
   renderHistory();
   renderShot(connected);

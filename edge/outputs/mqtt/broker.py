@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from fthnet_kit.edge.errors import InputError
-from fthnet_kit.edge.files import read_secret
+from fthnet_kit.edge.files import read_secret, state_folder
 
 LOG = logging.getLogger("fthnet")
 
@@ -111,15 +111,6 @@ class Broker:
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.scheme}://{host}:{self.port}"
-
-
-def state_folder() -> Path:
-    """Where this user's, or this service's, state belongs."""
-    service = os.environ.get("STATE_DIRECTORY", "").split(":")[0]  # set by systemd
-    if service:
-        return Path(service)
-    home = os.environ.get("XDG_STATE_HOME")
-    return (Path(home) if home else Path.home() / ".local" / "state") / "fthnet"
 
 
 def credentials(broker: Broker, options: MqttOptions) -> tuple[str | None, str | None]:

@@ -60,8 +60,10 @@ class Metrics(Collector):
         score = Gauge("fthnet_score", "The current score, 0 to 100; NaN where there is none", registry=registry)
         score.set_function(board.score_now)
         Gauge("fthnet_viewers", "Browsers that are connected", registry=registry).set_function(viewers)
-        build = Gauge("fthnet_build_info", "What runs", ["version", "model", "model_version"], registry=registry)
-        build.labels(version("fthnet-edge-kit"), card.name, card.version).set(1)
+        build = Gauge(
+            "fthnet_build_info", "What runs", ["version", "model", "model_version", "origin"], registry=registry
+        )
+        build.labels(version("fthnet-edge-kit"), card.name, card.version, card.origin).set(1)
 
     def note(self, result: LiveResult) -> None:
         """Count one result."""

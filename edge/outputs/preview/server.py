@@ -123,7 +123,7 @@ class PreviewServer:
             decisions={"accept": accept, "retake": retake},
             workers=self._workers,
         )
-        self._model = {"name": card.name, "version": card.version, **vars(card.thresholds)}
+        self._model = {"name": card.name, "version": card.version, "origin": card.origin, **vars(card.thresholds)}
         self._device: dict[str, Any] = {}
         self._stop = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None

@@ -1,0 +1,1 @@
+"""Whose a bundle is: keys, signatures, and releases that only count up."""
