@@ -24,9 +24,10 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
+from fthnet_kit.edge.cli.options import signature_option
+
 if TYPE_CHECKING:
-    from fthnet_kit.edge.cli.options import signature_option
-from fthnet_kit.bench.endurance.faulty_camera import MisbehavingCamera
+    from fthnet_kit.bench.endurance.faulty_camera import MisbehavingCamera
 
 FRAMES_A_MINUTE = 5_000  # 10^5 in 20 minutes
 RECOVERY_S = 3.0

@@ -546,7 +546,7 @@ def test_metrics(serve: Callable[..., PreviewServer]) -> None:
     assert found[("fthnet_capture_to_score_seconds_sum", ())] == pytest.approx(0.14)
     assert found[("process_resident_memory_bytes", ())] > 1e6
     (build,) = [dict(labels) for name, labels in found if name == "fthnet_build_info"]
-    assert set(build) == {"version", "model", "model_version"}
+    assert set(build) == {"version", "model", "model_version", "origin"}
 
 
 def test_vitals_from_recorded_files(tmp_path: Path) -> None:
