@@ -6,7 +6,7 @@ DEMO_SOURCE ?= sim:?seconds=20&fps=15&seed=3
 
 SOAK_MINUTES ?= 20
 
-.PHONY: demo test test-long test-arm lint soak clean
+.PHONY: demo test test-long test-arm gpu-pack lint soak clean
 
 demo: $(DEMO_VENV)/installed  ## score the simulated fundus camera with the shipped model
 	rm -rf .demo
@@ -24,6 +24,9 @@ soak: $(TEST_VENV)/installed  ## the real run against a camera with a fault ever
 
 test-arm: $(TEST_VENV)/installed  ## the wheel and its aarch64 dependencies on an emulated Arm: ten minutes, no root
 	$(TEST_VENV)/bin/python -m tests.arm.run .arm
+
+gpu-pack: $(TEST_VENV)/installed  ## for a machine with a GPU and no network; a Jetson: GPU_PACK='--machine aarch64 --python 3.10'
+	$(TEST_VENV)/bin/python -m tests.gpu.pack .gpu $(GPU_PACK)
 
 lint: $(TEST_VENV)/installed
 	$(TEST_VENV)/bin/ruff check .
@@ -45,4 +48,4 @@ $(TEST_VENV)/installed: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(DEMO_VENV) $(TEST_VENV) .arm .demo .soak.json build *.egg-info
+	rm -rf $(DEMO_VENV) $(TEST_VENV) .arm .gpu .demo .soak.json build *.egg-info

@@ -68,17 +68,21 @@ def settings(root: Path, driver: Path) -> str:
     return "".join(f"{name} = {value!r}\n" for name, value in values.items())
 
 
-def build_and_install(root: Path) -> int:
-    """PyCUDA reads its settings from the home folder, so the build gets a home of its own.
+def build(*how: str) -> int:
+    """Run one pip command on PyCUDA's source, such as ``install``; the exit code.
+
+    PyCUDA reads its settings from the home folder, so the build gets a home of its own.
 
     pip's cache stays out of it: this build must not turn up in an environment that has a GPU.
     """
     with tempfile.TemporaryDirectory(prefix="pycuda-build-") as folder:
+        root = cuda_root()
+        assert root is not None
         build_driver(Path(folder))
         Path(folder, ".aksetup-defaults.py").write_text(settings(root, Path(folder)))
         pip_configuration = os.environ.get("XDG_CONFIG_HOME", str(Path.home() / ".config"))
         environment = {**os.environ, "HOME": folder, "XDG_CONFIG_HOME": pip_configuration}
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-cache-dir", REQUIREMENT]
+        command = [sys.executable, "-m", "pip", *how, "--quiet", "--no-cache-dir", REQUIREMENT]
         return subprocess.run(command, env=environment).returncode
 
 
@@ -89,10 +93,8 @@ def main() -> int:
     if reason := obstacle():
         print(f"PyCUDA is not installed, and the tests that need it skip: {reason}")
         return 0
-    root = cuda_root()
-    print(f"building {REQUIREMENT} with the headers in {root}/include: a minute or two", flush=True)
-    assert root is not None
-    return build_and_install(root)
+    print(f"building {REQUIREMENT} with the headers in {cuda_root()}/include: a minute or two", flush=True)
+    return build("install")
 
 
 if __name__ == "__main__":
