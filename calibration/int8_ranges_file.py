@@ -29,7 +29,7 @@ def ranges_file(card: ModelCard, photographs: Sequence[Photograph], layers: Mapp
         "format": FORMAT,
         "weights_sha256": card.weights_sha256,
         "architecture": dict(card.architecture),
-        "preprocessing": vars(card.preprocessing),
+        "preprocessing": card.preprocessing.to_dict(),
         "images_sha256": hashlib.sha256("".join(p.sha256 for p in photographs).encode()).hexdigest(),
         "images": [{"name": photograph.path.name, "sha256": photograph.sha256} for photograph in photographs],
         "layers": {name: asdict(layer) for name, layer in sorted(layers.items())},

@@ -22,9 +22,12 @@ from fthnet_kit.edge.cli.options import tell_unsigned
 @click.option(
     "--field-crop",
     type=click.Choice(["square", "none"]),
-    default="square",
-    show_default=True,
-    help="Crop to the retinal field, or take the whole frame as the authors do.",
+    help="Crop to the retinal field, or take the whole frame as the authors do. Default: square, of .pth none.",
+)
+@click.option(
+    "--resize",
+    type=click.Choice(["area", "pil"]),
+    help="Area averaging, or Pillow's antialiased bilinear as the authors do. Default: area, of .pth pil.",
 )
 @click.option(
     "--normalisation",
@@ -52,7 +55,8 @@ def export(
     bundle: Path,
     pool: str | None,
     batch: int,
-    field_crop: str,
+    field_crop: str | None,
+    resize: str | None,
     normalisation: str,
     views: str,
     name: str,
@@ -67,6 +71,9 @@ def export(
 ) -> None:
     """Make a bundle from an FTHNet CHECKPOINT (the authors' .pth or safetensors).
 
+    A .pth is prepared for as the authors do: the whole frame, Pillow's resize. Safetensors, the kit's own form:
+    the retinal field, area averaging.
+
     Exports to ONNX with normalisation, layout and the factor 100 inside, compares ONNX Runtime with
     PyTorch on real photographs, and writes nothing where they differ by more than 0.01 points.
     """
@@ -79,6 +86,13 @@ def export(
     from fthnet_kit.edge.model.score import Thresholds
 
     refuse_existing(bundle, replace=replace)
+    own_form = checkpoint.suffix == ".safetensors"
+    preprocessing = Preprocessing(
+        field_crop=field_crop or ("square" if own_form else "none"),  # type: ignore[arg-type]
+        normalisation=normalisation,  # type: ignore[arg-type]
+        views=int(views),  # type: ignore[arg-type]
+        resize=resize or ("area" if own_form else "pil"),  # type: ignore[arg-type]
+    )
     try:
         thresholds = Thresholds(usable=usable, good=good)
     except ValueError as error:
@@ -87,7 +101,7 @@ def export(
         load_checkpoint(checkpoint, pool),  # type: ignore[arg-type]
         bundle,
         Identity(name, model_version, manufacturer, thresholds, training_data=training_data),
-        Preprocessing(field_crop=field_crop, normalisation=normalisation, views=int(views)),  # type: ignore[arg-type]
+        preprocessing,
         batch=batch,
         half_checkpoint=half_checkpoint,
         images=find_images([str(images)]) if images else (),

@@ -163,7 +163,7 @@ class _FTHNetGraph:
             {OUTPUT_NAME: (TensorProto.FLOAT, (self.batch,))},
             {
                 "fthnet.architecture": json.dumps(config.to_dict()),
-                "fthnet.preprocessing": json.dumps(vars(self.preprocessing)),
+                "fthnet.preprocessing": json.dumps(self.preprocessing.to_dict()),
             },
         )
         return Graph(model, tuple(self.sites), self.other_macs)

@@ -50,8 +50,8 @@ class QualityScorer:
             version=card.version,
             manufacturer=card.manufacturer,
             parameters=(
-                f"views={self.views};field_crop={card.preprocessing.field_crop};{facts['library']};"
-                f"{facts['provider']};kit={version('fthnet-edge-kit')};bundle={card.origin}"
+                f"views={self.views};field_crop={card.preprocessing.field_crop};resize={card.preprocessing.resize};"
+                f"{facts['library']};{facts['provider']};kit={version('fthnet-edge-kit')}"
             ),
         )
 

@@ -121,7 +121,7 @@ class ModelCard:
             "manufacturer": self.manufacturer,
             "weights_sha256": self.weights_sha256,
             "architecture": dict(self.architecture),
-            "preprocessing": vars(self.preprocessing),
+            "preprocessing": self.preprocessing.to_dict(),
             "thresholds": vars(self.thresholds),
             **({"raw_range": vars(self.raw_range)} if self.raw_range else {}),
             "intended_use": self.intended_use,

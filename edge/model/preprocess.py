@@ -8,16 +8,16 @@ Steps, each named in the model card (`Preprocessing`):
 
 1. field crop: ``square`` takes the bounding square of the illuminated retinal field (`field`), padded with black;
    ``none`` takes the whole frame, as the authors do;
-2. resize to 512x512, area-averaging when it shrinks (the authors: PIL bilinear with antialiasing,
-   aspect ratio ignored, which `none` follows);
+2. resize to 512x512: ``area`` averages areas when it shrinks; ``pil`` is Pillow's antialiased bilinear resize
+   (`pillow_resize`), which the authors' pipeline has, on the whole frame with its aspect ratio ignored;
 3. views of 384x384: ``1`` the centre, ``5`` corners and centre, ``20`` seeded random crops with
    horizontal flips (the released test protocol averages 20).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -26,6 +26,7 @@ import numpy.typing as npt
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.image import Image, check_size, to_bgr8
 from fthnet_kit.edge.model.field import Box, find_field, grid
+from fthnet_kit.edge.model.pillow_resize import pillow_resize
 
 Views = Literal[1, 5, 20]
 
@@ -48,12 +49,14 @@ class Preprocessing:
             (their FTHNet3 training configuration); it happens inside the ONNX graph.
         views: views averaged into one score unless the caller asks for another number.
         seed: seed of the 20 random views.
+        resize: ``area`` (the kit's models) or ``pil`` (Pillow's antialiased bilinear, the authors' models).
     """
 
     field_crop: Literal["square", "none"] = "square"
     normalisation: Literal["imagenet", "none"] = "imagenet"
     views: Views = 1
     seed: int = 0
+    resize: Literal["area", "pil"] = "area"
 
     def __post_init__(self) -> None:
         if self.field_crop not in ("square", "none"):
@@ -62,6 +65,12 @@ class Preprocessing:
             raise ValueError(f"normalisation: expected 'imagenet' or 'none', found {self.normalisation!r}")
         if self.views not in VIEW_COUNTS:
             raise ValueError(f"views: expected one of {VIEW_COUNTS}, found {self.views!r}")
+        if self.resize not in ("area", "pil"):
+            raise ValueError(f"resize: expected 'area' or 'pil', found {self.resize!r}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As a card states it; a card without `resize` means ``area``, as cards older than the choice do."""
+        return {key: value for key, value in asdict(self).items() if (key, value) != ("resize", "area")}
 
 
 def field_box(image: Image, preprocessing: Preprocessing) -> Box:
@@ -92,12 +101,15 @@ def shrink(image: Image, width: int, height: int) -> Image:
 
 def canonical(image: Image, preprocessing: Preprocessing) -> Image:
     """The whole field at 512x512, BGR: what every view is cut from."""
-    return shrink(cut(image, field_box(image, preprocessing)), RESIZE, RESIZE)
+    field = cut(image, field_box(image, preprocessing))
+    return pillow_resize(field, RESIZE) if preprocessing.resize == "pil" else shrink(field, RESIZE, RESIZE)
 
 
 def centre(image: Image, preprocessing: Preprocessing) -> Image:
     """The centre 384x384 of `canonical`, BGR, without resizing what it does not show."""
     box = field_box(image, preprocessing)
+    if preprocessing.resize == "pil":
+        return pillow_resize(cut(image, box), RESIZE, MARGIN)
     sides = (box.width, box.height)
     if min(sides) < RESIZE or any(side % grid(side) for side in sides):
         return shrink(cut(image, box), RESIZE, RESIZE)[MARGIN : MARGIN + INPUT, MARGIN : MARGIN + INPUT]

@@ -11,13 +11,13 @@ import onnxruntime
 import pytest
 import torch
 
-from fthnet_kit.convert.network.checkpoint import load_checkpoint
+from fthnet_kit.convert.network.checkpoint import load_checkpoint, save_checkpoint
 from fthnet_kit.convert.network.config import FTHNetConfig
 from fthnet_kit.convert.network.fthnet import FTHNet
 from fthnet_kit.convert.onnx_graph.export import ScoringGraph
 from fthnet_kit.edge import Bundle, QualityScorer
 from fthnet_kit.edge.inference.onnx_runtime import OnnxBackend
-from fthnet_kit.edge.model.preprocess import prepare
+from fthnet_kit.edge.model.preprocess import Preprocessing, prepare
 
 CONFIGS = {
     "released": ((64, (2, 2, 6, 2), (2, 4, 8, 16))),
@@ -58,6 +58,7 @@ def test_authors_checkpoint_to_bundle(pool: str, size: str, tmp_path: Path, fthn
     assert np.std(report["scores"]) > 0
     bundle = Bundle.open(tmp_path / "bundle")
     assert FTHNetConfig(**bundle.card.architecture) == config
+    assert bundle.card.preprocessing == Preprocessing(field_crop="none", resize="pil")
     assert load_checkpoint(tmp_path / "bundle" / "checkpoint.safetensors").network.config == config
     graph = onnx.load(bundle.model_path()).graph
     kinds = {node.op_type for node in graph.node}
@@ -89,6 +90,14 @@ def test_static_batches_agree_with_single_images(photograph, tmp_path: Path, fth
     with QualityScorer.from_bundle(tmp_path / "b4") as scorer:
         assert scorer.views == 5
         assert scorer.score(photograph).value is not None
+
+
+def test_the_kits_own_form_keeps_the_kits_preprocessing(tmp_path: Path, fthnet) -> None:
+    save_checkpoint(FTHNet(FTHNetConfig("avg", *CONFIGS["tiny"])), tmp_path / "net.safetensors")
+    for extra, wanted in ((), Preprocessing()), (("--resize", "pil"), Preprocessing(resize="pil")):
+        done = fthnet("export", tmp_path / "net.safetensors", "-o", tmp_path / "b", "--replace", *extra)
+        assert done.returncode == 0, done.stderr
+        assert Bundle.open(tmp_path / "b").card.preprocessing == wanted
 
 
 def test_normalisation_none_is_in_the_graph(photograph, tmp_path: Path, fthnet) -> None:

@@ -19,6 +19,7 @@ from fthnet_kit.edge.model.preprocess import Preprocessing, canonical, centre, f
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SQUARE, WHOLE = Preprocessing(), Preprocessing(field_crop="none")
+PILLOW = Preprocessing(field_crop="none", resize="pil")
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,7 @@ def images(draw: st.DrawFn) -> np.ndarray:
 
 
 @settings(max_examples=60, deadline=None)
-@given(images(), st.sampled_from([SQUARE, WHOLE]), st.sampled_from([1, 5, 20]))
+@given(images(), st.sampled_from([SQUARE, WHOLE, PILLOW]), st.sampled_from([1, 5, 20]))
 def test_any_image_becomes_contiguous_network_input(image: np.ndarray, how: Preprocessing, views: int) -> None:
     before = image.copy()
     made = prepare(image, how, views)
@@ -65,7 +66,7 @@ def test_any_image_becomes_contiguous_network_input(image: np.ndarray, how: Prep
     np.testing.assert_array_equal(made, prepare(np.ascontiguousarray(image), how, views))
 
 
-@pytest.mark.parametrize("crop", [SQUARE, WHOLE], ids=["square", "none"])
+@pytest.mark.parametrize("crop", [SQUARE, WHOLE, PILLOW], ids=["square", "none", "pil"])
 @pytest.mark.parametrize("shape", [(1, 1), (6000, 8000), (3000, 4000), (37, 2000)])
 def test_extreme_sizes(shape: tuple[int, int], crop: Preprocessing) -> None:
     image = np.broadcast_to(np.uint8([30, 60, 120]), (*shape, 3))
@@ -125,7 +126,7 @@ def test_the_field_is_found_wherever_it_lies(side: int, left: int, top: int, bor
 @pytest.mark.parametrize("size", [(1411, 1411), (1920, 1080), (760, 570), (301, 299), (4000, 3000)])
 def test_the_centre_view_is_the_centre_of_the_whole(photograph: np.ndarray, size: tuple[int, int]) -> None:
     image = cv2.resize(photograph, size, interpolation=cv2.INTER_AREA)
-    for how in (SQUARE, WHOLE):
+    for how in (SQUARE, WHOLE, PILLOW):
         difference = centre(image, how).astype(int) - canonical(image, how)[64:448, 64:448]
         assert np.abs(difference).max() <= 1
 
@@ -139,7 +140,9 @@ def test_views_are_seeded_and_differ(photograph: np.ndarray) -> None:
         prepare(photograph, SQUARE, 3)
 
 
-@pytest.mark.parametrize("wrong", [{"field_crop": "round"}, {"views": 2}, {"normalisation": "x"}], ids=str)
+@pytest.mark.parametrize(
+    "wrong", [{"field_crop": "round"}, {"views": 2}, {"normalisation": "x"}, {"resize": "x"}], ids=str
+)
 def test_wrong_preprocessing_is_refused(wrong: dict) -> None:
     with pytest.raises(ValueError, match=r"expected"):
         Preprocessing(**wrong)
