@@ -7,7 +7,7 @@ blocks of neighbouring output pixels, in double precision and so exact. Pictures
 single precision, where about one value in 10,000 differs by one level. (Exactness matters: at simple ratios, 640 to
 512 for one, many sums lie on a half, and rounding all of them upwards moved scores by up to 0.9 points.)
 
-Pillow from version 12.2 on passes over rows first where that is cheaper: up to a fifth of the values of such
+Pillow 13 passes over rows first where that is cheaper: up to a fifth of the values of such
 pictures then differ by one level, between Pillow's own versions too.
 """
 
@@ -32,7 +32,7 @@ Floats = npt.NDArray[np.floating]
 
 
 class Block(NamedTuple):
-    """Weights of output pixels `start` … over input pixels `first` to `last`: (last - first, pixels), float64 or float32."""
+    """Weights of output pixels `start` … over input pixels `first` to `last`: float (last - first, pixels)."""
 
     first: int
     last: int

@@ -42,10 +42,8 @@ def test_it_is_pillows(height: int, width: int, side: int, margin: int, seed: in
     made = pillow_resize(image, side, margin)
     whole = by_pillow(image, side)
     difference = np.abs(made.astype(int) - whole[margin : side - margin, margin : side - margin])
-    assert difference.max() <= 1
-    assert (
-        difference.mean() <= 0.03
-    )  # ratios of small numbers have many halves, which single precision decides by chance
+    assert difference.max() <= (1 if max(height, width) > 3 * side else 0)
+    assert difference.mean() <= 0.03  # single precision rounds the halves of simple ratios by chance
     either_order = np.asarray(Pillow.fromarray(image).resize((side, side), Pillow.Resampling.BILINEAR))
     assert np.abs(whole.astype(int) - either_order).max() <= 1
 
@@ -59,8 +57,8 @@ def test_a_photograph_is_all_but_bit_exact(photograph: np.ndarray, size: tuple[i
 
 
 def test_scores_are_those_of_pillows_pictures(data: Path) -> None:
-    paths = find_images([str(data / "drimdb_val" / "images")])
-    assert len(paths) >= 70
+    paths = find_images([str(data / name / "images") for name in ("drimdb_val", "hei_med")])
+    assert len(paths) >= 150
     differences = []
     with QualityScorer.from_bundle(views=1) as scorer:
         for path in paths:
