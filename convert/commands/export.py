@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from fthnet_kit.calibration.options import bundle_output, identity_options, points_option, replace_option
 from fthnet_kit.edge.cli.options import tell_unsigned
+
+if TYPE_CHECKING:
+    from fthnet_kit.edge.model.preprocess import Preprocessing
 
 
 @click.command()
@@ -82,17 +86,9 @@ def export(
     from fthnet_kit.convert.network.checkpoint import load_checkpoint
     from fthnet_kit.edge.capture.image_files import find_images
     from fthnet_kit.edge.errors import InputError
-    from fthnet_kit.edge.model.preprocess import Preprocessing
     from fthnet_kit.edge.model.score import Thresholds
 
     refuse_existing(bundle, replace=replace)
-    own_form = checkpoint.suffix == ".safetensors"
-    preprocessing = Preprocessing(
-        field_crop=field_crop or ("square" if own_form else "none"),  # type: ignore[arg-type]
-        normalisation=normalisation,  # type: ignore[arg-type]
-        views=int(views),  # type: ignore[arg-type]
-        resize=resize or ("area" if own_form else "pil"),  # type: ignore[arg-type]
-    )
     try:
         thresholds = Thresholds(usable=usable, good=good)
     except ValueError as error:
@@ -101,7 +97,7 @@ def export(
         load_checkpoint(checkpoint, pool),  # type: ignore[arg-type]
         bundle,
         Identity(name, model_version, manufacturer, thresholds, training_data=training_data),
-        preprocessing,
+        preprocessing_for(checkpoint, field_crop, normalisation, int(views), resize),
         batch=batch,
         half_checkpoint=half_checkpoint,
         images=find_images([str(images)]) if images else (),
@@ -113,3 +109,21 @@ def export(
     )
     tell_unsigned(bundle)
     click.echo(f"bundle: {bundle}")
+
+
+def preprocessing_for(
+    checkpoint: Path, field_crop: str | None, normalisation: str, views: int, resize: str | None
+) -> Preprocessing:
+    """What a checkpoint's images go through; where nothing is asked for, what its form stands for.
+
+    A `.pth` is the authors' form: the whole frame, Pillow's resize. Safetensors are the kit's: the field, areas.
+    """
+    from fthnet_kit.edge.model.preprocess import Preprocessing
+
+    own = checkpoint.suffix == ".safetensors"
+    return Preprocessing(
+        field_crop=field_crop or ("square" if own else "none"),  # type: ignore[arg-type]
+        normalisation=normalisation,  # type: ignore[arg-type]
+        views=views,  # type: ignore[arg-type]
+        resize=resize or ("area" if own else "pil"),  # type: ignore[arg-type]
+    )

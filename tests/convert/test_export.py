@@ -11,7 +11,8 @@ import onnxruntime
 import pytest
 import torch
 
-from fthnet_kit.convert.network.checkpoint import load_checkpoint, save_checkpoint
+from fthnet_kit.convert.commands.export import preprocessing_for
+from fthnet_kit.convert.network.checkpoint import load_checkpoint
 from fthnet_kit.convert.network.config import FTHNetConfig
 from fthnet_kit.convert.network.fthnet import FTHNet
 from fthnet_kit.convert.onnx_graph.export import ScoringGraph
@@ -92,12 +93,12 @@ def test_static_batches_agree_with_single_images(photograph, tmp_path: Path, fth
         assert scorer.score(photograph).value is not None
 
 
-def test_the_kits_own_form_keeps_the_kits_preprocessing(tmp_path: Path, fthnet) -> None:
-    save_checkpoint(FTHNet(FTHNetConfig("avg", *CONFIGS["tiny"])), tmp_path / "net.safetensors")
-    for extra, wanted in ((), Preprocessing()), (("--resize", "pil"), Preprocessing(resize="pil")):
-        done = fthnet("export", tmp_path / "net.safetensors", "-o", tmp_path / "b", "--replace", *extra)
-        assert done.returncode == 0, done.stderr
-        assert Bundle.open(tmp_path / "b").card.preprocessing == wanted
+def test_the_form_of_a_checkpoint_says_how_its_images_are_prepared() -> None:
+    own, theirs = Path("net.safetensors"), Path("net_g.pth")
+    assert preprocessing_for(own, None, "imagenet", 1, None) == Preprocessing()
+    assert preprocessing_for(own, None, "imagenet", 1, "pil") == Preprocessing(resize="pil")
+    assert preprocessing_for(theirs, "square", "none", 20, None) == Preprocessing("square", "none", 20, resize="pil")
+    assert preprocessing_for(theirs, None, "imagenet", 1, "area") == Preprocessing("none")
 
 
 def test_normalisation_none_is_in_the_graph(photograph, tmp_path: Path, fthnet) -> None:
