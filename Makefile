@@ -5,16 +5,21 @@ TEST_VENV := .venv-test
 DEMO_SOURCE ?= sim:?seconds=20&fps=15&seed=3
 
 SOAK_MINUTES ?= 20
+# Processes that run tests.
+JOBS ?= auto
 
-.PHONY: demo test test-long test-arm gpu-pack lint soak clean
+.PHONY: demo check test test-long test-arm lint soak clean
 
 demo: $(DEMO_VENV)/installed  ## score the simulated fundus camera with the shipped model
 	rm -rf .demo
 	$(DEMO_VENV)/bin/fthnet run --source '$(DEMO_SOURCE)' --records .demo/records.jsonl --save-best .demo/best
 	$(DEMO_VENV)/bin/fthnet session .demo/records.jsonl
 
+check: lint  ## lint, types, and the tests that answer in seconds
+	$(TEST_VENV)/bin/python -m pytest -q -n $(JOBS) --dist worksteal -m 'not slow and not long and not gpu' $(PYTEST_ARGS)
+
 test: lint  ## everything that the tests need, then the tests
-	$(TEST_VENV)/bin/python -m pytest $(PYTEST_ARGS)
+	$(TEST_VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
 
 test-long: $(TEST_VENV)/installed  ## what takes minutes: the wheel, the Pythons of JetPack, soaks, fuzz, mutants
 	$(TEST_VENV)/bin/python -m pytest -m 'long and not gpu' $(PYTEST_ARGS)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -21,6 +24,61 @@ ROOT = Path(__file__).parents[1]
 os.environ["XDG_CONFIG_HOME"] = str(ROOT / "build" / "no-config")  # what was picked on this machine decides no test
 settings.register_profile("repeatable", derandomize=True, deadline=None)  # the same cases in every run, however slow
 settings.load_profile("repeatable")
+
+
+def restore_signals() -> None:
+    """Lets children start with default signals, however the tests were started.
+
+    A child inherits signals that are ignored, as SIGINT is under `make test &` and SIGHUP under nohup; one with a
+    handler in Python is a default one after exec. Here a hangup still ends nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, lambda *_: None)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
+
+
+restore_signals()
+
+
+def children_of(pid: int) -> set[int]:
+    """Processes below a process; those that have ended do not count."""
+    found: set[int] = set()
+    for tasks in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            for child in map(int, tasks.read_text().split()):
+                found |= {child} | children_of(child)
+    return found
+
+
+def command_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return ""
+
+
+@pytest.fixture(autouse=True)
+def _no_child_outlives_its_test() -> Iterator[None]:
+    """Ends what a test started and left, also where it failed; what fixtures of a module started goes on."""
+    before = children_of(os.getpid())
+    yield
+    known = {pid for elder in before for pid in {elder} | children_of(elder)}
+    for pid in children_of(os.getpid()) - known:
+        if "multiprocessing.resource_tracker" not in command_of(pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+PROCESSES = {"fthnet", "browser", "broker", "tls_broker", "in_box"}  # fixtures that start others
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What runs commands, browsers or brokers is none of the tests that answer in seconds."""
+    for item in items:
+        if PROCESSES & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
 
 
 class FakeBackend:

@@ -433,6 +433,7 @@ def test_emulated_fp16_is_said(rated: Path) -> None:
 # The command
 
 
+@pytest.mark.slow
 def test_scores_of_blurred_copies_agree_with_falling_labels(rated: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     done = run_command("--data", rated, "--split", "all", "--views", "1,5", "-o", tmp_path / "new" / "out")

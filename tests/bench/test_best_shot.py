@@ -33,6 +33,23 @@ def test_a_scorer_that_knows_the_truth_keeps_the_best_frame(tmp_path: Path) -> N
     assert kept.best == max(quality_of(frame) for frame in frames_of(SMALL))
 
 
+def test_a_score_that_tells_nothing_still_gives_nearly_the_best_frame(tmp_path: Path) -> None:
+    """Every frame with the eye in view scores the same: what is kept is the choice of the rank."""
+
+    def flat(frame: Frame) -> Score:
+        assert frame.truth is not None
+        if frame.truth["eye_in_view"]:
+            return Score(50.0, raw=50.0, verdict="usable", frame_index=frame.index)
+        return Score(None, reason="no_retina", frame_index=frame.index)
+
+    options = BestShotOptions(usable=40, good=60)
+    kept = [
+        play(Session(12, 15, seed, 320, 240, realtime=False), flat, options, tmp_path / str(seed)) for seed in range(3)
+    ]
+    assert min(one.appraisal for one in kept) >= 0.9
+    assert all(one.appraisal > one.score + 0.1 for one in kept)
+
+
 def test_a_scorer_that_lets_nothing_through_keeps_nothing(tmp_path: Path) -> None:
     kept = play(SMALL, lambda frame: Score(None, reason="no_retina"), BestShotOptions(), tmp_path)
     assert (kept.appraisal, kept.score, kept.truth) == (0, 0, 0)

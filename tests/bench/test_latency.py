@@ -116,11 +116,11 @@ def test_a_planted_step_is_flagged_as_drift(bundle: Bundle, pictures: Pictures) 
 
     def slower(images: Image) -> float:
         calls.append(0)
-        if len(calls) > 150:
-            time.sleep(0.005)
+        if len(calls) > 80:
+            time.sleep(0.05)  # far above what other programs on the machine add
         return 50.0
 
-    found = run(fake_scorer(slower, 0.01), bundle, pictures, Plan(Limit(runs=300), 0.0, 30, (), 0, soak=True))
+    found = run(fake_scorer(slower, 0.01), bundle, pictures, Plan(Limit(runs=160), 0.0, 30, (), 0, soak=True))
     assert found["soak"]["drift"] is not None
     assert found["soak"]["drift"]["after"] > found["soak"]["drift"]["before"] + 3
     assert any("drifted" in reason or "settle" in reason for reason in found["unstable"])

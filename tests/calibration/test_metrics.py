@@ -126,5 +126,9 @@ def test_the_bootstrap_of_the_auc_resamples_within_the_classes() -> None:
     assert set(auc_values(np.array([2.0]), np.array([2.0]), draws=5)) == {0.5}
 
 
+def test_95_percent_of_the_draws_lie_in_the_interval() -> None:
+    assert percentile_interval(np.arange(1001.0)) == (25, 975)
+
+
 def test_the_interval_of_nothing_is_nan() -> None:
     assert np.isnan(bootstrap_interval(np.ones(5), np.arange(5.0), plcc)).all()

@@ -105,19 +105,21 @@ trainer.run(lambda p: print("at", p.step, p.minutes, flush=True))
 def test_a_run_killed_with_9_goes_on_and_ends_with_the_same_schedule(photographs: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-c", KILLED, str(photographs), str(tmp_path / "run")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline and not (tmp_path / "run" / "state.pt").exists():
         time.sleep(0.1)
     time.sleep(1)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     state = torch.load(tmp_path / "run" / "state.pt", weights_only=True)
-    assert 0 < state["elapsed"] < 18
-    lines = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout.splitlines()
+    assert process.returncode == -signal.SIGKILL  # before its end
+    assert state["elapsed"] > 0
+    lines = subprocess.run(command, capture_output=True, text=True, check=True, timeout=600).stdout.splitlines()
     _, step, elapsed = lines[0].split()
     assert int(step) >= state["step"] > 0
     assert float(elapsed) >= state["elapsed"]
-    assert 0.3 <= float(lines[-1].split()[2]) < 0.9  # the last step may hold a validation on a busy machine
+    *_, before, last = [0.0, *(float(line.split()[2]) for line in lines[1:])]
+    assert before < 0.3 <= last  # the first step beyond the granted minutes is the last, however long it took
     history = [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
     assert history[-1]["minutes"] >= 0.3
 

@@ -48,6 +48,19 @@ def test_views_are_averaged(photograph: np.ndarray, views: int) -> None:
     assert abs(score.value - QualityScorer.from_bundle().score(photograph).value) < 25  # corners show less
 
 
+class Rising(FakeBackend):
+    """Gives the views 0, 1, 2, …"""
+
+    def infer(self, images: np.ndarray) -> np.ndarray:
+        return np.arange(len(images), dtype=np.float32)
+
+
+@pytest.mark.parametrize(("views", "mean"), [(1, 0.0), (5, 2.0), (20, 9.5)])
+def test_the_score_is_the_mean_of_the_views(photograph: np.ndarray, views: Views, mean: float) -> None:
+    with QualityScorer(make_card(), Rising(), views) as scorer:
+        assert scorer.score(photograph).value == mean
+
+
 class Recorder(FakeBackend):
     """Keeps what the network was asked."""
 
@@ -101,6 +114,12 @@ def test_no_retina_gives_no_value(demo_scorer: QualityScorer, level: int) -> Non
 def test_values_are_clipped_and_raw_is_kept(photograph: np.ndarray) -> None:
     score = fake_scorer(lambda _: 104.5).score(photograph)
     assert (score.value, score.raw) == (100.0, 104.5)
+
+
+@pytest.mark.parametrize("answer", [float("nan"), float("inf")])
+def test_what_is_no_number_is_no_score(photograph: np.ndarray, answer: float) -> None:
+    score = fake_scorer(lambda _: answer).score(photograph)
+    assert (score.value, score.raw, score.verdict, score.reason) == (None, None, None, "engine_fault")
 
 
 def test_not_an_image(demo_scorer: QualityScorer) -> None:
