@@ -80,7 +80,10 @@ MUTANTS = {
         ("tests/edge/test_scorer.py", "-k", "gate_judges"),
     ),
     "one view for the mean of all": Mutant(
-        "edge/inference/scorer.py", "float(np.mean(scores))", "float(scores[0])", ("tests/edge/test_scorer.py", "-k", "mean_of")
+        "edge/inference/scorer.py",
+        "float(np.mean(scores))",
+        "float(scores[0])",
+        ("tests/edge/test_scorer.py", "-k", "mean_of"),
     ),
     "scores are not clipped": Mutant(
         "edge/inference/scorer.py",
