@@ -35,6 +35,17 @@ class Mutant:
     new: str
     tests: tuple[str, ...]
 
+    def text(self) -> str:
+        """The file with the break.
+
+        Raises:
+            ValueError: what is to be replaced does not stand there once.
+        """
+        text = (ROOT / self.file).read_text(encoding="utf-8")
+        if text.count(self.old) != 1:
+            raise ValueError(f"{self.file}: expected once: {self.old!r}; found {text.count(self.old)} times")
+        return text.replace(self.old, self.new)
+
 
 MUTANTS = {
     "intervals of 80 % for 95": Mutant(
@@ -96,7 +107,7 @@ MUTANTS = {
     ),
     "an engine's nan is a score": Mutant(
         "edge/inference/scorer.py",
-        "if not np.isfinite(raw):",
+        "if not self.card.plausible.holds(scores):",
         "if False:",
         ("tests/edge/test_scorer.py", "-k", "no_number"),
     ),
@@ -138,11 +149,7 @@ def broken(mutant: Mutant) -> Iterator[Path]:
         (copy / "fthnet_kit").mkdir()  # ahead of an installed kit, as it stands on PYTHONPATH
         for name in PRODUCT:
             (copy / "fthnet_kit" / name).symlink_to(copy / name)
-        path = copy / mutant.file
-        text = path.read_text(encoding="utf-8")
-        if text.count(mutant.old) != 1:
-            raise ValueError(f"{mutant.file}: expected once: {mutant.old!r}; found {text.count(mutant.old)} times")
-        path.write_text(text.replace(mutant.old, mutant.new), encoding="utf-8")
+        (copy / mutant.file).write_text(mutant.text(), encoding="utf-8")
         yield copy
 
 
