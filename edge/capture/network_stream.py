@@ -6,9 +6,9 @@ import time
 
 import cv2
 
-from fthnet_kit.edge.capture.backlog import Backlog
-from fthnet_kit.edge.capture.opencv_source import VideoCapture, fourcc_of
+from fthnet_kit.edge.capture.opencv_source import VideoCapture
 from fthnet_kit.edge.capture.patience import READ_TIMEOUT_S, Patience
+from fthnet_kit.edge.capture.stream_clock import StreamClock
 
 DECODER_THREADS = 1  # H.264 holds back a picture for each more: 170 ms at 30 fps on six cores
 
@@ -39,11 +39,8 @@ class NetworkStream(VideoCapture):
         threads = getattr(cv2, "CAP_PROP_N_THREADS", None)  # OpenCV 4.6 has none
         return parameters if threads is None else [*parameters, threads, DECODER_THREADS]
 
-    def _ask_for_encoded(self, capture: cv2.VideoCapture) -> bool:
-        return fourcc_of(capture) == "MJPG" and capture.set(cv2.CAP_PROP_FORMAT, -1)
-
-    def _new_backlog(self) -> Backlog:
-        return Backlog(timestamps=not self._encoded)
+    def _new_clock(self, began_ns: int) -> StreamClock:
+        return StreamClock(began_ns)
 
     def _grab(self) -> int | None:
         began_ns = time.monotonic_ns()

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 
 import cv2
 
-from fthnet_kit.edge.capture.backlog import Backlog
 from fthnet_kit.edge.capture.source import CorruptFrameError, without_password
+from fthnet_kit.edge.capture.stream_clock import StreamClock, idle_ns
 from fthnet_kit.edge.errors import CameraError, InputError
-from fthnet_kit.edge.formats import jpeg
-from fthnet_kit.edge.frame import Frame
-from fthnet_kit.edge.image import Image, to_bgr8
+from fthnet_kit.edge.frame import AnyFrame, EncodedFrame, Frame
+from fthnet_kit.edge.image import to_bgr8
 
-CATCH_UP_NS = 250_000_000  # at most, in one read: a source without a pace of its own always has a picture waiting
+LOG = logging.getLogger("fthnet")
+CATCH_UP_NS = 250_000_000  # at most, in one read; what is late even so says that it is
+COUNTED = (".mp4", ".mov", ".m4v", ".avi")  # containers that say how many pictures they hold; others say how long
+EARLY_S = 0.5  # an end that is told; sound may go on for longer than the pictures
 
 
 class VideoCapture:
     """A video file, or a GStreamer pipeline, whose appsink drops older pictures itself.
 
-    Of MJPEG from a network or a USB camera OpenCV hands out the encoded pictures, and they are decoded here: its own
-    decoder fills what a truncated JPEG lacks, stretches pictures of another resolution to the first one's, and says
-    nothing about either.
+    Of MJPEG OpenCV hands out the encoded pictures: its own decoder fills what a truncated JPEG lacks, stretches
+    pictures of another resolution to the first one's, and says nothing about either.
 
     Args:
         target: what `cv2.VideoCapture` opens.
@@ -40,7 +42,9 @@ class VideoCapture:
         self._encoded = False
         self._index = 0
         self._skipped = 0
-        self._backlog: Backlog | None = None
+        self._declared = 0.0
+        self._last_ms = 0.0
+        self._clock: StreamClock | None = None
 
     @property
     def name(self) -> str:
@@ -54,6 +58,7 @@ class VideoCapture:
             CameraError: there is no such camera or stream.
             InputError: OpenCV cannot open the file.
         """
+        began_ns = time.monotonic_ns()
         capture = cv2.VideoCapture(self.target, self._backend, self._parameters())
         if capture.isOpened():
             self._set_up(capture)
@@ -63,11 +68,14 @@ class VideoCapture:
                 raise CameraError(
                     f"{self.name}: expected a camera or stream, found none; is it plugged in and free?{self._hint()}"
                 )
-            raise InputError(f"{self.name}: expected a video, found something that OpenCV cannot open")
+            raise InputError(
+                f"{self.name}: expected a whole video, found something that OpenCV cannot open; copy or record it again"
+            )
         fps = capture.get(cv2.CAP_PROP_FPS)
         self.fps = fps if 0 < fps < 1000 else None
         self._encoded = self._ask_for_encoded(capture)
-        self._backlog = self._new_backlog()
+        self._declared = max(0.0, capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        self._clock = self._new_clock(began_ns)
         self._capture = capture
 
     def _parameters(self) -> list[int]:
@@ -79,9 +87,10 @@ class VideoCapture:
 
     def _ask_for_encoded(self, capture: cv2.VideoCapture) -> bool:
         """Whether pictures come as JPEG from now on."""
-        return False
+        is_jpeg = self._backend == cv2.CAP_FFMPEG and fourcc_of(capture) == "MJPG"
+        return is_jpeg and capture.set(cv2.CAP_PROP_FORMAT, -1)
 
-    def _new_backlog(self) -> Backlog | None:
+    def _new_clock(self, began_ns: int) -> StreamClock | None:
         """Of what keeps older pictures in a buffer."""
         return None
 
@@ -91,37 +100,62 @@ class VideoCapture:
             return " This OpenCV has no GStreamer, as pip's have none: use the system's (docs/jetson.md)"
         return ""
 
-    def read(self) -> Frame | None:
+    def read(self) -> AnyFrame | None:
         """The newest frame of a camera, the next one of a file.
 
-        Its time is taken after the grab, before decoding, less the time that it is known to have waited.
+        Its time is taken after the grab, before decoding, less the time that it may have waited.
+
+        Raises:
+            CorruptFrameError: this picture cannot be decoded, or the file ended and pictures are missing.
         """
-        captured_ns = self._grab_newest() if self._backlog else self._grab()
+        captured_ns = self._grab_newest()
         if captured_ns is None:
-            self.ended = not self.live
+            self._end()
             return None
         index, self._index = self._index, self._index + 1
         try:
-            frame = Frame(self._retrieve(), index, captured_ns, skipped=self._skipped)
+            frame = self._retrieve(index, captured_ns)
         except (cv2.error, InputError) as error:
             message = " ".join(str(error).split())
             raise CorruptFrameError(self.name, f"{self.name}: frame {index} cannot be decoded: {message}") from error
         self._skipped = 0
         return frame
 
+    def _end(self) -> None:
+        """No picture came: the end of a file, which is told if it came too early."""
+        if self.live or self.ended:
+            return
+        self.ended = True
+        lost = self._lost()
+        if lost:
+            message = f"{self.name}: {lost}: the video is cut or damaged; copy or record it again"
+            LOG.warning(message)
+            raise CorruptFrameError(self.name, message)
+
+    def _lost(self) -> str:
+        """What of the declared pictures was not found; empty if nothing is missing."""
+        if str(self.target).lower().endswith(COUNTED):
+            return f"expected {self._declared:.0f} pictures, found {self._index}" * (self._index < self._declared)
+        expected_s, found_s = self._declared / (self.fps or 1.0), self._last_ms / 1e3
+        is_early = self.fps is not None and found_s < expected_s - EARLY_S
+        return f"expected {expected_s:.1f} s, found {found_s:.1f} s ({self._index} pictures)" * is_early
+
     def _grab_newest(self) -> int | None:
-        """Grab, passing over pictures behind which fresher ones wait; when the last one came, None without one."""
-        assert self._capture is not None and self._backlog is not None
+        """Grab, passing over pictures behind which fresher ones wait; when it was taken, None without one."""
+        if self._clock is None or self._capture is None:
+            arrived_ns = self._grab()
+            if arrived_ns is not None and self._capture is not None and not self.live:
+                self._last_ms = self._capture.get(cv2.CAP_PROP_POS_MSEC)
+            return arrived_ns
         give_up_ns = time.monotonic_ns() + CATCH_UP_NS
         while True:
-            idle_ns = time.monotonic_ns() - time.thread_time_ns()
+            idle_before_ns = idle_ns()
             arrived_ns = self._grab()
             if arrived_ns is None:
                 return None
-            waited_ns = arrived_ns - time.thread_time_ns() - idle_ns
-            more = self._backlog.holds_more(arrived_ns, waited_ns, self._capture.get(cv2.CAP_PROP_POS_MSEC))
-            if not more or arrived_ns > give_up_ns:
-                return arrived_ns - self._backlog.late_ns
+            self._clock.tell(arrived_ns, idle_ns() - idle_before_ns, self._capture.get(cv2.CAP_PROP_POS_MSEC))
+            if not self._clock.more or arrived_ns > give_up_ns:
+                return self._clock.captured_ns
             self._skipped += 1
 
     def _grab(self) -> int | None:
@@ -133,19 +167,19 @@ class VideoCapture:
             return None
         return time.monotonic_ns()
 
-    def _retrieve(self) -> Image:
+    def _retrieve(self, index: int, captured_ns: int) -> AnyFrame:
         """The picture that was grabbed."""
         assert self._capture is not None
         ok, image = self._capture.retrieve()
         if not ok or image is None or image.size == 0:
             raise InputError("expected a picture, found none")
-        if not self._encoded:
-            return to_bgr8(image)
-        return jpeg.decode(image.tobytes())
+        if self._encoded:
+            return EncodedFrame(image.tobytes(), index, captured_ns, skipped=self._skipped)
+        return Frame(to_bgr8(image), index, captured_ns, skipped=self._skipped)
 
     def close(self) -> None:
         """Release the capture."""
-        capture, self._capture, self._backlog = self._capture, None, None
+        capture, self._capture, self._clock = self._capture, None, None
         if capture is not None:
             capture.release()
 

@@ -17,14 +17,15 @@ from collections.abc import Mapping
 
 import cv2
 
-from fthnet_kit.edge.capture.backlog import Backlog
 from fthnet_kit.edge.capture.opencv_source import VideoCapture, fourcc_of
+from fthnet_kit.edge.capture.stream_clock import StreamClock
 from fthnet_kit.edge.errors import CameraError
 
 LOG = logging.getLogger("fthnet")
 FIRST_PICTURE_S = 4.0
 PICTURE_TIMEOUT_S = 2  # whole seconds: longer than a stall that must be told, no longer than a hang may be
 SAME = 0.02  # 29.97 fps are 30
+LONGEST_TRANSFER_NS = 500_000_000  # from the first picture's timestamp to its arrival; if longer, it has another clock
 MANUAL_EXPOSURE = 1  # V4L2_EXPOSURE_MANUAL
 ENCODED = ("MJPG", "JPEG")
 CAMERA_OPTIONS = {
@@ -91,8 +92,8 @@ class UsbCamera(VideoCapture):
     def _ask_for_encoded(self, capture: cv2.VideoCapture) -> bool:
         return fourcc_of(capture) in ENCODED and capture.set(cv2.CAP_PROP_CONVERT_RGB, 0)
 
-    def _new_backlog(self) -> Backlog:
-        return Backlog(timestamps=True, own_clock=True)
+    def _new_clock(self, began_ns: int) -> None:
+        return None  # not before the first picture has shown whose clock its timestamp is by
 
     def _await_first_picture(self) -> None:
         """It is often a bad one, and not used."""
@@ -108,8 +109,10 @@ class UsbCamera(VideoCapture):
                     "On a hub, other devices may leave it too little bandwidth"
                 )
             tried = now
-        assert self._capture is not None
+        delay_ns = time.monotonic_ns() - round(1e6 * self._stamp_ms())
         self._stamped = self._stamp_ms() > 0
+        if self._stamped:
+            self._clock = StreamClock(round(1e9 * began), own=0 <= delay_ns < LONGEST_TRANSFER_NS)
 
     def _grab(self) -> int | None:
         arrived_ns = super()._grab()

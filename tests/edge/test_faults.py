@@ -198,8 +198,8 @@ def read_slowly(uri: str, interval_s: float) -> tuple[list[float], int]:
     ages, skipped = [], 0
     for _ in range(25):
         frame = source.read()
-        assert isinstance(frame, Frame)
-        ages.append(frame.captured_ns / 1e9 - read_stamp(frame.image))
+        assert frame is not None
+        ages.append(frame.captured_ns / 1e9 - read_stamp(frame.decoded().image))
         skipped += frame.skipped
         time.sleep(3 * interval_s)
     source.close()

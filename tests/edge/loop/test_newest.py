@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from fthnet_kit.edge.capture import opencv_source
-from fthnet_kit.edge.capture.backlog import Backlog
 from fthnet_kit.edge.capture.network_stream import NetworkStream
 from fthnet_kit.edge.frame import EncodedFrame, Frame
 from fthnet_kit.edge.loop.frame_slot import FrameSlot, Grabbed
@@ -79,16 +78,16 @@ class Flood:
         pass
 
 
-@pytest.fixture
-def stream(monkeypatch: pytest.MonkeyPatch) -> NetworkStream:
+def opened(monkeypatch: pytest.MonkeyPatch) -> NetworkStream:
     monkeypatch.setattr(opencv_source.cv2, "VideoCapture", Flood)
-    monkeypatch.setattr(Backlog, "holds_more", lambda *_: True)  # whatever else the machine does
-    source = NetworkStream("http://127.0.0.1:9/video")
+    source = NetworkStream("rtsp://127.0.0.1:9/video")
     source.open()
     return source
 
 
-def test_pictures_that_wait_are_passed_over_but_not_for_ever(stream: NetworkStream) -> None:
+def test_pictures_that_wait_are_passed_over_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = opened(monkeypatch)
+    opened_ns = time.monotonic_ns()
     frames: list[Frame | None] = []
     reader = threading.Thread(target=lambda: frames.append(stream.read()), daemon=True)
     reader.start()
@@ -97,9 +96,11 @@ def test_pictures_that_wait_are_passed_over_but_not_for_ever(stream: NetworkStre
     assert len(frames) == 1
     assert frames[0] is not None
     assert frames[0].skipped > 0
+    assert frames[0].captured_ns <= opened_ns  # what cannot be caught up is not said to be fresh
 
 
-def test_a_stream_is_opened_with_bounds_on_opening_and_reading(stream: NetworkStream) -> None:
+def test_a_stream_is_opened_with_bounds_on_opening_and_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened(monkeypatch)
     assert 0 < Flood.parameters[cv2.CAP_PROP_READ_TIMEOUT_MSEC] < 2000
     assert 0 < Flood.parameters[cv2.CAP_PROP_OPEN_TIMEOUT_MSEC] <= 4000
 
