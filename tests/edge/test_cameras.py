@@ -36,7 +36,7 @@ def read_all(uri: str) -> list:
     while not source.ended:
         frame = source.read()
         if frame is not None:
-            frames.append(frame)
+            frames.append(frame.decoded())
     source.close()
     return frames
 
