@@ -18,19 +18,20 @@ Files are read in full; cameras are live: whoever reads late misses frames, and 
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote
 
 import cv2
 
 from fthnet_kit.edge.capture.http_camera import HttpCamera
 from fthnet_kit.edge.capture.image_files import ImageFiles, find_images
 from fthnet_kit.edge.capture.network_stream import NetworkStream
-from fthnet_kit.edge.capture.opencv_source import VideoCapture
+from fthnet_kit.edge.capture.opencv_source import PASSWORDS, VideoCapture
 from fthnet_kit.edge.capture.simulated_camera import Session, SimulatedCamera
 from fthnet_kit.edge.capture.source import Source
 from fthnet_kit.edge.capture.usb_camera import CAMERA_OPTIONS, UsbCamera
 from fthnet_kit.edge.errors import InputError
 
+NETWORK_SCHEMES = ("rtsp", "http", "https")
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".m4v", ".mpg", ".mpeg", ".webm", ".mjpg", ".mjpeg")
 
 
@@ -52,6 +53,27 @@ def make_source(uri: str) -> Source:
     if device.isdigit() or device.startswith(("/dev/video", "/dev/v4l/")):
         return _camera(device, query)
     return _files(uri)
+
+
+def with_password(uri: str, password: str) -> str:
+    """A network camera's address with its password, so that it stands in a file and not on a command line.
+
+    Args:
+        uri: with the user's name in it, ``rtsp://USER@HOST/…``, and no password.
+        password: as it is typed.
+
+    Raises:
+        InputError: no such address.
+    """
+    scheme, separator, rest = uri.partition("://")
+    authority, slash, path = rest.partition("/")
+    user, at, host = authority.rpartition("@")
+    if scheme not in NETWORK_SCHEMES or not separator or not at or not user or ":" in user:
+        raise InputError(
+            "camera password: expected an address such as rtsp://USER@HOST/stream beside it, with a user and without "
+            f"a password, found {PASSWORDS.sub('…', uri)}"
+        )
+    return f"{scheme}://{user}:{quote(password, safe='')}@{host}{slash}{path}"
 
 
 def _camera(device: str, query: str) -> UsbCamera:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -66,10 +67,11 @@ def init(path: Path) -> None:
     from fthnet_kit.edge.deployment.config_file import render
     from fthnet_kit.edge.deployment.config_sections import Config
     from fthnet_kit.edge.errors import InputError
+    from fthnet_kit.edge.files import make_folder, open_private
 
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("x", encoding="utf-8") as file:
+        make_folder(path.parent)
+        with os.fdopen(open_private(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "w", encoding="utf-8") as file:
             file.write(render(Config()))
     except FileExistsError as error:
         raise InputError(f"{path}: expected no file, found one, which stays as it is; choose another name") from error

@@ -7,12 +7,14 @@ so that `fthnet --help` answers at once.
 from __future__ import annotations
 
 import logging
+import os
 import sys
+from typing import NoReturn
 
 import click
 
 from fthnet_kit.edge.cli.lazy_group import LazyGroup
-from fthnet_kit.edge.errors import KitError
+from fthnet_kit.edge.errors import InputError, KitError
 from fthnet_kit.edge.loop import stop_signals
 
 COMMANDS = {
@@ -71,5 +73,40 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         group.main(arguments, standalone_mode=True)
     except KitError as error:
-        click.echo(f"fthnet: {error}", err=True)
-        sys.exit(error.exit_code)
+        _end(str(error), error.exit_code)
+    except OSError as error:
+        _end(_in_words(error), InputError.exit_code)
+    except SystemExit:
+        _flush_output()
+        raise
+
+
+def _in_words(error: OSError) -> str:
+    """A disk that is full, a right that is missing: what no command has put into better words."""
+    place = "output" if error.filename is None else error.filename
+    return f"{place}: expected to read or write it, found {error.strerror or error}"
+
+
+def _flush_output() -> None:
+    """What is not on its way yet may meet a full disk, too."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads has seen enough
+        _forget_output()
+    except OSError as error:
+        _forget_output()
+        _end(_in_words(error), InputError.exit_code)
+
+
+def _forget_output() -> None:
+    """Nothing more goes to stdout, so that the interpreter does not try again at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _end(message: str, code: int) -> NoReturn:
+    click.echo(f"fthnet: {message}", err=True)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _forget_output()
+    sys.exit(code)

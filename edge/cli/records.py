@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import click
 
 from fthnet_kit.edge.errors import InputError
+from fthnet_kit.edge.files import make_folder, replacing
 from fthnet_kit.edge.outputs.records.export import write_csv, write_parquet
 from fthnet_kit.edge.outputs.records.plot import NOTES_SHOWN, draw
 from fthnet_kit.edge.outputs.records.verify import Verification, verify
@@ -72,19 +73,15 @@ def export_command(path: Path, output: Path) -> None:
     What a record holds inside others becomes a column of its own, such as stage_infer_ms or
     truth_defocus. Parquet needs the extra `parquet`.
     """
-    writers: dict[str, Callable[[Path, Path], int]] = {".csv": write_csv, ".parquet": write_parquet}
+    writers: dict[str, Callable[[Path, BinaryIO], int]] = {".csv": write_csv, ".parquet": write_parquet}
     if output.suffix.lower() not in writers:
         raise InputError(f"{output}: expected a name ending in .csv or .parquet, found {output.suffix or 'no ending'}")
-    temporary = output.with_name(f".{output.name}.tmp")
+    make_folder(output.parent)
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        rows = writers[output.suffix.lower()](path, temporary)
-        temporary.replace(output)
+        with replacing(output, private=True) as file:
+            rows = writers[output.suffix.lower()](path, file)
     except OSError as error:
         raise InputError(f"{output}: expected a place to write, found {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
     click.echo(f"{rows} records: {output}")
 
 

@@ -31,6 +31,9 @@ FOLDER = click.Path(path_type=Path)
     help="0, /dev/video0?width=1920&height=1080, csi://0 (Jetson), gst:PIPELINE, rtsp://…, http://…, a video, "
     "a folder or glob of images, or sim:?seconds=20&fps=15&seed=3.",
 )
+@click.option(
+    "--source-password-file", type=FOLDER, help="File with the password of a network camera, rtsp://USER@HOST/…"
+)
 @model_options
 @click.option("--rebuild", is_flag=True, help="Build the TensorRT engine first where there is none that may run here.")
 @click.option("--records", type=FOLDER, help="Append one JSON record a result to this file; see `fthnet records`.")
@@ -57,6 +60,7 @@ FOLDER = click.Path(path_type=Path)
 @click.option("--max-frames", type=click.IntRange(1), help="Stop after this many scored frames.")
 def run(
     source: str,
+    source_password_file: Path | None,
     bundle: Path | None,
     views: str | None,
     precision: Precision,
@@ -81,12 +85,17 @@ def run(
 
     Cameras drop what comes while a frame is scored; files are read in full. Ctrl-C, SIGTERM or a terminal that
     closes (SIGHUP; not under nohup) ends cleanly. Without a frame, or with one that must not be scored, the score is
-    empty and says why. Exit code 5: no camera at the start, or its driver hangs again and again.
+    empty and says why.
+
+    Exit code 3: something that was to be kept could not be written. Exit code 5: no camera at the start, or its driver
+    hangs again and again.
     """
     from rich.console import Console
 
-    from fthnet_kit.edge.capture.open_source import make_source
+    from fthnet_kit.edge.capture.open_source import make_source, with_password
+    from fthnet_kit.edge.capture.opencv_source import PASSWORDS
     from fthnet_kit.edge.errors import InputError
+    from fthnet_kit.edge.files import read_secret
     from fthnet_kit.edge.guidance.hint_follower import GuideSink
     from fthnet_kit.edge.guidance.hints import Guide, Optics
     from fthnet_kit.edge.inference.scorer import QualityScorer
@@ -103,7 +112,10 @@ def run(
 
     console = Console(highlight=False, soft_wrap=True)
     config = current_config()
-    make_source(source)  # a wrong URI is told before a model is loaded
+    address = source
+    if source_password_file:
+        address = with_password(source, read_secret(source_password_file, "the camera's password"))
+    make_source(address)  # a wrong URI is told before a model is loaded
     if dicom and not best_shot:
         raise InputError("--dicom: expected --best-shot beside it, found none; name a folder for the shots")
     context = DicomContext.read(dicom) if dicom else None
@@ -116,7 +128,7 @@ def run(
         bundle, precision, views_of(views), backend, threads, cuda_graph=cuda_graph, pick=_pick_beside(config.path)
     ) as scorer:
         console.print(headline(scorer))
-        loop = LiveLoop(lambda: make_source(source), scorer, config.live.options())
+        loop = LiveLoop(lambda: make_source(address), scorer, config.live.options())
         loop.stop_on_signals()
         if stop_signals.requested():
             loop.stop()
@@ -137,9 +149,11 @@ def run(
                 lambda: None if sinks.best_shot is None else sinks.best_shot.shot,
             )
             console.print(f"page: {sinks.page.server.url}")
-        with TerminalView(console, source, guide=sinks.guide) as view:
+        with TerminalView(console, PASSWORDS.sub("…", source), guide=sinks.guide) as view:
             loop.feed([*sinks.all(), view, WatchdogSink()], max_frames)
     print_summary(console, loop.summary, sinks)
+    if shortfalls := sinks.shortfalls():
+        raise InputError(f"expected a run that is kept whole, found: {'; '.join(shortfalls)}; is the disk full?")
 
 
 def _pick_beside(config: Path | None) -> Path | None:
@@ -163,8 +177,8 @@ def print_summary(console: Console, summary: LiveSummary, sinks: Sinks) -> None:
     if summary.faults:
         console.print("faults: " + ", ".join(f"{where} {count}" for where, count in sorted(summary.faults.items())))
     best = sinks.best_frame
-    if best is not None and best.best is not None and best.best.score.value is not None:
-        console.print(f"best frame: {best.best.score.value:.1f}, {best.folder / 'best.png'}")
+    if best is not None and best.saved is not None and best.saved.score.value is not None:
+        console.print(f"best frame: {best.saved.score.value:.1f}, {best.folder / 'best.png'}")
     shots = sinks.best_shot
     if shots is not None:
         console.print(f"best shots: {shots.shots} in {shots.folder}{_lost(shots.lost)}")

@@ -14,6 +14,7 @@ from typing import Any, get_args
 
 from fthnet_kit.edge.deployment.config_sections import Config, Key, known_keys
 from fthnet_kit.edge.errors import InputError
+from fthnet_kit.edge.files import warn_if_others_read
 from fthnet_kit.edge.outputs.mqtt.broker import Broker
 from fthnet_kit.edge.outputs.records.writer import FILES_WITHIN_BUDGET
 
@@ -60,6 +61,8 @@ def load_config(path: Path) -> Config:
     )
     for name, problem in _contradictions(config):
         raise InputError(f"{_place(path, lines, name)}: {name}: {problem}")
+    if config.camera.source and PASSWORD_IN_URL.search(config.camera.source):
+        warn_if_others_read(path, "the camera's password")
     return config
 
 

@@ -76,6 +76,15 @@ class CameraSection:
             option="source",
         ),
     )
+    password_file: Path | None = field(
+        default=None,
+        metadata=about(
+            "File with the password of a network camera, whose address then names the user: rtsp://USER@HOST/…",
+            example="/etc/fthnet/camera-password",
+            option="source_password_file",
+            must_exist=True,
+        ),
+    )
 
 
 @dataclass(frozen=True)

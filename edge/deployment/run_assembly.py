@@ -50,6 +50,11 @@ class Sinks:
         sinks = (self.records, self.best_frame, measuring, self.mqtt, self.page)
         return [sink for sink in sinks if sink is not None]
 
+    def shortfalls(self) -> list[str]:
+        """What was to be kept and is not, in words; empty where all of it is there."""
+        keepers = (self.records, self.best_frame, self.best_shot, self.mqtt)
+        return [keeper.shortfall for keeper in keepers if keeper is not None and keeper.shortfall is not None]
+
     def publish(self, shot: Shot) -> None:
         """A best shot to the broker."""
         if self.mqtt is not None:

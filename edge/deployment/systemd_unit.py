@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fthnet_kit.edge.deployment.config_sections import Config
 from fthnet_kit.edge.errors import InputError
-from fthnet_kit.edge.files import write_atomically
+from fthnet_kit.edge.files import make_folder, write_atomically
 from fthnet_kit.edge.outputs.watchdog import WATCHDOG_S
 
 UNIT_PATH = Path("/etc/systemd/system/fthnet.service")
@@ -158,10 +158,9 @@ def install(unit: Path, text: str, config: Config, user: str) -> None:
             raise InputError(f"{unit}: expected a unit of ours or none, found another one, which stays as it is")
         for folder in write_paths(config):
             if not folder.exists():
-                folder.mkdir(parents=True, mode=0o750)
+                make_folder(folder, private=True)
                 shutil.chown(folder, user)
         write_atomically(unit, text.encode())
-        unit.chmod(0o644)
     except OSError as error:
         raise InputError(
             f"{error.filename or unit}: expected permission to write, found: {error.strerror}; "

@@ -32,6 +32,10 @@ class BackgroundWorker(Generic[T]):
         handle: called with each item; an error (a full disk) is logged once, counted, and does not end the thread.
         capacity: items that may wait; one more is dropped and counted in `lost`.
         name: of the thread and in the log.
+
+    Attributes:
+        lost: items that could not be handled.
+        complaint: why, of the last of them.
     """
 
     CLOSE_TIMEOUT_S = 5.0
@@ -40,7 +44,7 @@ class BackgroundWorker(Generic[T]):
         self.lost = 0
         self._handle = handle
         self._name = name
-        self._complained = False
+        self.complaint = ""
         self._queue: queue.Queue[T | None] = queue.Queue(capacity)
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -69,13 +73,13 @@ class BackgroundWorker(Generic[T]):
             try:
                 self._handle(item)
             except Exception as error:  # whatever it is, the next item may be fine
-                self._lose(str(error) or type(error).__name__)
+                self._lose(getattr(error, "strerror", None) or str(error) or type(error).__name__)
 
     def _lose(self, why: str) -> None:
         self.lost += 1
-        if not self._complained:
+        first, self.complaint = not self.complaint, why
+        if first:
             LOG.warning("%s: cannot keep up: %s; scoring goes on, what is lost is counted", self._name, why)
-            self._complained = True
 
     def close(self) -> bool:
         """Wait for the queue to empty, but not for ever; False where the thread is still at work."""

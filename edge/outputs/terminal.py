@@ -56,7 +56,7 @@ class TerminalView:
 
     Args:
         console: where to draw.
-        source: the source's URI, for the title; its password is not shown.
+        source: the source's URI, for the title; without a password.
         stale_s: a result older than this is not shown as current.
         guide: has the hint to show.
     """
@@ -135,7 +135,7 @@ class TerminalView:
             spark = Text(sparkline(list(self._history), now), style="cyan")
             return Panel(
                 Group(self._headline(now), hint, spark, facts),
-                title=escape(f"fthnet run · {self._source}"),
+                title=Text(f"fthnet run · {self._source}"),
                 width=SPARK_WIDTH + 4,
             )
 

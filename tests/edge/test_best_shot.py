@@ -471,7 +471,7 @@ def test_a_full_disk_keeps_the_old_shot_and_the_new_one_is_written_later(
 
 def test_a_hanging_disk_never_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     begun, release = threading.Event(), threading.Event()
-    monkeypatch.setattr(best_shot, "write_atomically", lambda *_: begun.set() or release.wait(30))
+    monkeypatch.setattr(best_shot, "write_atomically", lambda *_, **__: begun.set() or release.wait(30))
     monkeypatch.setattr(BestShot, "CLOSE_TIMEOUT_S", 0.2)
     camera = Camera(tmp_path)
     started = time.monotonic()

@@ -774,10 +774,11 @@ def test_a_full_disk_costs_records_and_nothing_else(camera: MisbehavingCamera, s
         filler.unlink()
         run.scores()
         out, err = run.end()
-    assert run.process.returncode == 0, err
+    assert run.process.returncode == 3, err
     assert "Traceback" not in err
     assert "records: " in out
     assert " lost" in out
+    assert "records are not in" in err.splitlines()[-1]
     found = verify(small_disk / "r.jsonl")
     assert found.problems == ()
     assert found.lost > 0

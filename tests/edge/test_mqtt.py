@@ -701,7 +701,7 @@ def test_queue_files_of_others_are_refused_and_left_alone(tmp_path: Path) -> Non
         MessageQueue(tmp_path / "other.db", 10, 1000)
     assert (tmp_path / "other.db").read_bytes() == before
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="expected a file that can be written"):
+    with pytest.raises(InputError, match="expected a folder that can be written"):
         MessageQueue(tmp_path / "file" / "below", 10, 1000)
 
 

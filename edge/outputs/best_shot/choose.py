@@ -48,7 +48,7 @@ from typing import Any, Literal, NamedTuple
 import cv2
 
 from fthnet_kit.edge.errors import InputError
-from fthnet_kit.edge.files import write_atomically
+from fthnet_kit.edge.files import make_folder, new_private_folder, write_atomically
 from fthnet_kit.edge.guidance.measures import Measures
 from fthnet_kit.edge.image import Image
 from fthnet_kit.edge.loop.result import LiveResult
@@ -142,12 +142,13 @@ class BestShot:
         self._take = 1
         self._armed_eye: int | None = None  # number for the next take of the eye in view
         self._unsaved: Shot | None = None  # the newest, until the worker has written it
+        self._missing: dict[tuple[int, int], Shot] = {}  # by eye and take, until the worker has written them
         self._retry_s = math.inf
         self._jobs = 0  # that wait or are under way
         self._jobs_lock = threading.Lock()
         self._folders: set[Path] = set()  # made by this process
+        make_folder(folder, private=True)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
             numbers = [int(match[1]) for path in folder.iterdir() if (match := FOLDER_NAME.fullmatch(path.name))]
             for left_over in folder.glob("EYE-*/.*.tmp"):  # of a run that was killed
                 left_over.unlink()
@@ -161,6 +162,15 @@ class BestShot:
     def lost(self) -> int:
         """How often something could not be written."""
         return self._worker.lost
+
+    @property
+    def shortfall(self) -> str | None:
+        """Which shots are not on the disk, and why; None where all are."""
+        if not self._missing:
+            return None
+        eyes = ", ".join(str(eye) for eye in sorted({eye for eye, _ in self._missing}))
+        why = self._worker.complaint or "the disk does not answer"
+        return f"the newest shot of eye {eyes} is not saved in {self.folder}: {why}"
 
     @property
     def context(self) -> DicomContext | None:
@@ -215,6 +225,7 @@ class BestShot:
                 self._taken, self._stretch = None, None
                 self._armed_eye, self._take = discarded.eye, discarded.take + 1
             self._unsaved = None
+            self._missing.pop((discarded.eye, discarded.take), None)
             return self._submit(_Job("discard", discarded))
 
     def close(self) -> None:
@@ -308,6 +319,7 @@ class BestShot:
 
     def _save_soon(self, shot: Shot, kind: Literal["save", "accept"] = "save") -> bool:
         self._unsaved, self._retry_s = shot, self._now_s + self.RETRY_S
+        self._missing[shot.eye, shot.take] = shot
         return self._submit(_Job(kind, shot))
 
     def _save_again(self) -> None:
@@ -335,6 +347,8 @@ class BestShot:
             with self._lock:
                 if self._unsaved is job.shot:
                     self._unsaved = None
+                if self._missing.get((job.shot.eye, job.shot.take)) is job.shot:
+                    del self._missing[job.shot.eye, job.shot.take]
         except OSError:
             raise
         except Exception as error:
@@ -351,14 +365,14 @@ class BestShot:
         record = _read_record(path)
         if (record.get("take"), record.get("revision")) != (shot.take, shot.revision):
             return False
-        write_atomically(path, _to_json({**record, "accepted": True}))
+        write_atomically(path, _to_json({**record, "accepted": True}), private=True)
         return True
 
     def _save(self, shot: Shot) -> None:
         """Write the files of a shot; a take before it that lies there still is set aside, never overwritten."""
         record = shot.folder / "best.json"
         if shot.folder not in self._folders:
-            shot.folder.mkdir()  # fails where another process has taken the number meanwhile
+            new_private_folder(shot.folder)  # fails where another process has taken the number meanwhile
             self._folders.add(shot.folder)
         if record.exists() and _read_record(record).get("take") != shot.take:
             self._set_aside(shot.folder)
@@ -373,8 +387,8 @@ class BestShot:
         for name in {"best.dcm", "best_quality.dcm"} - set(files):
             (shot.folder / name).unlink(missing_ok=True)  # of the revision that is replaced
         for name, content in files.items():
-            write_atomically(shot.folder / name, content)
-        write_atomically(record, _to_json(_record(shot, self.options, files)))
+            write_atomically(shot.folder / name, content, private=True)
+        write_atomically(record, _to_json(_record(shot, self.options, files)), private=True)
 
     def _dicom_files(self, shot: Shot) -> dict[str, bytes]:
         """The DICOM files of a shot, by name; none where they are not asked for or cannot be made."""

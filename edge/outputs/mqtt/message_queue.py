@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fthnet_kit.edge.errors import InputError
+from fthnet_kit.edge.files import make_folder, make_private
 
 LOG = logging.getLogger("fthnet")
 APPLICATION_ID = 0x4654484E  # "FTHN", in the header of each of our files
@@ -155,7 +156,7 @@ class MessageQueue:
 def _open_or_set_aside(path: Path) -> sqlite3.Connection:
     """The database of a file; one of ours that is damaged is renamed, and a new one begun."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent, private=not path.parent.exists())
         return _open(path)
     except sqlite3.DatabaseError as error:
         if "malformed" not in str(error):
@@ -182,7 +183,9 @@ def _open(path: Path) -> sqlite3.Connection:
     Raises:
         sqlite3.DatabaseError: it cannot be opened, is locked, is none, or is damaged ("malformed").
         InputError: it is a database, but somebody else's.
+        OSError: it cannot be made, or is a link.
     """
+    make_private(path)  # SQLite gives its other files the same rights
     database = sqlite3.connect(path, timeout=1.0, isolation_level=None, check_same_thread=False)
     try:
         database.execute("PRAGMA locking_mode = EXCLUSIVE")

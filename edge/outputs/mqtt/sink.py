@@ -123,6 +123,13 @@ class MqttSink:
         """Messages that could not be written to the disk."""
         return self._writer.lost
 
+    @property
+    def shortfall(self) -> str | None:
+        """How many messages could not be queued, and why; None where all were."""
+        if not self.lost:
+            return None
+        return f"{self.lost} messages are not in {self._queue.path}: {self._writer.complaint}"
+
     def offer(self, result: LiveResult) -> None:
         """Queue one record if its turn has come, or if it says something else than the last."""
         now = self._clock()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from fthnet_kit.edge.errors import InputError, MissingExtraError
 from fthnet_kit.edge.outputs.records.chain import read_records
@@ -77,17 +78,18 @@ def columns_of(path: Path) -> tuple[dict[str, set[type]], int]:
     return {name: kinds.get(name, set()) - {type(None)} for name in names}, count
 
 
-def write_csv(path: Path, output: Path) -> int:
+def write_csv(path: Path, output: BinaryIO) -> int:
     """A table with a header, UTF-8; empty where there is no value. Returns the number of rows."""
     columns, count = columns_of(path)
-    with output.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(columns), restval="", extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(rows_of(path, count))
+    text = io.TextIOWrapper(output, encoding="utf-8", newline="")
+    writer = csv.DictWriter(text, list(columns), restval="", extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(rows_of(path, count))
+    text.detach()  # writes what it holds, and leaves the file open
     return count
 
 
-def write_parquet(path: Path, output: Path) -> int:
+def write_parquet(path: Path, output: BinaryIO) -> int:
     """The same with types: integers, numbers, truth values, text, and `captured_at` as a time in UTC."""
     try:
         import pyarrow

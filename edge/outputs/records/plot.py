@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fthnet_kit.edge.errors import InputError
+from fthnet_kit.edge.files import make_folder, replacing
 from fthnet_kit.edge.outputs.records.chain import read_records
 from fthnet_kit.edge.reporting.plots import load_pyplot
 
@@ -77,8 +78,9 @@ def draw(path: Path, output: Path) -> tuple[int, int]:
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(output, dpi=110)
+        make_folder(output.parent)
+        with replacing(output, private=True) as file:
+            figure.savefig(file, dpi=110, format=output.suffix.lstrip(".").lower() or "png")
     except (OSError, ValueError) as error:
         raise InputError(f"{output}: expected a PNG or SVG file that can be written, found {error}") from error
     finally:

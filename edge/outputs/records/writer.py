@@ -58,6 +58,7 @@ from pathlib import Path
 from typing import Any
 
 from fthnet_kit.edge.errors import InputError
+from fthnet_kit.edge.files import make_folder, open_private, refuse_link
 from fthnet_kit.edge.loop.result import LiveResult
 from fthnet_kit.edge.loop.sink import BackgroundWorker
 from fthnet_kit.edge.outputs.records.chain import (
@@ -116,7 +117,7 @@ class Records:
             raise InputError(f"{path}: expected another name; one with such a number is a closed file of records")
         self.path = path
         self.written = 0
-        self._files = RecordFiles(path.resolve() if path.is_symlink() else path)
+        self._files = RecordFiles(path)
         self._rotate_bytes = int(rotate_mb * MB)
         self._budget_bytes = int(budget_mb * MB)
         self._file = -1
@@ -132,8 +133,8 @@ class Records:
         self._unwritten = 0  # by a failing disk, since the last record
         self._complained = ""
         self._lock = -1
+        make_folder(path.parent, private=not path.parent.exists())
         try:
-            self._files.live.parent.mkdir(parents=True, exist_ok=True)
             self._lock = self._locked()
             self._resume()
         except OSError as error:
@@ -149,6 +150,13 @@ class Records:
     def lost(self) -> int:
         """Records that could not be written."""
         return self._worker.lost
+
+    @property
+    def shortfall(self) -> str | None:
+        """How many records could not be written, and why; None where all were."""
+        if not self.lost:
+            return None
+        return f"{self.lost} records are not in {self.path}: {self._worker.complaint}"
 
     @property
     def head(self) -> str | None:
@@ -174,7 +182,7 @@ class Records:
 
     def _locked(self) -> int:
         """A lock beside the live file, held as long as the process lives."""
-        lock = os.open(self._files.live.with_name(f".{self._files.live.name}.lock"), os.O_RDWR | os.O_CREAT, 0o644)
+        lock = open_private(self._files.live.with_name(f".{self._files.live.name}.lock"), os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -203,10 +211,9 @@ class Records:
     def _refuse_foreign(self) -> None:
         """Leave alone what is no file of records."""
         live = self._files.live
+        refuse_link(live)
         if not live.exists():
             return
-        if not live.is_file():
-            raise InputError(f"{self.path}: expected a regular file, found a folder, device or pipe")
         with live.open("rb") as file:
             start = file.readline(LONGEST_LINE)
         if not (start.startswith(LINE_START) or is_torn(start)):
@@ -214,7 +221,7 @@ class Records:
 
     def _open_live(self) -> None:
         """Open or make the live file; cut off a torn last line, end one that lacks its newline."""
-        self._file = os.open(self._files.live, os.O_RDWR | os.O_CREAT, 0o644)
+        self._file = open_private(self._files.live, os.O_RDWR | os.O_CREAT)
         _sync_folder(self._files.live.parent)
         size = os.fstat(self._file).st_size
         self._end = _end_of_last_line(self._file)
