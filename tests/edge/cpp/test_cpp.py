@@ -1,0 +1,217 @@
+"""C++ and Python give one answer: same box, same input, same gate, same score; built by two compilers without a warning."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from fthnet_kit.edge import QualityScorer
+from fthnet_kit.edge.errors import AmbiguousFieldError
+from fthnet_kit.edge.image import Image, to_bgr8
+from fthnet_kit.edge.inference.retina_gate import why_not_retina
+from fthnet_kit.edge.model.bundle import shipped_bundle
+from fthnet_kit.edge.model.preprocess import Preprocessing, field_box, prepare
+
+ROOT = Path(__file__).parents[3]
+SOURCE = ROOT / "edge" / "cpp"
+GOLDEN = ROOT / "tests" / "golden" / "contract"
+HEADER = "onnxruntime_cxx_api.h"
+HEADERS = (
+    os.environ.get("FTHNET_ORT_HEADERS", ""),
+    str(ROOT / "build" / "onnxruntime-headers" / "usr" / "include" / "onnxruntime"),
+    "/usr/include/onnxruntime",
+)
+WARNINGS = ("-Wall", "-Wextra", "-Wpedantic", "-Werror")
+OPENCV = ("-lopencv_core", "-lopencv_imgproc", "-lopencv_imgcodecs", "-lopencv_videoio")
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def headers() -> Path:
+    for folder in HEADERS:
+        if folder and (Path(folder) / HEADER).is_file():
+            return Path(folder)
+    pytest.skip(f"no {HEADER}: FTHNET_ORT_HEADERS names no folder with ONNX Runtime's headers")
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The library of Python's ONNX Runtime, under the names that a linker and a loader look for."""
+    if not Path("/usr/include/opencv4/opencv2/core.hpp").is_file():
+        pytest.skip("no OpenCV headers: apt install libopencv-dev")
+    spec = find_spec("onnxruntime")
+    assert spec is not None and spec.origin is not None
+    (real,) = (Path(spec.origin).parent / "capi").glob("libonnxruntime.so.*")
+    folder = tmp_path_factory.mktemp("lib")
+    for name in ("libonnxruntime.so", "libonnxruntime.so.1"):
+        (folder / name).symlink_to(real)
+    return folder
+
+
+def run(*command: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=280, **options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+@pytest.fixture(scope="module", params=["g++", "clang++"])
+def programs(request: pytest.FixtureRequest, headers: Path, library: Path, tmp_path_factory: Any) -> Path:
+    """`write_vectors` and `score_files`, by g++ with optimisation or by clang with its sanitizers."""
+    compiler = shutil.which(request.param) or shutil.which(f"{request.param}-14")
+    if compiler is None:
+        pytest.skip(f"no {request.param}")
+    folder = tmp_path_factory.mktemp(request.param.strip("+"))
+    sanitized = request.param == "clang++"
+    how = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all") if sanitized else ("-O2",)
+    common = (compiler, "-std=c++17", *WARNINGS, *how, f"-I{SOURCE}", "-isystem", "/usr/include/opencv4", "-isystem")
+    run(*common, headers, "-c", SOURCE / "fthnet.cpp", "-o", folder / "fthnet.o")
+    links = (f"-L{library}", f"-Wl,-rpath,{library}", "-lonnxruntime", *OPENCV)
+    programs = (Path(__file__).parent / "write_vectors.cpp", SOURCE / "samples" / "score_files.cpp")
+    for program in programs:
+        run(*common, headers, folder / "fthnet.o", program, "-o", folder / program.stem, *links)
+    run(*common, headers, "-fsyntax-only", SOURCE / "samples" / "score_camera.cpp")
+    return folder
+
+
+def vectors(programs: Path, output: Path, pictures: list[Path], views: int = 1) -> list[dict[str, Any]]:
+    done = run(programs / "write_vectors", shipped_bundle(), output, views, *pictures)
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def assert_same_input(found: Path, expected: Image) -> None:
+    """Equal, or one level in a pixel of a thousand: OpenCV 4 and 5 round some resizes another way."""
+    difference = np.abs(np.fromfile(found, np.uint8).reshape(expected.shape).astype(int) - expected)
+    assert difference.max() <= 1
+    assert np.mean(difference.max(axis=-1) > 0) <= 0.001
+
+
+def test_golden_vectors(programs: Path, tmp_path: Path) -> None:
+    golden = json.loads((GOLDEN / "vectors.json").read_text())["vectors"]
+    found = vectors(programs, tmp_path, [GOLDEN / each["frame"] for each in golden])
+    for ours, expected in zip(found, golden, strict=True):
+        for name in ("frame", "box", "gate", "reason", "verdict"):
+            assert ours[name] == expected[name], expected["frame"]
+        assert ours["score"] == pytest.approx(expected["score"], abs=0.01)
+        if expected["input"]:
+            stored = cv2.cvtColor(cv2.imread(str(GOLDEN / expected["input"])), cv2.COLOR_BGR2RGB)
+            assert_same_input(tmp_path / expected["frame"].replace(".png", ".rgb"), stored)
+
+
+def drawn(photograph: Image, seed: int) -> Image:
+    """A random frame: the photograph anywhere, of any size, with banners, pages, a second eye, noise or a tint."""
+    rng = np.random.default_rng(seed)
+    side = int(rng.integers(40, 900))
+    eye = cv2.resize(photograph, (side, side), interpolation=cv2.INTER_AREA)
+    top, bottom, left, right = (int(edge) for edge in rng.integers(0, 200, 4))
+    frame = cv2.copyMakeBorder(eye, top, bottom, left, right, cv2.BORDER_CONSTANT)
+    kind = seed % 6
+    if kind == 0:
+        frame[: max(1, len(frame) // 6)] = rng.integers(20, 255, 3)
+    elif kind == 1:
+        frame[:, -max(1, frame.shape[1] // 5) :] = rng.integers(20, 255, 3)
+    elif kind == 2:
+        frame = np.hstack([frame, frame[:, ::-1]])
+    elif kind == 3:
+        frame = cv2.add(frame, rng.integers(0, 60, frame.shape, np.uint8))
+    elif kind == 4:
+        frame = frame[:, : max(1, frame.shape[1] * 2 // 3)]
+    else:
+        frame = cv2.convertScaleAbs(frame, alpha=float(rng.uniform(0.05, 3)))
+    return np.ascontiguousarray(frame)
+
+
+def test_random_frames_get_the_same_box_input_and_gate(programs: Path, tmp_path: Path, photograph: Image) -> None:
+    frames = [drawn(photograph, seed) for seed in range(36)]
+    paths = [tmp_path / f"{number}.png" for number in range(len(frames))]
+    for path, frame in zip(paths, frames, strict=True):
+        cv2.imwrite(str(path), frame)
+    reasons = set()
+    for path, frame, ours in zip(paths, frames, vectors(programs, tmp_path, paths), strict=True):
+        try:
+            box = field_box(frame, Preprocessing())
+        except AmbiguousFieldError:
+            assert ours["box"] is None
+            assert ours["reason"] == "ambiguous_field"
+        else:
+            assert ours["box"] == [box.x, box.y, box.width, box.height]
+            (view,) = prepare(frame, Preprocessing(), 1)
+            assert_same_input(path.with_suffix(".rgb"), view)
+            assert ours["gate"] == why_not_retina(view)
+        reasons.add(ours["reason"])
+    assert reasons == {None, "no_retina", "ambiguous_field"}
+
+
+def test_other_kinds_of_pictures_and_five_views(programs: Path, tmp_path: Path, photograph: Image) -> None:
+    small = cv2.resize(photograph, (420, 420), interpolation=cv2.INTER_AREA)
+    noisy = np.random.default_rng(0).integers(0, 65536, small.shape, np.uint16) // 64 + small.astype(np.uint16) * 200
+    kinds = {
+        "gray": cv2.cvtColor(small, cv2.COLOR_BGR2GRAY),
+        "alpha": cv2.cvtColor(small, cv2.COLOR_BGR2BGRA),
+        "deep": noisy,
+        "deep_gray": noisy[:, :, 1],
+    }
+    for name, picture in kinds.items():
+        cv2.imwrite(str(tmp_path / f"{name}.png"), picture)
+    paths = [tmp_path / f"{name}.png" for name in kinds]
+    found = vectors(programs, tmp_path, paths, views=5)
+    with QualityScorer.from_bundle(views=5) as scorer:
+        for ours, (name, picture) in zip(found, kinds.items(), strict=True):
+            assert_same_input(tmp_path / f"{name}.rgb", prepare(to_bgr8(picture), Preprocessing(), 5))
+            score = scorer.score(picture)
+            assert ours["reason"] == score.reason
+            assert ours["score"] == (None if score.value is None else pytest.approx(score.value, abs=0.01))
+
+
+def test_errors_are_named_with_their_kind(programs: Path, tmp_path: Path) -> None:
+    def failing(*arguments: object) -> tuple[int, str]:
+        done = subprocess.run([*map(str, arguments)], capture_output=True, text=True, timeout=120)
+        return done.returncode, done.stderr
+
+    program, frame = programs / "score_files", GOLDEN / "plain.png"
+    assert failing(program, tmp_path / "none", frame)[0] == 4
+    altered = tmp_path / "altered"
+    shutil.copytree(shipped_bundle(), altered)
+    card = altered / "model_card.json"
+    model = altered / "fthnet.fp32.onnx"
+    content = bytearray(model.read_bytes())
+    content[len(content) // 2] ^= 1
+    model.write_bytes(content)
+    code, said = failing(program, altered, frame)
+    assert code == 4
+    assert "fthnet.fp32.onnx: expected SHA-256" in said
+    card.write_text(card.read_text()[:200])
+    code, said = failing(program, altered, frame)
+    assert code == 4
+    assert "expected a model card" in said
+    (tmp_path / "empty.png").write_bytes(b"")
+    code, said = failing(programs / "write_vectors", shipped_bundle(), tmp_path, 1, tmp_path / "empty.png")
+    assert code == 10
+    assert "cv::imread" in said
+    assert failing(programs / "write_vectors", shipped_bundle(), tmp_path, 20, frame)[0] == 10
+
+
+def test_a_copy_of_the_folder_builds_with_cmake_and_scores(headers: Path, library: Path, tmp_path: Path) -> None:
+    if shutil.which("cmake") is None or shutil.which("g++") is None:
+        pytest.skip("no cmake or no g++")
+    copy = tmp_path / "cpp"
+    shutil.copytree(SOURCE, copy)
+    where = (f"-DONNXRUNTIME_INCLUDE_DIR={headers}", f"-DONNXRUNTIME_LIBRARY={library / 'libonnxruntime.so'}")
+    run("cmake", "-S", copy, "-B", copy / "build", *where)
+    run("cmake", "--build", copy / "build")
+    done = run(copy / "build" / "score_files", shipped_bundle(), GOLDEN / "plain.png")
+    line = json.loads(done.stdout)
+    command = [sys.executable, "-m", "fthnet_kit.edge.cli", "score", "--json", GOLDEN / "plain.png"]
+    python = json.loads(run(*command).stdout)
+    assert line["score"] == pytest.approx(python["score"], abs=0.01)
+    assert {key for key in python if key not in ("algorithm",)} == set(line)
