@@ -1,4 +1,4 @@
-"""C++ and Python give one answer: same box, same input, same gate, same score; built by two compilers without a warning."""
+"""C++ and Python give one answer: box, input, gate and score; two compilers build it without a warning."""
 
 from __future__ import annotations
 
@@ -67,12 +67,12 @@ def run(*command: object, **options: Any) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module", params=["g++", "clang++"])
 def programs(request: pytest.FixtureRequest, headers: Path, library: Path, tmp_path_factory: Any) -> Path:
-    """`write_vectors` and `score_files`, by g++ with optimisation or by clang with its sanitizers."""
+    """`write_vectors` and `score_files`, by clang with optimisation or by g++ with its sanitizers."""
     compiler = shutil.which(request.param) or shutil.which(f"{request.param}-14")
     if compiler is None:
         pytest.skip(f"no {request.param}")
     folder = tmp_path_factory.mktemp(request.param.strip("+"))
-    sanitized = request.param == "clang++"
+    sanitized = request.param == "g++"
     how = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all") if sanitized else ("-O2",)
     common = (compiler, "-std=c++17", *WARNINGS, *how, f"-I{SOURCE}", "-isystem", "/usr/include/opencv4", "-isystem")
     run(*common, headers, "-c", SOURCE / "fthnet.cpp", "-o", folder / "fthnet.o")
