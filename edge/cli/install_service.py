@@ -41,5 +41,30 @@ def install_service(config: Path, user: str, print_only: bool) -> None:
         return
     if not Path("/run/systemd/system").is_dir():
         raise InputError("expected a machine that systemd runs, found another; --print shows the unit")
+    if loaded.records.key is not None and not loaded.records.key.exists():
+        public = make_device_key(loaded.records.key, user)
+        click.echo(f"device key made; keep its public half, {public}, where records are checked")
     install(UNIT_PATH, text, loaded, user)
     click.echo(f"written: {UNIT_PATH}; now: systemctl daemon-reload && systemctl enable --now fthnet")
+
+
+def make_device_key(key: Path, user: str) -> Path:
+    """The key that signs records, which the service's user alone can read; returns the public key's file.
+
+    Raises:
+        InputError: no such user, or a file that cannot be made.
+        MissingExtraError: `cryptography` is not installed.
+    """
+    import shutil
+
+    from fthnet_kit.edge.errors import InputError
+    from fthnet_kit.edge.files import make_folder
+    from fthnet_kit.edge.trust.keys import make_key
+
+    make_folder(key.parent)
+    public = make_key(key)
+    try:
+        shutil.chown(key, user)
+    except (LookupError, OSError) as error:
+        raise InputError(f"{key}: expected a key that can be given to {user}, found {error}") from error
+    return public

@@ -27,14 +27,19 @@ def records() -> None:
 @records.command("verify")
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--head", metavar="HASH", help="Also find this chain value, which an earlier check printed as the head.")
-def verify_command(path: Path, head: str | None) -> None:
+@click.option(
+    "--key", metavar="KEY.pub", type=click.Path(path_type=Path), help="Device's key: check signed checkpoints."
+)
+@click.option("--running", is_flag=True, help="With --key: the run goes on, its newest records are not signed yet.")
+def verify_command(path: Path, head: str | None, key: Path | None, running: bool) -> None:
     """Find altered, removed, inserted and swapped lines.
 
-    Prints one line a problem; exit code 3 if there is any. Lines that are missing at the end do not
-    show in the chain alone: note the head that this prints, elsewhere, and give it as --head later.
+    Prints one line a problem; exit code 3 if there is any. A chain that was written anew, and lines that are missing
+    at the end, do not show in the chain alone: give the device's public key as --key if the run had a --records-key,
+    or note the head that this prints, elsewhere, and give it as --head later.
     """
     noted = None if head is None else head.strip().lower()
-    found = verify(path, noted)
+    found = verify(path, noted, key, running=running)
     for problem in found.problems:
         click.echo(str(problem))
     for note in found.notes[:NOTES_SHOWN]:
@@ -44,6 +49,8 @@ def verify_command(path: Path, head: str | None) -> None:
     click.echo(summary_line(found))
     if found.head is not None:
         click.echo(f"head: {found.head}")
+    if found.signed_seq is not None:
+        click.echo(f"signed: up to record {found.signed_seq}")
     troubles = [f"{len(found.problems)} problem{'s' * (len(found.problems) != 1)}"] if found.problems else []
     if noted is not None:
         if found.noted_seq is None:

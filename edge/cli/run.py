@@ -9,7 +9,7 @@ import click
 
 from fthnet_kit.edge.cli.config import config_option, current_config
 from fthnet_kit.edge.cli.options import model_options, views_of
-from fthnet_kit.edge.deployment.run_assembly import Sinks, headline, open_server, rebuild_engine
+from fthnet_kit.edge.deployment.run_assembly import Sinks, headline, open_records, open_server, rebuild_engine
 from fthnet_kit.edge.loop import stop_signals
 from fthnet_kit.edge.model.choices import BackendName, Precision
 
@@ -37,6 +37,7 @@ FOLDER = click.Path(path_type=Path)
 @model_options
 @click.option("--rebuild", is_flag=True, help="Build the TensorRT engine first where there is none that may run here.")
 @click.option("--records", type=FOLDER, help="Append one JSON record a result to this file; see `fthnet records`.")
+@click.option("--records-key", metavar="KEY", type=FOLDER, help="Sign the records with this key of the device.")
 @click.option("--records-rotate-mb", "rotate_mb", type=float, default=64.0, show_default=True, help="Of one file.")
 @click.option("--records-budget-mb", "budget_mb", type=float, default=1024.0, show_default=True, help="Of all files.")
 @click.option("--save-best", type=FOLDER, help="Keep the best frame of the run in this folder.")
@@ -69,6 +70,7 @@ def run(
     threads: int | None,
     rebuild: bool,
     records: Path | None,
+    records_key: Path | None,
     rotate_mb: float,
     budget_mb: float,
     save_best: Path | None,
@@ -106,7 +108,6 @@ def run(
     from fthnet_kit.edge.outputs.best_shot.shot import BestShotOptions
     from fthnet_kit.edge.outputs.mqtt.sink import MqttSink
     from fthnet_kit.edge.outputs.preview.sink import PageSink
-    from fthnet_kit.edge.outputs.records.writer import Records
     from fthnet_kit.edge.outputs.terminal import TerminalView
     from fthnet_kit.edge.outputs.watchdog import WatchdogSink
 
@@ -133,7 +134,7 @@ def run(
         if stop_signals.requested():
             loop.stop()
         sinks = Sinks(
-            records=Records(records, rotate_mb=rotate_mb, budget_mb=budget_mb) if records else None,
+            records=open_records(records, rotate_mb, budget_mb, records_key) if records else None,
             best_frame=BestFrame(save_best) if save_best else None,
             mqtt=broker,
             guide=GuideSink(Guide(Optics(flip_x=mirror)), language),
@@ -149,7 +150,9 @@ def run(
                 lambda: None if sinks.best_shot is None else sinks.best_shot.shot,
             )
             console.print(f"page: {sinks.page.server.url}")
-        with TerminalView(console, PASSWORDS.sub("…", source), guide=sinks.guide) as view:
+        if sinks.records is not None:
+            sinks.records.tell_heads(sinks.publish_head)
+        with TerminalView(console, source, guide=sinks.guide) as view:
             loop.feed([*sinks.all(), view, WatchdogSink()], max_frames)
     print_summary(console, loop.summary, sinks)
     if shortfalls := sinks.shortfalls():

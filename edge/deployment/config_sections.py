@@ -138,6 +138,14 @@ class RecordsSection:
         default=None,
         metadata=about("File that records are appended to", example="/var/lib/fthnet/records.jsonl", option="records"),
     )
+    key: Path | None = field(
+        default=None,
+        metadata=about(
+            "Private key of this device: signs the records every minute or thousand lines, and at the end",
+            example="/etc/fthnet/device",
+            option="records_key",
+        ),
+    )
     rotate_mb: float = field(
         default=64.0, metadata=about("A new file is begun beyond this size", above=0, option="rotate_mb")
     )

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from fthnet_kit.edge.outputs.mqtt.sink import MqttSink
     from fthnet_kit.edge.outputs.preview.server import PreviewServer
     from fthnet_kit.edge.outputs.preview.sink import PageSink
+    from fthnet_kit.edge.outputs.records.checkpoints import Checkpoint
     from fthnet_kit.edge.outputs.records.writer import Records
 
 
@@ -59,6 +60,22 @@ class Sinks:
         """A best shot to the broker."""
         if self.mqtt is not None:
             self.mqtt.publish_best(shot.result)
+
+    def publish_head(self, checkpoint: Checkpoint) -> None:
+        """A signed head of the records to where others keep it."""
+        if self.mqtt is not None:
+            self.mqtt.publish_head(checkpoint.to_bytes())
+        if self.page is not None:
+            self.page.server.metrics.note_head(checkpoint.seq, checkpoint.chain)
+
+
+def open_records(path: Path, rotate_mb: float, budget_mb: float, key: Path | None) -> Records:
+    """The records, signed where a key is given."""
+    from fthnet_kit.edge.outputs.records.checkpoints import CheckpointWriter
+    from fthnet_kit.edge.outputs.records.writer import Records
+
+    checkpoints = None if key is None else CheckpointWriter(key, path)
+    return Records(path, rotate_mb=rotate_mb, budget_mb=budget_mb, checkpoints=checkpoints)
 
 
 def headline(scorer: QualityScorer) -> str:

@@ -110,7 +110,9 @@ def unit_text(config: Config, user: str, executable: Path | None = None) -> str:
     command = [str(executable), "-m", "fthnet_kit.edge.cli", "run", "--config", str(path)]
     groups = device_groups()
     seen = [executable, path, *kit, *write_paths(config)]
-    seen += [path for path in (config.model.bundle, config.model.require_signature) if path is not None]
+    seen += [
+        path for path in (config.model.bundle, config.model.require_signature, config.records.key) if path is not None
+    ]
     writable = " ".join(_quoted(str(each)) for each in write_paths(config))
     return UNIT.format(
         header=HEADER,

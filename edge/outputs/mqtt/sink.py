@@ -1,7 +1,8 @@
 """Results to an MQTT broker, for fleets of cameras: nothing blocks scoring, nothing is lost while the net is away.
 
-Topics: `…/result` (records), `…/best` (the best record so far, retained), `…/state` (`online` or `offline`, retained;
-the broker says `offline` where the process died). Records go through a bounded queue on disk and are delivered in
+Topics: `…/result` (records), `…/best` (the best record so far, retained), `…/records_head` (the last signed checkpoint
+of the record files, retained), `…/state` (`online` or `offline`, retained; the broker says `offline` where the process
+died). Records go through a bounded queue on disk and are delivered in
 order, at least once: after a broken connection the last few may come twice, with equal `frame` and `captured_at`.
 """
 
@@ -148,6 +149,10 @@ class MqttSink:
     def publish_best(self, result: LiveResult) -> None:
         """Queue a record as the best, now; like `offer`, it never blocks."""
         self._writer.submit(self._best(result))
+
+    def publish_head(self, content: bytes) -> None:
+        """Queue the signed head of the records, retained; like `offer`, it never blocks."""
+        self._writer.submit(Message(f"{self.topic}/records_head", content, retain=True))
 
     def _best(self, result: LiveResult) -> Message:
         return Message(f"{self.topic}/best", payload_of(result), retain=True)

@@ -57,6 +57,12 @@ class Metrics(Collector):
         self._latency = Histogram(
             "fthnet_capture_to_score_seconds", "From capture to score", buckets=STAGE_BUCKETS_S, registry=registry
         )
+        self._records_head = Gauge(
+            "fthnet_records_head",
+            "Number of the last record that was signed; its chain value",
+            ["chain"],
+            registry=registry,
+        )
         score = Gauge("fthnet_score", "The current score, 0 to 100; NaN where there is none", registry=registry)
         score.set_function(board.score_now)
         Gauge("fthnet_viewers", "Browsers that are connected", registry=registry).set_function(viewers)
@@ -64,6 +70,11 @@ class Metrics(Collector):
             "fthnet_build_info", "What runs", ["version", "model", "model_version", "origin"], registry=registry
         )
         build.labels(version("fthnet-edge-kit"), card.name, card.version, card.origin).set(1)
+
+    def note_head(self, seq: int, chain: str) -> None:
+        """The last signed checkpoint of the records, for others to keep."""
+        self._records_head.clear()
+        self._records_head.labels(chain).set(seq)
 
     def note(self, result: LiveResult) -> None:
         """Count one result."""

@@ -53,6 +53,11 @@ class RecordFiles:
                 return cls(live)
         raise InputError(f"{path}: expected records of `fthnet run`, found no such file")
 
+    def live_of_single(self) -> Path:
+        """The live file of the chain that one closed file belongs to."""
+        closed = CLOSED_NAME.fullmatch(self.live.name)
+        return self.live.with_name(f"{closed[1]}{closed[3] or ''}") if closed else self.live
+
     @classmethod
     def _in_folder(cls, folder: Path) -> RecordFiles:
         names = set()

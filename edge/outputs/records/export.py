@@ -30,6 +30,7 @@ FIRST_COLUMNS = (
 LAST_COLUMNS = ("algorithm_name", "algorithm_version", "algorithm_manufacturer", "algorithm_parameters")
 CHAIN_COLUMNS = ("lost_before", "removed_through", "prev", "chain")
 INTEGERS = {"seq", "frame", "dropped", "lost_before", "removed_through"}
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # the last four: full-width
 ROWS_AT_ONCE = 10_000
 INT64 = 1 << 63
 Row = dict[str, Any]
@@ -78,13 +79,22 @@ def columns_of(path: Path) -> tuple[dict[str, set[type]], int]:
     return {name: kinds.get(name, set()) - {type(None)} for name in names}, count
 
 
+def for_spreadsheet(value: Any) -> Any:
+    """Text that no spreadsheet takes for a formula: an apostrophe stands before what begins like one."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value
+
+
 def write_csv(path: Path, output: BinaryIO) -> int:
-    """A table with a header, UTF-8; empty where there is no value. Returns the number of rows."""
+    """A table with a header, UTF-8; empty where there is no value. Returns the number of rows.
+
+    Text that a spreadsheet would run as a formula gets an apostrophe before it (`for_spreadsheet`).
+    """
     columns, count = columns_of(path)
     text = io.TextIOWrapper(output, encoding="utf-8", newline="")
-    writer = csv.DictWriter(text, list(columns), restval="", extrasaction="ignore")
-    writer.writeheader()
-    writer.writerows(rows_of(path, count))
+    writer = csv.writer(text)
+    writer.writerow([for_spreadsheet(name) for name in columns])
+    for row in rows_of(path, count):
+        writer.writerow([for_spreadsheet(row.get(name, "")) for name in columns])
     text.detach()  # writes what it holds, and leaves the file open
     return count
 

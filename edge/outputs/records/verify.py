@@ -1,6 +1,7 @@
 """Reads records back and checks their chain; `fthnet_kit.edge.outputs.records.writer` documents the format.
 
-Needs the standard library alone, so that it runs on an auditor's machine, and never changes a file. May
+Needs the standard library alone, and `cryptography` where a key is given, so that it runs on an auditor's machine, and
+never changes a file. May
 read while the kit writes: what is not there yet is not missed.
 """
 
@@ -21,6 +22,7 @@ from fthnet_kit.edge.outputs.records.chain import (
     parse_record,
     stated_chain,
 )
+from fthnet_kit.edge.outputs.records.checkpoints import Checkpoint, checkpoints_file, read_checkpoints
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Verification:
             budget, a line in flight.
         lost: records that the writer says it could not write.
         noted_seq: number of the record whose chain value is `noted`; None where there is none.
+        signed_seq: number of the last record that a checkpoint of the key covers; None without a key or one.
     """
 
     records: int
@@ -60,20 +63,26 @@ class Verification:
     notes: tuple[Problem, ...]
     lost: int
     noted_seq: int | None
+    signed_seq: int | None = None
 
 
-def verify(path: Path, noted: str | None = None) -> Verification:
+def verify(path: Path, noted: str | None = None, key: Path | None = None, *, running: bool = False) -> Verification:
     """Check every line of a chain; goes on after a problem.
 
     Args:
         path: what `RecordFiles.find` takes.
         noted: chain value that was noted earlier, to look for.
+        key: the device's public key: what its signed checkpoints do not cover is a problem.
+        running: the run goes on, so that its newest records need no signature yet.
 
     Raises:
-        InputError: no such records.
+        InputError: no such records; with a key: no key, or no checkpoints.
+        MissingExtraError: with a key: `cryptography` is not installed.
     """
     files = RecordFiles.find(path)
     checker = _Checker(noted, from_origin=files.single is None)
+    if key is not None:
+        checker.signed = _Signed.read(files, key)
     for file, opened in files.open_all():
         checker.begin(file)
         try:
@@ -81,7 +90,49 @@ def verify(path: Path, noted: str | None = None) -> Verification:
                 checker.line(line, live=file == files.live and files.single is None)
         except OSError as error:
             checker.problem(f"expected a file that can be read, found {error.strerror}")
+    if checker.signed is not None:
+        checker.compare_signed(checker.signed, whole=files.single is None, running=running)
     return checker.conclude()
+
+
+@dataclass
+class _Signed:
+    """Signed checkpoints of a chain, and which of them its records have met."""
+
+    file: Path
+    checkpoints: list[Checkpoint]
+    faults: list[Problem]
+    covered: int = -1  # number of the last record whose chain value was signed
+
+    @classmethod
+    def read(cls, files: RecordFiles, key: Path) -> _Signed:
+        """All checkpoints of a chain, in order."""
+        live = files.live_of_single() if files.single is not None else files.live
+        found, faults, path = [], [], checkpoints_file(live)
+        for number, checkpoint in read_checkpoints(live, key):
+            if checkpoint is None:
+                faults.append(
+                    Problem(path, number, "expected a checkpoint that the key has signed, found another line")
+                )
+            else:
+                found.append(checkpoint)
+        return cls(path, found, faults)
+
+    def __post_init__(self) -> None:
+        self.by_seq: dict[int, list[Checkpoint]] = {}
+        for checkpoint in self.checkpoints:
+            self.by_seq.setdefault(checkpoint.seq, []).append(checkpoint)
+
+    def meet(self, seq: int, chain: str) -> str | None:
+        """Compare a record; what is wrong with it."""
+        signed = self.by_seq.get(seq, [])
+        if other := next((each for each in signed if each.chain != chain), None):
+            return (
+                f"record {seq} is another than the one that was signed at {other.at}: it, or one before, was rewritten"
+            )
+        if signed:
+            self.covered = seq
+        return None
 
 
 @dataclass(frozen=True)
@@ -116,6 +167,8 @@ class _Checker:
     notes: list[Problem] = field(default_factory=list)
     file: Path = field(default_factory=Path)
     number: int = 0
+    signed: _Signed | None = None
+    removals: list[tuple[int, int]] = field(default_factory=list)  # record that states one, and its last record
 
     def __post_init__(self) -> None:
         if self.from_origin:
@@ -168,6 +221,8 @@ class _Checker:
         self.records += 1
         self.first_seq = seq if self.first_seq is None else self.first_seq
         self.last_seq, self.head = seq, stated
+        if self.signed is not None and (wrong := self.signed.meet(seq, stated)):
+            self.problem(wrong)
         if not trusted:
             self._doubt(content)
             return
@@ -187,7 +242,7 @@ class _Checker:
                 f"{_count(lost, 'record')} could not be written before record {record['seq']} (queue or disk full)"
             )
         if type(removed) is int:
-            self.removed_through = max(self.removed_through, removed)
+            self.removals.append((record["seq"], removed))
 
     def _anchored(self, seq: int) -> None:
         """A line that agrees with the "prev" it states, but not with the line before it."""
@@ -219,8 +274,45 @@ class _Checker:
             links.append(_Link(chain_value(self.good.chain, content[:-CHAIN_LENGTH]), None))
         self.doubtful = tuple(links)
 
+    def compare_signed(self, signed: _Signed, *, whole: bool, running: bool) -> None:
+        """What the checkpoints say of the chain as a whole, at its end."""
+        self.findings += [(fault, None) for fault in signed.faults]
+        last = -1 if self.last_seq is None else self.last_seq
+        if whole and (cut := [each for each in signed.checkpoints if each.seq > last]):
+            self.problem(
+                f"{_span(last + 1, cut[-1].seq)} missing at the end: record {cut[-1].seq} was signed at {cut[-1].at}"
+            )
+        if not running and signed.covered < last:
+            self.problem(f"{_span(signed.covered + 1, last)} not covered by any signature")
+        elif whole and not running and signed.checkpoints and signed.checkpoints[-1].kind != "end":
+            self.problem("expected a signed end, found none: the run goes on, was killed, or its end was cut off")
+        before: Checkpoint | None = None
+        for each in signed.checkpoints:
+            self._compare_start(before, each)
+            before = each
+        for seq, through in self.removals:
+            if seq > signed.covered and not running:
+                self.problem(
+                    f"record {seq} states that records up to {through} were removed, and no signature covers it"
+                )
+
+    def _compare_start(self, before: Checkpoint | None, each: Checkpoint) -> None:
+        if before is not None and each.seq < before.seq:
+            self.problem(
+                f"expected record {before.seq} or later at {each.at}, found {each.seq}: the end was cut off then"
+            )
+        elif each.kind == "start" and (before is None or each.seq > before.seq):
+            first = 0 if before is None else before.seq + 1
+            what = f"{_span(first, each.seq)} signed only by the next run, at {each.at}"
+            if before is not None and before.kind == "end":
+                self.problem(f"{what}, after a signed end: nothing of the kit wrote them")
+            else:
+                self.note(f"{what}: the run before had no key, or did not end cleanly")
+
     def conclude(self) -> Verification:
         """Sort out which missing files the writer itself removed."""
+        claims = [through for seq, through in self.removals if self.signed is None or seq <= self.signed.covered]
+        self.removed_through = max(claims, default=-1)
         problems = []
         for problem, missing_through in self.findings:
             if missing_through is not None and missing_through <= self.removed_through:
@@ -241,6 +333,7 @@ class _Checker:
             notes=tuple(self.notes),
             lost=self.lost,
             noted_seq=self.noted_seq,
+            signed_seq=None if self.signed is None or self.signed.covered < 0 else self.signed.covered,
         )
 
 

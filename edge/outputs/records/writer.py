@@ -35,8 +35,8 @@ An auditor's check, in Python, of the files in order::
             before = chain
 
 What it cannot show: the chain has no secret, so whoever writes all later lines anew, or cuts lines off the
-end, leaves a chain that is whole. Against both, note the head (the last chain value, which
-`fthnet records verify` prints) somewhere else, and check it with `--head`.
+end, leaves a chain that is whole. Against both stand signed checkpoints (`checkpoints.py`, `--records-key`); or note
+the head (the last chain value, which `fthnet records verify` prints) somewhere else, and check it with `--head`.
 
 Durability: every line is on the disk itself (`fdatasync`) before the next one is waited for, so that a power cut
 costs the line in flight. Where lines come faster than the disk makes them durable, it is once for all that had
@@ -53,6 +53,7 @@ import logging
 import math
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,7 @@ from fthnet_kit.edge.outputs.records.chain import (
     lines_of,
     parse_record,
 )
+from fthnet_kit.edge.outputs.records.checkpoints import Checkpoint, CheckpointWriter, Kind
 
 LOG = logging.getLogger("fthnet")
 MB = 1_000_000
@@ -97,6 +99,7 @@ class Records:
         path: the live file; made, with its folder, where it is not there.
         rotate_mb: size at which it is closed and a new one begun, in 10^6 bytes.
         budget_mb: size that all files together may have; beyond it the oldest are removed whole.
+        checkpoints: signs the chain as it grows.
 
     Raises:
         InputError: the file cannot be opened for appending, another process writes it, it holds something
@@ -107,7 +110,14 @@ class Records:
     LONGEST_UNSYNCED_S = 1.0  # while records come faster than the disk can follow
     LOOK_EVERY_S = 1.0  # whether the live file is still where it belongs
 
-    def __init__(self, path: Path, *, rotate_mb: float = 64, budget_mb: float = 1024) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        rotate_mb: float = 64,
+        budget_mb: float = 1024,
+        checkpoints: CheckpointWriter | None = None,
+    ) -> None:
         if not 0 < FILES_WITHIN_BUDGET * rotate_mb <= budget_mb:
             raise InputError(
                 f"records: expected a disk budget of at least twice the size of a file, "
@@ -133,10 +143,13 @@ class Records:
         self._unwritten = 0  # by a failing disk, since the last record
         self._complained = ""
         self._lock = -1
+        self._checkpoints = checkpoints
         make_folder(path.parent, private=not path.parent.exists())
         try:
             self._lock = self._locked()
             self._resume()
+            if self._seq:
+                self._sign("start")
         except OSError as error:
             self._close_files()
             raise InputError(f"{path}: expected a file that can be written, found {error.strerror}") from error
@@ -163,6 +176,13 @@ class Records:
         """Chain value of the last record; None before the first."""
         return self._chain if self._seq else None
 
+    def tell_heads(self, told: Callable[[Checkpoint], None]) -> None:
+        """Call with the latest signed checkpoint, and with each later one as it is written."""
+        if self._checkpoints is not None:
+            self._checkpoints.told = told
+            if self._checkpoints.latest is not None:
+                told(self._checkpoints.latest)
+
     def offer(self, result: LiveResult) -> None:
         """Queue one record."""
         if self._worker.submit(_Waiting(_members(result.to_dict()), self._dropped)):
@@ -173,7 +193,7 @@ class Records:
     def close(self) -> None:
         """Write what waits, and make it durable."""
         if self._worker.close():
-            self._sync()
+            self._try_to_sign("end")
             self._close_files()
         else:
             LOG.warning("%s: the disk does not answer; the last records may be lost", self.path)
@@ -260,8 +280,23 @@ class Records:
             self._remove_condemned()
         if self._worker.is_idle or time.monotonic() - self._synced_s >= self.LONGEST_UNSYNCED_S:
             self._sync()
+        if self._checkpoints is not None and self._checkpoints.is_due(self._seq):
+            self._try_to_sign("line")
         if time.monotonic() - self._looked_s >= self.LOOK_EVERY_S:
             self._check_place()
+
+    def _sign(self, kind: Kind) -> None:
+        """Sign the last record, once it is on the disk."""
+        self._sync()
+        if self._checkpoints is not None and self._seq:
+            self._checkpoints.sign(self._seq - 1, self._chain, kind)
+
+    def _try_to_sign(self, kind: Kind) -> None:
+        """The same; a failure is told, and costs no record."""
+        try:
+            self._sign(kind)
+        except OSError as error:
+            self._complain(f"cannot write a signed checkpoint: {error.strerror}")
 
     def _write(self, members: bytes) -> None:
         """Put one record at the end of the live file, whole or not at all."""
@@ -340,6 +375,7 @@ class Records:
 
     def _try_to_rotate(self) -> None:
         """Close the live file under its number; where that fails, go on in it for as long again."""
+        self._try_to_sign("line")
         try:
             os.fsync(self._file)
             self._set_aside()
