@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from fthnet_kit.calibration.options import FQS_FOLDER, data_option, points_option
 from fthnet_kit.edge.cli.options import bundle_argument, output_option, tell_unsigned, threads_option, views_option
+
+if TYPE_CHECKING:
+    from fthnet_kit.edge.model.preprocess import Views
 
 
 @click.command()
@@ -40,7 +44,7 @@ def thresholds(
     split: str,
     usable_mos: float,
     good_mos: float,
-    views: str | None,
+    views: Views | None,
     threads: int | None,
     output: Path | None,
     apply: bool,
@@ -70,7 +74,7 @@ def thresholds(
         score_images,
     )
     from fthnet_kit.calibration.thresholds_report import ThresholdReport
-    from fthnet_kit.edge.cli.options import LOG_WIDTH, views_of
+    from fthnet_kit.edge.cli.options import LOG_WIDTH
     from fthnet_kit.edge.files import make_folder
     from fthnet_kit.edge.inference.onnx_runtime import OnnxBackend
     from fthnet_kit.edge.inference.scorer import QualityScorer
@@ -79,7 +83,7 @@ def thresholds(
 
     target = Target(sensitivity, usable_mos, good_mos)
     opened = Bundle.open(bundle)
-    used_views = views_of(views) or opened.card.preprocessing.views
+    used_views = views or opened.card.preprocessing.views
     if apply:
         refuse_other_views(opened, used_views)
     images = read_image_sets(folders)

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fthnet_kit.edge.cli.options import LOG_WIDTH, bundle_argument, views_of, views_option
+from fthnet_kit.edge.cli.options import LOG_WIDTH, bundle_argument, views_option
 from fthnet_kit.edge.model.choices import BACKENDS, PRECISIONS, BackendName, Precision
 
 if TYPE_CHECKING:
     from fthnet_kit.bench.speed.latency import Plan
+    from fthnet_kit.edge.model.preprocess import Views
 
 
 @click.command()
@@ -51,7 +52,7 @@ def latency(
     backend: BackendName,
     cuda_graph: bool,
     threads: int | None,
-    views: str | None,
+    views: Views | None,
     source: str | None,
     runs: int | None,
     seconds: float | None,
@@ -91,7 +92,7 @@ def latency(
             QualityScorer.from_bundle,
             opened.folder,
             other_precision,
-            views_of(views),
+            views,
             other_backend,
             threads,
             cuda_graph=cuda_graph,

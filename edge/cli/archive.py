@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fthnet_kit.edge.cli.options import LOG_WIDTH, model_options, views_of
+from fthnet_kit.edge.cli.options import LOG_WIDTH, model_options
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.model.choices import BackendName, Precision
 
 if TYPE_CHECKING:
     from fthnet_kit.edge.archive.shard import ShardDone, ShardTask
     from fthnet_kit.edge.archive.summary import Summary
+    from fthnet_kit.edge.model.preprocess import Views
 
 SECONDS_A_LINE = 10.0  # of progress, where no terminal watches
 SHOWN = 5
@@ -64,7 +65,7 @@ def score_command(
     inputs: tuple[str, ...],
     output: Path,
     bundle: Path | None,
-    views: str | None,
+    views: Views | None,
     precision: Precision,
     backend: BackendName,
     cuda_graph: bool,
@@ -96,7 +97,7 @@ def score_command(
     names = list_inputs(inputs, path_column)
     cores = available_cores()
     workers = workers or (1 if backend in GPU_BACKENDS else cores)
-    options = ModelOptions(bundle, precision, backend, views_of(views), cuda_graph, threads or max(1, cores // workers))
+    options = ModelOptions(bundle, precision, backend, views, cuda_graph, threads or max(1, cores // workers))
     run = ArchiveRun.of(options, names, shard_size)
     run.claim(output)
     ours = range(shard_index or 0, run.shards, shard_count or 1)

@@ -18,7 +18,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def config_option(function: Function) -> Function:
-    """The option `--config FILE`: the file's values become the command's defaults, so the command line goes before.
+    """The option `--config FILE`: the file's values become the command's defaults, so the command line overrides it.
 
     The command has no parameter for it; keys without an option are in `current_config()`.
     """
@@ -29,7 +29,7 @@ def config_option(function: Function) -> Function:
         is_eager=True,
         expose_value=False,
         callback=_apply,
-        help=f"Configuration; options on the command line go before it. Also by {VARIABLE}.",
+        help=f"Configuration file; options on the command line override it. Also by {VARIABLE}.",
     )(function)
 
 

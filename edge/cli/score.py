@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fthnet_kit.edge.cli.options import LOG_WIDTH, model_options, views_of
+from fthnet_kit.edge.cli.options import LOG_WIDTH, model_options
 from fthnet_kit.edge.model.choices import BackendName, Precision
 
 if TYPE_CHECKING:
-    pass
+    from fthnet_kit.edge.model.preprocess import Views
 
 
 @click.command()
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def score(
     images: tuple[str, ...],
     bundle: Path | None,
-    views: str | None,
+    views: Views | None,
     precision: Precision,
     backend: BackendName,
     cuda_graph: bool,
@@ -51,9 +51,7 @@ def score(
     for column in ("score", "verdict", "ms"):
         table.add_column(column, justify="right")
     unreadable = 0
-    with QualityScorer.from_bundle(
-        bundle, precision, views_of(views), backend, threads, cuda_graph=cuda_graph
-    ) as scorer:
+    with QualityScorer.from_bundle(bundle, precision, views, backend, threads, cuda_graph=cuda_graph) as scorer:
         for path in track(
             paths, "scoring", console=errors, transient=True, disable=len(paths) < 5 or not errors.is_terminal
         ):

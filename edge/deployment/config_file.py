@@ -1,4 +1,4 @@
-"""One TOML file that holds what `fthnet run` needs to know; the command line goes before it."""
+"""The TOML configuration of `fthnet run`. Options on the command line override it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from fthnet_kit.edge.deployment.config_sections import Config, Key, known_keys
 from fthnet_kit.edge.errors import InputError
@@ -72,7 +72,7 @@ def default_map(config: Config) -> dict[str, Any]:
     for known in known_keys().values():
         value = getattr(getattr(config, known.section), known.name)
         if known.metadata["option"] is not None and value is not None:
-            found[known.metadata["option"]] = str(value) if known.name == "views" else value
+            found[known.metadata["option"]] = str(value) if known.choices else value
     return found
 
 
@@ -95,7 +95,7 @@ def render(config: Config, *, explained: bool = True) -> str:
     lines = []
     if explained:
         lines += [
-            "# Configuration of `fthnet run`; options on the command line go before it.",
+            "# Configuration of `fthnet run`; options on the command line override it.",
             "# Each key stands with its default; `#key = value` is an example of one that is not set.",
             "# Relative paths start at the folder of this file.",
         ]
@@ -113,8 +113,8 @@ def _rendered(known: Key, value: Any, config: Config, *, explained: bool) -> lis
         if value is None:
             return [f"# {known.name} is not set"]
         return [f"{known.name} = {_toml(_without_password(value))}  # {origin}"]
-    choices = ", ".join(_toml(choice) for choice in get_args(known.kind))
-    lines = [f"# {known.metadata['explanation']}."]
+    choices = ", ".join(_toml(choice) for choice in known.choices)
+    lines = [f"# {known.explained('If it is not set')}"]
     if choices:
         lines.append(f"# One of {choices}.")
     if value is None:
@@ -176,7 +176,7 @@ def _value(known: Key, value: Any, path: Path) -> Any:
     Raises:
         ValueError: it cannot be used, and why.
     """
-    if choices := get_args(known.kind):
+    if choices := known.choices:
         matching = [choice for choice in choices if choice == value and type(choice) is type(value)]
         if not matching:
             near = difflib.get_close_matches(str(value), [str(choice) for choice in choices], 1, CLOSE_ENOUGH)

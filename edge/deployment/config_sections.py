@@ -1,4 +1,8 @@
-"""What can be configured: each section of the file is a dataclass whose fields know default, bounds and explanation."""
+"""What can be configured: each section of the file is a dataclass whose fields know default, bounds and explanation.
+
+A setting is defined here and nowhere else: `config_file` makes the key of the file and its comment of it, and
+`edge/cli/settings.py` the option of the command line.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, g
 from fthnet_kit.edge.guidance.texts import Language
 from fthnet_kit.edge.loop.options import LiveOptions
 from fthnet_kit.edge.model.choices import BackendName, Precision
-from fthnet_kit.edge.outputs.best_shot.rank import MIDDLE_GRAY_STOPS
+from fthnet_kit.edge.outputs.best_shot.aim import MIDDLE_GRAY_STOPS
 from fthnet_kit.edge.outputs.mqtt.broker import Broker, MqttOptions
 from fthnet_kit.edge.outputs.preview.access import Address
 
@@ -31,16 +35,22 @@ def about(
     above: float | None = None,
     check: Callable[[str], object] | None = None,
     option: str | None = None,
+    flag: str | None = None,
+    metavar: str | None = None,
+    unset: str | None = None,
     must_exist: bool = False,
 ) -> Mapping[str, Any]:
     """What a field knows of itself.
 
     Args:
-        explanation: one line for the reader of the file.
+        explanation: one line, the comment in the file and the help of the option.
         example: shown where the default is None, which means "not set".
         least, most, above: bounds of a number; `above` itself is too small.
         check: raises InputError or ValueError for text that cannot be used.
         option: parameter of `fthnet run` whose default the key becomes; None where there is none.
+        flag: the option's name, if it is not that of the parameter with dashes.
+        metavar: what stands for the value in the help.
+        unset: what holds if a key whose default is None is not set.
         must_exist: a file or folder that has to be there before a run.
     """
     return {
@@ -51,6 +61,9 @@ def about(
         "above": above,
         "check": check,
         "option": option,
+        "flag": flag,
+        "metavar": metavar,
+        "unset": unset,
         "must_exist": must_exist,
     }
 
@@ -71,9 +84,11 @@ class CameraSection:
     source: str | None = field(
         default=None,
         metadata=about(
-            "0, /dev/video0?…, csi://0 (Jetson), gst:PIPELINE, rtsp://…, http://…, a video, images or sim:…",
+            "0, /dev/video0?width=1920&height=1080, csi://0 (Jetson), gst:PIPELINE, rtsp://…, http://…, a video, "
+            "a folder or glob of images, or sim:?seconds=20&fps=15&seed=3",
             example="/dev/video0?width=1920&height=1080",
             option="source",
+            metavar="URI",
         ),
     )
     password_file: Path | None = field(
@@ -94,36 +109,28 @@ class ModelSection:
     bundle: Path | None = field(
         default=None,
         metadata=about(
-            "Bundle folder; the kit's demonstration bundle where it is not set",
+            "Bundle folder",
+            unset="the kit's demonstration bundle",
             example="/var/lib/fthnet/bundle",
             option="bundle",
             must_exist=True,
         ),
     )
-    require_signature: Path | None = field(
-        default=None,
-        metadata=about(
-            "Public key that the bundle must be signed with; older, altered and unsigned bundles are refused",
-            example="/etc/fthnet/maker.pub",
-            option="require_signature",
-            must_exist=True,
-        ),
-    )
-    precision: Precision = field(
-        default="auto", metadata=about("Numbers in which the network computes", option="precision")
-    )
+    precision: Precision = field(default="auto", metadata=about("Number format of the network", option="precision"))
     backend: BackendName = field(
         default="auto",
         metadata=about(
-            "auto: TensorRT where the bundle has an engine for this GPU, otherwise ONNX Runtime", option="backend"
+            "auto: with precision auto what `fthnet bench pick` found the fastest here; otherwise TensorRT if the "
+            "bundle has an engine for this GPU, else ONNX Runtime on the CPU",
+            option="backend",
         ),
     )
     views: Literal[1, 5, 20] | None = field(
-        default=None, metadata=about("Views averaged; the model card's where it is not set", example=1, option="views")
+        default=None, metadata=about("Number of views averaged", unset="the model card's", example=1, option="views")
     )
     threads: int | None = field(
         default=None,
-        metadata=about("Threads of one inference; all cores where it is not set", example=4, least=1, option="threads"),
+        metadata=about("Threads of one inference", unset="all cores", example=4, least=1, option="threads"),
     )
     cuda_graph: bool = field(
         default=False, metadata=about("On TensorRT: launch the network as one CUDA graph", option="cuda_graph")
@@ -136,7 +143,11 @@ class RecordsSection:
 
     path: Path | None = field(
         default=None,
-        metadata=about("File that records are appended to", example="/var/lib/fthnet/records.jsonl", option="records"),
+        metadata=about(
+            "File to which one JSON record a result is appended; see `fthnet records`",
+            example="/var/lib/fthnet/records.jsonl",
+            option="records",
+        ),
     )
     key: Path | None = field(
         default=None,
@@ -147,10 +158,14 @@ class RecordsSection:
         ),
     )
     rotate_mb: float = field(
-        default=64.0, metadata=about("A new file is begun beyond this size", above=0, option="rotate_mb")
+        default=64.0,
+        metadata=about("Start a new file at this size (MB)", above=0, option="rotate_mb", flag="--records-rotate-mb"),
     )
     budget_mb: float = field(
-        default=1024.0, metadata=about("Beyond this size of all files the oldest go", above=0, option="budget_mb")
+        default=1024.0,
+        metadata=about(
+            "Delete the oldest files beyond this total (MB)", above=0, option="budget_mb", flag="--records-budget-mb"
+        ),
     )
 
 
@@ -159,12 +174,13 @@ class BestShotSection:
     """`[best_shot]`: the best picture of each eye."""
 
     folder: Path | None = field(
-        default=None, metadata=about("Folder that they are kept in", example="/var/lib/fthnet/best", option="best_shot")
+        default=None,
+        metadata=about("Folder for the best frame of each eye", example="/var/lib/fthnet/best", option="best_shot"),
     )
     dicom: Path | None = field(
         default=None,
         metadata=about(
-            "Write them as DICOM too, with the patient and camera of this JSON file",
+            "Write best shots as DICOM too, with the patient and camera of this JSON file",
             example="/etc/fthnet/dicom.json",
             option="dicom",
             must_exist=True,
@@ -182,7 +198,7 @@ class GuidanceSection:
 
     language: Language = field(default="en", metadata=about("Language of hints and page", option="language"))
     mirror: bool = field(
-        default=False, metadata=about("The picture is shown mirrored: left and right change places", option="mirror")
+        default=False, metadata=about("The picture is mirrored: hints to move swap left and right", option="mirror")
     )
 
 
@@ -193,16 +209,18 @@ class ServeSection:
     address: str | None = field(
         default=None,
         metadata=about(
-            "Port, or IP-ADDRESS:PORT, where the page listens; others than this machine need a token",
+            "Port, or IP-ADDRESS:PORT, of the browser page and of /metrics; beyond this machine it asks for a token",
             example="8080",
             check=Address.parse,
             option="serve",
+            metavar="[ADDRESS:]PORT",
         ),
     )
     token_file: Path | None = field(
         default=None,
         metadata=about(
-            "File with the token that a visitor must show",
+            "File with the page's token",
+            unset="the environment's FTHNET_TOKEN",
             example="/etc/fthnet/token",
             option="serve_token_file",
             must_exist=True,
@@ -217,43 +235,45 @@ class MqttSection:
     url: str | None = field(
         default=None,
         metadata=about(
-            "mqtt://HOST[:1883] or mqtts://HOST[:8883]; no password in it",
+            "Send results to mqtt://HOST[:1883] or mqtts://HOST[:8883]; no password in it",
             example="mqtts://broker.example:8883",
             check=Broker.parse,
             option="mqtt",
+            metavar="URL",
         ),
     )
     topic: str = field(
         default=MqttOptions.topic,
-        metadata=about("What all topics begin with; below it: result, best, state", check=_check_topic),
+        metadata=about("Start of all topics; below it: result, best, state", check=_check_topic),
     )
     device: str | None = field(
         default=MqttOptions.device,
-        metadata=about("Name of this device; the host's where it is not set", example="camera-1", check=_check_device),
+        metadata=about("Name of this device", unset="the host's", example="camera-1", check=_check_device),
     )
     results_per_s: float = field(
         default=MqttOptions.results_per_s,
-        metadata=about("Records a second at most; changes of verdict or reason go always", least=0, most=1000),
+        metadata=about("Most records a second; a change of verdict or reason is always sent", least=0, most=1000),
     )
     queue: Path | None = field(
         default=MqttOptions.queue,
-        metadata=about("What waits for the broker", example="/var/lib/fthnet/mqtt-queue.sqlite"),
+        metadata=about("File of the messages that wait for the broker", example="/var/lib/fthnet/mqtt-queue.sqlite"),
     )
     queue_messages: int = field(
         default=MqttOptions.queue_messages,
-        metadata=about("Messages that may wait; then the oldest go", least=1, most=10_000_000),
+        metadata=about("Most messages that wait; beyond it the oldest are dropped", least=1, most=10_000_000),
     )
     queue_mb: float = field(
-        default=MqttOptions.queue_mb, metadata=about("Size of what may wait; then the oldest go", above=0, most=100_000)
+        default=MqttOptions.queue_mb,
+        metadata=about("Most megabytes that wait; beyond it the oldest are dropped", above=0, most=100_000),
     )
     user: str | None = field(
         default=MqttOptions.user,
-        metadata=about("Who logs in; the environment's FTHNET_MQTT_USER goes before it", example="camera"),
+        metadata=about("User name; the environment's FTHNET_MQTT_USER overrides it", example="camera"),
     )
     password_file: Path | None = field(
         default=MqttOptions.password_file,
         metadata=about(
-            "File with the password; the environment's FTHNET_MQTT_PASSWORD goes before it",
+            "File with the password; the environment's FTHNET_MQTT_PASSWORD overrides it",
             example="/etc/fthnet/mqtt-password",
             must_exist=True,
         ),
@@ -261,7 +281,8 @@ class MqttSection:
     ca_file: Path | None = field(
         default=MqttOptions.ca_file,
         metadata=about(
-            "Certificates that may vouch for the broker; the system's where it is not set",
+            "Certificates that may vouch for the broker",
+            unset="the system's",
             example="/etc/fthnet/ca.pem",
             must_exist=True,
         ),
@@ -280,13 +301,13 @@ class MqttSection:
     )
     keepalive_s: int = field(
         default=MqttOptions.keepalive_s,
-        metadata=about("Silence after which either side asks for the other", least=1, most=65535),
+        metadata=about("Seconds of silence after which either side asks for the other", least=1, most=65535),
     )
     first_backoff_s: float = field(
-        default=MqttOptions.first_backoff_s, metadata=about("First pause before connecting again", above=0)
+        default=MqttOptions.first_backoff_s, metadata=about("Seconds before the first new attempt to connect", above=0)
     )
     longest_backoff_s: float = field(
-        default=MqttOptions.longest_backoff_s, metadata=about("Longest pause before connecting again", above=0)
+        default=MqttOptions.longest_backoff_s, metadata=about("Most seconds between attempts to connect", above=0)
     )
 
     def options(self) -> MqttOptions:
@@ -299,11 +320,12 @@ class LiveSection:
     """`[live]`: patience of the live loop."""
 
     stall_s: float = field(
-        default=LiveOptions.stall_s, metadata=about("Without a frame for this long there is no current score", above=0)
+        default=LiveOptions.stall_s,
+        metadata=about("Seconds without a frame after which there is no current score", above=0),
     )
     abandon_s: float = field(
         default=LiveOptions.abandon_s,
-        metadata=about("A read that hangs for this long is given up, and a new thread takes over", above=0),
+        metadata=about("Seconds after which a read that hangs is given up and a new thread takes over", above=0),
     )
     abandon_open_s: float = field(
         default=LiveOptions.abandon_open_s, metadata=about("The same for an attempt to open the camera", above=0)
@@ -314,17 +336,18 @@ class LiveSection:
     )
     frozen_s: float = field(
         default=LiveOptions.frozen_s,
-        metadata=about("Identical pictures for this long are not a living camera", above=0),
+        metadata=about("Seconds of identical pictures after which the camera counts as frozen", above=0),
     )
     useless_s: float = field(
         default=LiveOptions.useless_s,
-        metadata=about("Nothing but frozen or broken pictures for this long, and the camera is opened again", above=0),
+        metadata=about("Seconds of frozen or broken pictures after which the camera is opened again", above=0),
     )
     first_backoff_s: float = field(
-        default=LiveOptions.first_backoff_s, metadata=about("First pause before a camera is opened again", above=0)
+        default=LiveOptions.first_backoff_s,
+        metadata=about("Seconds before the first attempt to open a camera again", above=0),
     )
     longest_backoff_s: float = field(
-        default=LiveOptions.longest_backoff_s, metadata=about("Longest pause before a camera is opened again", above=0)
+        default=LiveOptions.longest_backoff_s, metadata=about("Most seconds between attempts to open a camera", above=0)
     )
 
     def options(self) -> LiveOptions:
@@ -371,6 +394,16 @@ class Key:
     def full_name(self) -> str:
         """`section.key`."""
         return f"{self.section}.{self.name}"
+
+    @property
+    def choices(self) -> tuple[Any, ...]:
+        """The only values that can be used; empty where there are others."""
+        return get_args(self.kind)
+
+    def explained(self, unset: str) -> str:
+        """The explanation as sentences; `unset` introduces what holds if the key is not set."""
+        text = f"{self.metadata['explanation']}."
+        return text if self.metadata["unset"] is None else f"{text} {unset}: {self.metadata['unset']}."
 
 
 @lru_cache(maxsize=1)

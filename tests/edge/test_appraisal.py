@@ -15,7 +15,8 @@ from fthnet_kit.edge.guidance.measures import UNSTEADY, Measures, measure
 from fthnet_kit.edge.image import Image
 from fthnet_kit.edge.loop.result import LiveResult
 from fthnet_kit.edge.model.score import Score
-from fthnet_kit.edge.outputs.best_shot.rank import LOST_SPEED, MIDDLE_GRAY_STOPS, Appraisal, Appraiser, appraise
+from fthnet_kit.edge.outputs.best_shot.aim import MIDDLE_GRAY_STOPS
+from fthnet_kit.edge.outputs.best_shot.rank import LOST_SPEED, Appraisal, Appraiser, appraise
 
 PLAIN = Measures(lit=0.5, well_lit=0.8, middle_stops=MIDDLE_GRAY_STOPS, fineness=0.9, shift=(0.0, 0.0))
 FIELD = 0.94 * 480

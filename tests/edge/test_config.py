@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 
 from fthnet_kit.edge.cli.config import config_group, config_option, current_config
 from fthnet_kit.edge.cli.run import run
+from fthnet_kit.edge.cli.settings import setting_options
 from fthnet_kit.edge.deployment.config_file import default_map, load_config, missing_files, render
 from fthnet_kit.edge.deployment.config_sections import Config, Key, known_keys
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.loop.options import LiveOptions
-from fthnet_kit.edge.model.choices import BACKENDS
 from fthnet_kit.edge.outputs.mqtt.broker import MqttOptions
 
 
@@ -45,7 +45,7 @@ def test_the_written_file_holds_the_defaults_and_every_key(tmp_path: Path) -> No
     lines = path.read_text().splitlines()
     for key in known_keys().values():
         assert any(line.startswith((f"{key.name} = ", f"#{key.name} = ")) for line in lines), key.full_name
-        assert f"# {key.metadata['explanation']}." in lines
+        assert f"# {key.explained('If it is not set')}" in lines
 
 
 def test_every_example_is_valid(tmp_path: Path) -> None:
@@ -70,6 +70,38 @@ def test_defaults_are_those_of_the_command_line() -> None:
         if parameter.name in defaults:
             assert parameter.get_default(click.Context(run)) == defaults[parameter.name], parameter.name
     assert {"precision", "backend", "cuda_graph"} <= {p.name for p in run.params} & set(defaults)
+
+
+def test_every_setting_with_an_option_is_one_option_of_run() -> None:
+    by_name = {parameter.name: parameter for parameter in run.params}
+    flags = [flag for parameter in run.params for flag in parameter.opts]
+    assert len(by_name) == len(run.params)
+    assert len(flags) == len(set(flags))
+    for key in known_keys().values():
+        if key.metadata["option"] is not None:
+            assert by_name[key.metadata["option"]].help == key.explained("Default"), key.full_name
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "key"),
+    [
+        ("--records-rotate-mb", "0", "records.rotate_mb"),
+        ("--threads", "0", "model.threads"),
+        ("--views", "2", "model.views"),
+        ("--serve", "99999", "serve.address"),
+        ("--mqtt", "http://b", "mqtt.url"),
+    ],
+)
+def test_what_the_file_refuses_the_command_line_refuses_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str, value: str, key: str
+) -> None:
+    section, name = key.split(".")
+    number = not isinstance(known_keys()[key].default, str) and value.isdigit() and section != "serve"
+    with pytest.raises(InputError, match=key):
+        load_config(written(tmp_path, f"[{section}]\n{name} = {value if number else repr(value)}\n"))
+    monkeypatch.setattr("fthnet_kit.edge.inference.scorer.QualityScorer.from_bundle", lambda *_: pytest.fail("loaded"))
+    done = CliRunner().invoke(run, ["--source", "sim:", option, value])
+    assert done.exit_code == 2 or isinstance(done.exception, InputError)
 
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=20)
@@ -252,13 +284,7 @@ def test_paths_start_at_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 @click.command()
 @config_option
-@click.option("--source", required=True)
-@click.option("--bundle", type=click.Path(path_type=Path))
-@click.option("--views", type=click.Choice(["1", "5", "20"]))
-@click.option("--backend", type=click.Choice(BACKENDS), default="auto")
-@click.option("--threads", type=click.IntRange(1))
-@click.option("--cuda-graph/--no-cuda-graph")
-@click.option("--mqtt", metavar="URL")
+@setting_options("camera", "model", "mqtt", source={"required": True})
 def stand_in(**values: object) -> None:
     """As `run`, without the work."""
     click.echo(repr({**values, "stall_s": current_config().live.options().stall_s}))
@@ -282,7 +308,8 @@ def test_the_command_line_goes_before_the_file_and_the_file_before_the_defaults(
     assert file == {
         "source": "1",
         "bundle": tmp_path / "b",
-        "views": "5",
+        "views": 5,
+        "precision": "auto",
         "backend": "auto",
         "threads": 2,
         "cuda_graph": True,
@@ -291,7 +318,7 @@ def test_the_command_line_goes_before_the_file_and_the_file_before_the_defaults(
     }
     assert values(FTHNET_CONFIG=path) == file
     line = ("--source", "2", "--views", "1", "--threads", "4", "--no-cuda-graph", "--mqtt", "mqtt://line")
-    changed = {"source": "2", "views": "1", "threads": 4, "cuda_graph": False, "mqtt": "mqtt://line"}
+    changed = {"source": "2", "views": 1, "threads": 4, "cuda_graph": False, "mqtt": "mqtt://line"}
     assert values(*line, "--config", path) == {**file, **changed}
     assert values("--config", path, *line) == {**file, **changed}
     assert values("--source", "0")["stall_s"] == LiveOptions.stall_s

@@ -53,10 +53,11 @@ from fthnet_kit.edge.guidance.measures import Measures
 from fthnet_kit.edge.image import Image
 from fthnet_kit.edge.loop.result import LiveResult
 from fthnet_kit.edge.loop.sink import BackgroundWorker
+from fthnet_kit.edge.outputs.best_shot.aim import MIDDLE_GRAY_STOPS
 from fthnet_kit.edge.outputs.best_shot.dicom_context import DicomContext
 from fthnet_kit.edge.outputs.best_shot.dicom_photograph import ophthalmic_photograph
 from fthnet_kit.edge.outputs.best_shot.dicom_report import quality_report
-from fthnet_kit.edge.outputs.best_shot.rank import MIDDLE_GRAY_STOPS, Appraisal, Appraiser
+from fthnet_kit.edge.outputs.best_shot.rank import Appraisal, Appraiser
 from fthnet_kit.edge.outputs.best_shot.shot import BestShotOptions, Shot
 from fthnet_kit.edge.outputs.best_shot.stretch import Stretch
 

@@ -22,8 +22,8 @@ import numpy as np
 from fthnet_kit.edge.capture.degradations import BRIGHTEST_STOPS, DARKEST_STOPS
 from fthnet_kit.edge.guidance.measures import LONGEST_GAP_S, UNSTEADY, Measures
 from fthnet_kit.edge.loop.result import LiveResult
+from fthnet_kit.edge.outputs.best_shot.aim import MIDDLE_GRAY_STOPS
 
-MIDDLE_GRAY_STOPS = float(np.log2(0.18))  # below white: the field's median luminance when it is exposed as it should be
 LOST_SPEED = 1.25  # field diameters a second: nothing is left; what blur shows of it, `detail` counts too
 
 
