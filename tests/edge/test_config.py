@@ -307,6 +307,7 @@ def test_the_command_line_goes_before_the_file_and_the_file_before_the_defaults(
     file = values("--config", path)
     assert file == {
         "source": "1",
+        "source_password_file": None,
         "bundle": tmp_path / "b",
         "views": 5,
         "precision": "auto",
