@@ -67,6 +67,8 @@ def load_checkpoint(path: Path, pool: Pool | None = None) -> Checkpoint:
     """
     if not path.is_file():
         raise BundleError(f"{path}: expected a checkpoint file, found none")
+    if found := _other_than_a_checkpoint(path):
+        raise BundleError(f"{path}: expected a checkpoint (.pth, .pt or .safetensors), found {found}")
     if path.suffix == ".safetensors":
         state, metadata = _read_safetensors(path)
     else:
@@ -75,6 +77,19 @@ def load_checkpoint(path: Path, pool: Pool | None = None) -> Checkpoint:
     network = FTHNet(config).eval()
     _fill(network, state, path)
     return Checkpoint(network, path)
+
+
+def _other_than_a_checkpoint(path: Path) -> str | None:
+    """What a file is that people take for a checkpoint; None where it may be one."""
+    if path.suffix.lower() == ".onnx":
+        return "an ONNX graph; the kit exports from the weights that the graph was made of"
+    with path.open("rb") as file:
+        head = file.read(12)
+    if not head:
+        return "an empty file"
+    if head.startswith((b"\xff\xd8\xff", b"\x89PNG", b"II*\0", b"MM\0*", b"BM", b"GIF8")):
+        return "a picture; `fthnet score` scores one"
+    return None
 
 
 def save_checkpoint(network: FTHNet, path: Path, *, half: bool = False) -> None:

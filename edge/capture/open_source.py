@@ -32,6 +32,14 @@ from fthnet_kit.edge.capture.usb_camera import CAMERA_OPTIONS, UsbCamera
 from fthnet_kit.edge.errors import InputError
 
 NETWORK_SCHEMES = ("rtsp", "http", "https")
+WITHOUT_PLACE = {
+    "sim": "the simulated camera is sim:, with its options sim:?seconds=20",
+    "csi": "a Jetson's camera is csi://0",
+    "gst": "a GStreamer pipeline is gst:PIPELINE",
+    "usb": "a USB camera is its number, such as 0, or its file, such as /dev/video0",
+    "rtsp": "a network camera is rtsp://HOST/PATH",
+    "http": "a network camera is http://HOST/PATH",
+}
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".m4v", ".mpg", ".mpeg", ".webm", ".mjpg", ".mjpeg")
 
 
@@ -137,6 +145,8 @@ def _number(what: str, name: str, text: str) -> float:
 
 def _files(uri: str) -> Source:
     path = Path(uri)
+    if uri.lower() in WITHOUT_PLACE and not path.exists():
+        raise InputError(f"{uri}: expected a source, found the beginning of one; {WITHOUT_PLACE[uri.lower()]}")
     if path.is_file() and path.suffix.lower() in VIDEO_SUFFIXES:
         return VideoCapture(str(path), live=False, backend=cv2.CAP_FFMPEG)
     return ImageFiles(find_images([uri]))

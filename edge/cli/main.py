@@ -6,9 +6,12 @@ so that `fthnet --help` answers at once.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import platform
 import sys
+from importlib.metadata import PackageNotFoundError, version
 from typing import NoReturn
 
 import click
@@ -51,25 +54,52 @@ Exit codes:
 """
 
 
+def _show_version(context: click.Context, _parameter: click.Parameter, asked: bool) -> None:
+    """The kit's version on the first line, then what it runs on."""
+    if not asked or context.resilient_parsing:
+        return
+    click.echo(f"fthnet, version {version('fthnet-edge-kit')}")
+    click.echo(f"Python {platform.python_version()} on {platform.system()} {platform.machine()}")
+    for library in ("numpy", "opencv-python", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "torch"):
+        with contextlib.suppress(PackageNotFoundError):
+            click.echo(f"{library} {version(library)}")
+    context.exit()
+
+
 @click.group(
     cls=LazyGroup,
     commands_by_name=COMMANDS,
     epilog=EXIT_CODES,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@click.version_option(package_name="fthnet-edge-kit", prog_name="fthnet")
-def group() -> None:
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="What runs here."
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="warning",
+    show_default=True,
+    help="Of the log on stderr; debug shows what OpenCV and FFmpeg say, too.",
+)
+def group(log_level: str) -> None:
     """Fundus image quality, 0 to 100, by FTHNet: score frames live, score stills, convert and train models.
 
     A score says how well a photograph shows the retina, as people judged it; it is no diagnosis.
     """
+    logging.getLogger().setLevel(log_level.upper())
+    if log_level != "debug":  # the kit says in its own line what failed; both are read when OpenCV is loaded
+        os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+        os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command; a user's mistake ends in one line on stderr and a documented exit code."""
-    if (sys.argv[1:] if arguments is None else arguments)[:1] == ["run"]:
+    words = sys.argv[1:] if arguments is None else arguments
+    options = 2 if words[:1] == ["--log-level"] else sum(word.startswith("--log-level=") for word in words[:1])
+    if words[options : options + 1] == ["run"]:
         stop_signals.watch()  # before the imports and the model, which take seconds
-    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)  # its level is an option of the group
     try:
         group.main(arguments, standalone_mode=True)
     except KitError as error:

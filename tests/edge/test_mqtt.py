@@ -509,6 +509,26 @@ def test_pauses_before_a_broker_that_hangs_up_grow(tmp_path: Path, monkeypatch: 
     assert calls[-1] - calls[0] > 1.5  # 0.1, 0.2, 0.4, 0.8 and 0.8 s, each a quarter longer; 0.6 s if none were doubled
 
 
+def test_pauses_grow_before_a_broker_that_lets_in_and_hangs_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("random.uniform", lambda low, high: high)
+    calls: list[float] = []
+    with socket.socket() as door:  # says CONNACK, acknowledges nothing and ends the connection
+        door.bind(("127.0.0.1", 0))
+        door.listen()
+        door.settimeout(30)
+        url = f"mqtt://127.0.0.1:{door.getsockname()[1]}"
+        sink = MqttSink(url, options(tmp_path, first_backoff_s=0.1, longest_backoff_s=0.8))
+        while len(calls) < 6:
+            caller, _ = door.accept()
+            calls.append(time.monotonic())
+            caller.settimeout(30)
+            caller.recv(1000)
+            caller.sendall(bytes([0x20, 2, 0, 0]))
+            caller.close()
+        sink.close()
+    assert calls[-1] - calls[0] > 1.5  # 0.1, 0.2, 0.4, 0.8 and 0.8 s, each a quarter longer
+
+
 def test_the_rate_holds_and_changes_go_always(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("paho.mqtt.client")
     monkeypatch.setattr(MqttSink, "LAST_S", 0.0)

@@ -34,9 +34,13 @@ ONLINE, OFFLINE = b"online", b"offline"
 
 @dataclass
 class Link:
-    """What one connection has told so far; `sent` maps paho's message number to the queue's."""
+    """What one connection has told so far; `sent` maps paho's message number to the queue's.
+
+    `confirmed`: the broker has acknowledged a message, be it only that this camera is online.
+    """
 
     accepted: bool = False
+    confirmed: bool = False
     refused: str | None = None
     last_id: int = 0
     sent: dict[int, int] = field(default_factory=dict)
@@ -183,16 +187,16 @@ class MqttSink:
         """Thread body: one connection after the other."""
         backoff = self.options.first_backoff_s
         while True:
-            accepted = self._talk()
+            confirmed = self._talk()
             if self._closing.is_set():
                 return
-            backoff = self.options.first_backoff_s if accepted else backoff
+            backoff = self.options.first_backoff_s if confirmed else backoff
             if self._closing.wait(backoff * random.uniform(0.75, 1.25)):  # noqa: S311  (a fleet comes back in turns)
                 return
             backoff = min(2 * backoff, self.options.longest_backoff_s)
 
     def _talk(self) -> bool:
-        """One connection from begin to end; whether the broker accepted it."""
+        """One connection from begin to end; whether the broker acknowledged a message on it."""
         link = Link()
         try:
             client = self._client(link)
@@ -205,7 +209,7 @@ class MqttSink:
         if why and why != self._complaint:
             LOG.warning("mqtt: %s: %s; %d messages wait, trying again", self.broker, why, self.waiting)
             self._complaint = why
-        return link.accepted
+        return link.confirmed
 
     def _client(self, link: Link) -> Client:
         """A client without a past: what it has to repeat comes from our queue."""
@@ -230,7 +234,8 @@ class MqttSink:
             link.accepted = not code.is_failure
             link.refused = str(code) if code.is_failure else None
 
-        def on_publish(_client: Client, _data: Any, number: int, _code: Any, _properties: Any) -> None:
+        def on_publish(_client: Client, _data: Any, number: int, code: Any, _properties: Any) -> None:
+            link.confirmed = link.confirmed or not code.is_failure
             if number == link.state_sent:
                 link.state_sent = None
             elif number in link.sent:
