@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from fthnet_kit.convert.onnx_graph.half_storage import store_in_half
 from fthnet_kit.edge.errors import MissingExtraError
 
 try:
@@ -89,7 +90,10 @@ class GraphWriter:
         outputs: Mapping[str, tuple[int, Sequence[int]]],
         properties: Mapping[str, str],
     ) -> onnx.ModelProto:
-        """The finished model; inputs and outputs by name with ONNX element type and shape."""
+        """The finished model; inputs and outputs by name with ONNX element type and shape.
+
+        Float32 constants that FP16 holds exactly are stored so (`half_storage`).
+        """
 
         def infos(tensors: Mapping[str, tuple[int, Sequence[int]]]) -> list[onnx.ValueInfoProto]:
             return [helper.make_tensor_value_info(name, kind, shape) for name, (kind, shape) in tensors.items()]
@@ -107,4 +111,5 @@ class GraphWriter:
             doc_string="FTHNet: fundus image quality in points, about 0 to 100",
         )
         helper.set_model_props(model, dict(properties))
+        store_in_half(model)
         return model
