@@ -68,11 +68,14 @@ def severity(
 
     Degrades the best photographs of a split in ten ways at rising severities and scores their centre view.
     Prints the mean score at each severity, its Spearman correlation with the severity (SRCC; -1: it falls
-    throughout), and the points lost at severity 1. Seeded by file name: a second run prints the same.
+    throughout), and the points lost at severity 1. Then what the score makes of looks that are no fault (half a stop
+    brighter or darker, another gamma) and of lids, shadows and black areas over 30 and 50 % of the field, and whether
+    it follows the brightness of the photographs. Seeded by file name: a second run prints the same.
     """
     from rich.console import Console
     from rich.progress import track
 
+    from fthnet_kit.bench.quality.looks import looks_table, measure_looks
     from fthnet_kit.bench.quality.severity import best_images, measure_severity, severity_table, write_report
     from fthnet_kit.calibration.labelled_images import of_split, read_image_set
     from fthnet_kit.edge.cli.options import LOG_WIDTH
@@ -92,11 +95,15 @@ def severity(
     with OnnxBackend(opened.model(), threads=threads) as backend:
         shown = track(images, "scoring", console=errors, transient=True, disable=not errors.is_terminal)
         report = measure_severity(backend, opened.card.preprocessing, shown)
+        looks = measure_looks(backend, opened.card.preprocessing, images, opened.card.thresholds)
     click.echo(
         f"{opened.card.title}: mean score over the {len(images)} best photographs "
         f"(split {split}, MOS {images[-1].mos:g} to {images[0].mos:g}), centre view, by severity"
     )
     console.print(severity_table(report))
+    click.echo(f"The same {len(images)} photographs under looks that are no fault, and partly covered")
+    console.print(looks_table(looks))
+    click.echo(f"rank correlation of score and brightness: {looks.follows_brightness():+.2f}")
     if output is not None:
-        write_report(report, opened.card, output)
+        write_report(report, opened.card, output, looks)
         click.echo(f"report: {output / 'severity.json'}, {output / 'severity.png'}")

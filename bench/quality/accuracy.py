@@ -10,6 +10,9 @@ A folder is in one of two forms:
   in which DRIMDB (Sevik et al. 2014) is usually unpacked. Measured is the AUC of good against bad. A photograph
   without a score lies below all that have one.
 
+Beside every model stand simple measures of the same views (`bench.quality.simple_measures`), with what the model has
+more than each: a set that one line of numpy orders as well as the model says little of the model.
+
 Intervals are 95 % percentile bootstrap intervals over photographs, taken for independent (several of one patient
 make them too narrow), seeded; for the AUC each class is resampled by itself.
 """
@@ -27,6 +30,7 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from fthnet_kit.bench.quality.simple_measures import SIMPLE_MEASURES
 from fthnet_kit.calibration.agreement import (
     Scores,
     auc,
@@ -63,6 +67,7 @@ QUALITY_COLUMN = "quality"
 FEWEST = 3  # photographs of a folder, a fold, a class
 FOLD_VIEWS: Views = 20  # the released protocol
 STATISTICS: dict[str, Callable[[Scores, Scores], float]] = {"PLCC": plcc, "SRCC": srcc, "KRCC": krcc, "RMSE": rmse}
+IN_POINTS = ("RMSE",)  # metrics that only a score in points has
 WITHOUT_SCORE = 0.0  # counts as this against a mean opinion score
 REFUSED = -1.0  # counts as this among classes: below all that have a score
 CPU = "CPUExecutionProvider"
@@ -250,6 +255,46 @@ class Agreement:
 
 
 @dataclass(frozen=True)
+class Simple:
+    """Values of a simple measure, mean over the views, (N,); nan where no retina was seen."""
+
+    name: str
+    views: Views
+    values: Scores
+
+    @classmethod
+    def unmeasured(cls, views: Sequence[Views], count: int) -> list[Simple]:
+        """Every measure at every number of views, for `measure` to fill in."""
+        return [cls(name, number, np.full(count, np.nan)) for number in views for name in SIMPLE_MEASURES]
+
+    def of(self, batch: Image) -> float:
+        """Of the views of one photograph."""
+        return float(np.mean([SIMPLE_MEASURES[self.name](view) for view in batch]))
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A simple measure beside the model on one set of photographs.
+
+    Attributes:
+        data, views: as in `Run`.
+        name: the measure.
+        form: what it is compared with.
+        values: as in `Simple`.
+        metrics: of the measure, without those of `IN_POINTS`.
+        gains: metrics of the model less those of the measure, draw by draw of the bootstrap.
+    """
+
+    data: int
+    views: Views
+    name: str
+    form: str
+    values: Scores
+    metrics: Mapping[str, Estimate]
+    gains: Mapping[str, Estimate]
+
+
+@dataclass(frozen=True)
 class AccuracyReport:
     """Everything that one call measured.
 
@@ -260,6 +305,7 @@ class AccuracyReport:
         left_out: precisions that were not measured, and why.
         device: this machine.
         measured_at: when it began, UTC, ISO 8601.
+        baselines: simple measures beside the first precision.
     """
 
     card: ModelCard
@@ -269,6 +315,7 @@ class AccuracyReport:
     left_out: Mapping[str, str]
     device: Device
     measured_at: str
+    baselines: tuple[Baseline, ...] = ()
 
 
 def read_data(
@@ -428,6 +475,7 @@ def measure(
     paths: Sequence[Path],
     views: Sequence[Views],
     report: Callable[[], None] = lambda: None,
+    simple: Sequence[Simple] = (),
 ) -> list[Measured]:
     """Score photographs in every precision, as the runtime does: gate, mean over the views, clipped to 0-100.
 
@@ -440,6 +488,7 @@ def measure(
         paths: the N photographs.
         views: numbers of views.
         report: called after every photograph.
+        simple: filled in with the measures of the same views.
 
     Raises:
         InputError: a photograph cannot be read.
@@ -463,6 +512,9 @@ def measure(
                     started = time.perf_counter()
                     measured.scores[place] = _score(measured.engine, batch, path)
                     measured.ms[place] = 1e3 * (prepared + time.perf_counter() - started)
+            for one in simple:
+                if retina and one.views == count:
+                    one.values[place] = one.of(batch)
         report()
     return found
 
@@ -515,6 +567,24 @@ def evaluate(
     return runs, agreements
 
 
+def beside(
+    data: int, photographs: DataSet, measured: Sequence[Measured], simple: Sequence[Simple]
+) -> Iterator[Baseline]:
+    """Each simple measure, and what the first precision at the same number of views has more.
+
+    Args:
+        data, photographs, measured: as in `evaluate`.
+        simple: filled in by `measure`.
+    """
+    first = {found.views: found for found in reversed(measured)}
+    ours = {views: photographs.metrics(found.scores) for views, found in first.items()}
+    for one in simple:
+        metrics = {n: m for n, m in photographs.metrics(one.values).items() if n not in IN_POINTS}
+        gains = {name: metric.change_to(ours[one.views][name]) for name, metric in metrics.items()}
+        form = first[one.views].engine.form
+        yield Baseline(data, one.views, one.name, form, one.values, _estimates(metrics), gains)
+
+
 def _estimates(metrics: Mapping[str, Bootstrapped]) -> dict[str, Estimate]:
     return {name: metric.estimate() for name, metric in metrics.items()}
 
@@ -547,11 +617,16 @@ def measure_accuracy(
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
     runs: list[Run] = []
     agreements: list[Agreement] = []
+    baselines: list[Baseline] = []
     with open_engines(bundle, precisions, backend, threads) as (engines, left_out):
         device = read_device()
         for place, photographs in enumerate(data):
-            measured = measure(engines, bundle.card.preprocessing, photographs.paths, views, report)
+            simple = Simple.unmeasured(views, len(photographs.paths))
+            measured = measure(engines, bundle.card.preprocessing, photographs.paths, views, report, simple)
+            baselines += beside(place, photographs, measured, simple)
             more_runs, more_agreements = evaluate(place, photographs, measured, bundle.card.thresholds)
             runs += more_runs
             agreements += more_agreements
-    return AccuracyReport(bundle.card, tuple(data), tuple(runs), tuple(agreements), left_out, device, started)
+    return AccuracyReport(
+        bundle.card, tuple(data), tuple(runs), tuple(agreements), left_out, device, started, tuple(baselines)
+    )

@@ -19,6 +19,7 @@ from fthnet_kit.bench.quality.accuracy import (
     WITHOUT_SCORE,
     AccuracyReport,
     Agreement,
+    Baseline,
     ClassedSet,
     DataSet,
     Estimate,
@@ -59,6 +60,10 @@ MEANING = {
     "mean |Δ|, p99 |Δ|, max |Δ|": "how far a score moves from one precision to the other, in points, without its sign",
     "SRCC between": "Spearman correlation between the scores of both precisions; 1: the same order",
     "flips": "photographs whose verdict (good, usable, reject) is another one; down: how many of them have a lower one",
+    "mean gradient, Laplacian variance, contrast": "simple measures of the same views, no model: mean Sobel gradient, "
+    "variance of the Laplacian and standard deviation of green",
+    "what the model has more": "the metric of the model less that of the simple measure, over the same draws of the "
+    "bootstrap; an interval that holds 0 says that these photographs do not tell them apart",
     "what it changes in the metrics": "the metric of the second precision less that of the first; the bootstrap draws "
     "the same photographs for both, so the interval is that of the change itself",
 }
@@ -140,6 +145,7 @@ def report_facts(report: AccuracyReport) -> dict[str, Any]:
         "left_out": dict(report.left_out),
         "runs": [run_facts(run, report.data[run.data]) for run in report.runs],
         "agreement": [agreement_facts(found) for found in report.agreements],
+        "baselines": [baseline_facts(found) for found in report.baselines],
     }
 
 
@@ -197,6 +203,19 @@ def agreement_facts(found: Agreement) -> dict[str, Any]:
     }
 
 
+def baseline_facts(found: Baseline) -> dict[str, Any]:
+    """One simple measure beside the model."""
+    return {
+        "data": found.data,
+        "views": found.views,
+        "measure": found.name,
+        "form": found.form,
+        "metrics": _estimates(found.metrics),
+        "gains": _estimates(found.gains),
+        "values": found.values.tolist(),
+    }
+
+
 def _estimates(metrics: Mapping[str, Estimate]) -> dict[str, dict[str, float]]:
     return {name: asdict(estimate) for name, estimate in metrics.items()}
 
@@ -237,7 +256,10 @@ def sections(report: AccuracyReport, place: int) -> Iterator[Section]:
     """The tables of one set of photographs."""
     data = report.data[place]
     runs = [run for run in report.runs if run.data == place]
-    yield _accuracy_section(runs)
+    baselines = [found for found in report.baselines if found.data == place]
+    yield _accuracy_section(runs, baselines)
+    if baselines:
+        yield _gain_section(baselines)
     agreements = [found for found in report.agreements if found.data == place]
     if agreements:
         yield from _agreement_sections(agreements)
@@ -247,7 +269,7 @@ def sections(report: AccuracyReport, place: int) -> Iterator[Section]:
         yield _fold_section(runs)
 
 
-def _accuracy_section(runs: Sequence[Run]) -> Section:
+def _accuracy_section(runs: Sequence[Run], baselines: Sequence[Baseline]) -> Section:
     names = tuple(runs[0].metrics)
     rows = [
         (
@@ -258,8 +280,33 @@ def _accuracy_section(runs: Sequence[Run]) -> Section:
         )
         for run in runs
     ]
+    rows += [
+        (
+            found.name,
+            str(found.views),
+            *(_interval(found.metrics[name], _form(name)) if name in found.metrics else "–" for name in names),
+            "–",
+            "–",
+        )
+        for found in baselines
+    ]
     columns = ("precision", "views", *(f"{name} [95 %]" for name in names), "ms p50", "ms p95")
     return Section("Accuracy", columns, tuple(rows))
+
+
+def _gain_section(baselines: Sequence[Baseline]) -> Section:
+    names = tuple(baselines[0].gains)
+    rows = tuple(
+        (
+            f"{found.form} less {found.name}",
+            str(found.views),
+            *(_interval(found.gains[name], _form(name, change=True)) for name in names),
+        )
+        for found in baselines
+    )
+    return Section(
+        "What the model has more than a simple measure", ("", "views", *(f"{n} [95 %]" for n in names)), rows
+    )
 
 
 def _agreement_sections(agreements: Sequence[Agreement]) -> Iterator[Section]:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from rich.table import Table
 
+from fthnet_kit.bench.quality.looks import LooksReport
 from fthnet_kit.calibration.agreement import srcc
 from fthnet_kit.calibration.labelled_images import LabelledImage
 from fthnet_kit.edge.capture.degradations import DEGRADATIONS, degrade
@@ -132,7 +133,7 @@ def severity_table(report: SeverityReport) -> Table:
     return table
 
 
-def report_json(report: SeverityReport, card: ModelCard) -> str:
+def report_json(report: SeverityReport, card: ModelCard, looks: LooksReport | None = None) -> str:
     """Everything that was measured, photograph by photograph; a correlation is null where the mean is flat."""
     content = {
         "model": {"name": card.name, "version": card.version, "weights_sha256": card.weights_sha256},
@@ -147,6 +148,7 @@ def report_json(report: SeverityReport, card: ModelCard) -> str:
             }
             for name, scores in report.scores.items()
         },
+        **({} if looks is None else looks.to_dict()),
     }
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
@@ -167,14 +169,14 @@ def picture(report: SeverityReport) -> bytes:
     return png_of(figure, plt)
 
 
-def write_report(report: SeverityReport, card: ModelCard, folder: Path) -> None:
+def write_report(report: SeverityReport, card: ModelCard, folder: Path, looks: LooksReport | None = None) -> None:
     """`severity.json` and `severity.png` into a folder that exists.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
         InputError: a file cannot be written.
     """
-    write_files(folder, {"severity.json": report_json(report, card).encode(), "severity.png": picture(report)})
+    write_files(folder, {"severity.json": report_json(report, card, looks).encode(), "severity.png": picture(report)})
 
 
 def _draw(axis: Any, report: SeverityReport, name: str) -> None:

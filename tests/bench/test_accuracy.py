@@ -22,6 +22,8 @@ from fthnet_kit.bench.quality.accuracy import (
     Engine,
     Measured,
     RatedSet,
+    Simple,
+    beside,
     evaluate,
     measure,
     measure_accuracy,
@@ -29,6 +31,7 @@ from fthnet_kit.bench.quality.accuracy import (
     read_data,
 )
 from fthnet_kit.bench.quality.accuracy_page import accuracy_reports, head_lines, report_facts
+from fthnet_kit.bench.quality.simple_measures import SIMPLE_MEASURES, mean_gradient
 from fthnet_kit.calibration import agreement as metrics
 from fthnet_kit.edge import BundleError, EngineError, InputError, Preprocessing, QualityScorer, Thresholds
 from fthnet_kit.edge.capture.degradations import degrade
@@ -457,6 +460,11 @@ def test_scores_of_blurred_copies_agree_with_falling_labels(rated: Path, tmp_pat
         assert run["metrics"]["SRCC"]["value"] > 0.95
         assert run["metrics"]["PLCC"]["value"] > 0.9
     assert [found["views"] for found in content["agreement"]] == [1, 5]
+    assert [(found["measure"], found["views"]) for found in content["baselines"]] == [
+        (name, views) for views in (1, 5) for name in SIMPLE_MEASURES
+    ]
+    for name in SIMPLE_MEASURES:
+        assert done.stdout.count(f"fp32 less {name}") == 2
 
 
 def test_folds_take_twenty_views(rated: Path, tmp_path: Path) -> None:
@@ -506,6 +514,52 @@ def test_what_is_missing_is_told_before_scoring(rated: Path, tmp_path: Path) -> 
     assert done.stdout == ""
     done = run_command(tmp_path / "no_bundle", "--data", rated)
     assert isinstance(done.exception, BundleError)
+
+
+# Simple measures
+
+
+def test_simple_measures_are_told_beside_the_model_with_the_paired_difference(rated: Path) -> None:
+    """The model is made the measure itself: every draw of the bootstrap must then find no difference."""
+    data = read_data(rated, "all")
+    simple = [one for one in Simple.unmeasured((1,), len(data.paths)) if one.name == "mean gradient"]
+    same = Engine("fp32", "fp32", FakeBackend(lambda images: float(np.mean([mean_gradient(i) for i in images]))))
+    measured = measure([same], Preprocessing(), data.paths, (1,), simple=simple)
+    (found,) = beside(0, data, measured, simple)
+    np.testing.assert_allclose(found.values, measured[0].scores, rtol=1e-5)
+    assert np.isnan(found.values[-1])  # the black picture
+    assert set(found.metrics) == set(found.gains) == {"PLCC", "SRCC", "KRCC"}
+    assert found.metrics["SRCC"].value > 0.95
+    for gain in found.gains.values():
+        assert (gain.value, gain.low, gain.high) == pytest.approx((0, 0, 0), abs=1e-5)
+
+
+def test_what_the_model_has_more_is_paired_and_signed() -> None:
+    rng = np.random.default_rng(1)
+    mos = np.linspace(0, 100, 60)
+    scores, measure_values = mos + rng.normal(0, 10, 60), mos + rng.normal(0, 60, 60)
+    data = rated_set(mos.tolist())
+    simple = Simple("contrast", 1, measure_values)
+    (found,) = beside(0, data, [measured_as(scores.tolist()), measured_as([1.0] * 60, "int8")], [simple])
+    gain = found.gains["SRCC"]
+    assert found.form == "fp32"
+    assert gain.value == pytest.approx(metrics.srcc(scores, mos) - metrics.srcc(measure_values, mos))
+    draws = metrics.bootstrap_values(scores, mos, metrics.srcc) - metrics.bootstrap_values(
+        measure_values, mos, metrics.srcc
+    )
+    assert (gain.low, gain.high) == pytest.approx(tuple(np.percentile(draws, [2.5, 97.5])))
+    assert 0 < gain.low < gain.value < gain.high
+
+
+def test_simple_measures_are_what_their_names_say() -> None:
+    step = np.zeros((384, 384, 3), np.uint8)
+    step[:, 192:, 1] = 100  # an edge of green, and none of the others
+    for name, expected in {"mean gradient": 2 * 400 / 384, "contrast": 50.0}.items():
+        assert SIMPLE_MEASURES[name](step) == pytest.approx(expected)
+    assert SIMPLE_MEASURES["Laplacian variance"](step) == pytest.approx(2 * 100**2 / 384)
+    for value in SIMPLE_MEASURES.values():
+        assert value(step[..., ::-1].copy()) > 0
+        assert value(step[..., [1, 0, 2]].copy()) == 0
 
 
 def test_drimdb_parts_good_from_bad(data: Path) -> None:

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from fthnet_kit.bench.quality.looks import LOOKS
 from fthnet_kit.bench.quality.severity import (
     SEVERITIES,
     best_images,
@@ -138,6 +139,10 @@ def test_the_command_prints_a_table_and_writes_files(
     for name in DEGRADATIONS:
         assert f" {name} " in out
     assert "the 1 best photographs (split val, MOS 70 to 70)" in out
+    for name in LOOKS:
+        assert f" {name} " in out
+    content = json.loads((tmp_path / "new" / "out" / "severity.json").read_text(), parse_constant=pytest.fail)
+    assert list(content["looks"]) == list(LOOKS)
     assert {path.name for path in (tmp_path / "new" / "out").iterdir()} == {"severity.json", "severity.png"}
 
 
