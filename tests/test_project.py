@@ -51,6 +51,7 @@ NEEDS_EXTRA = {  # modules that are nothing without an optional library: importi
     "fthnet_kit.edge.outputs.preview.operations",
     "fthnet_kit.edge.outputs.preview.server",
     "fthnet_kit.convert.onnx_graph.fthnet_graph",
+    "fthnet_kit.convert.onnx_graph.half_storage",
     "fthnet_kit.convert.onnx_graph.writer",
     "fthnet_kit.convert.precision.fp16_twin",
     "fthnet_kit.convert.precision.quantize",
