@@ -49,6 +49,9 @@ if TYPE_CHECKING:
     default="Not stated by whoever exported this model.",
     help="What it was trained on, for the card.",
 )
+@click.option(
+    "--intended-use", help="What it is for, and what not, for the card. Default: no diagnosis, not validated."
+)
 @points_option("--usable", 40.0, "Score from which a picture is usable.")
 @points_option("--good", 60.0, "Score from which a picture is good.")
 @click.option("--half-checkpoint", is_flag=True, help="Store the safetensors file in float16.")
@@ -67,6 +70,7 @@ def export(
     model_version: str,
     manufacturer: str,
     training_data: str,
+    intended_use: str | None,
     usable: float,
     good: float,
     half_checkpoint: bool,
@@ -96,8 +100,15 @@ def export(
     parity = write_bundle(
         load_checkpoint(checkpoint, pool),  # type: ignore[arg-type]
         bundle,
-        Identity(name, model_version, manufacturer, thresholds, training_data=training_data),
-        preprocessing_for(checkpoint, field_crop, normalisation, int(views), resize),
+        Identity(
+            name,
+            model_version,
+            manufacturer,
+            thresholds,
+            training_data=training_data,
+            intended_use=intended_use or Identity.intended_use,
+        ),
+        Preprocessing(field_crop=field_crop, normalisation=normalisation, views=int(views)),  # type: ignore[arg-type]
         batch=batch,
         half_checkpoint=half_checkpoint,
         images=find_images([str(images)]) if images else (),

@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 import torch
 
-from fthnet_kit.convert.commands.export import preprocessing_for
+from fthnet_kit.convert.bundle.write import Identity
 from fthnet_kit.convert.network.checkpoint import load_checkpoint
 from fthnet_kit.convert.network.config import FTHNetConfig
 from fthnet_kit.convert.network.fthnet import FTHNet
@@ -49,7 +49,8 @@ def loaded_operators(model: Path, folder: Path) -> set[str]:
 def test_authors_checkpoint_to_bundle(pool: str, size: str, tmp_path: Path, fthnet) -> None:
     config = FTHNetConfig(pool, *CONFIGS[size])
     checkpoint = authors_file(tmp_path / "net_g.pth", config)
-    done = fthnet("export", checkpoint, "--pool", pool, "-o", tmp_path / "bundle", "--manufacturer", "us")
+    names = ("--manufacturer", "us", *(("--intended-use", "Our eyes only.") if size == "tiny" else ()))
+    done = fthnet("export", checkpoint, "--pool", pool, "-o", tmp_path / "bundle", *names)
     assert done.returncode == 0, done.stderr
     assert "parity" in done.stdout
     report = json.loads((tmp_path / "bundle" / "reports" / "parity.json").read_text())
@@ -58,6 +59,7 @@ def test_authors_checkpoint_to_bundle(pool: str, size: str, tmp_path: Path, fthn
     assert len(report["images"]) >= 20
     assert np.std(report["scores"]) > 0
     bundle = Bundle.open(tmp_path / "bundle")
+    assert bundle.card.intended_use == ("Our eyes only." if size == "tiny" else Identity.intended_use)
     assert FTHNetConfig(**bundle.card.architecture) == config
     assert bundle.card.preprocessing == Preprocessing(field_crop="none", resize="pil")
     assert load_checkpoint(tmp_path / "bundle" / "checkpoint.safetensors").network.config == config
