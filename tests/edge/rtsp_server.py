@@ -1,6 +1,6 @@
 """A real RTSP camera on loopback: GStreamer's RTSP server, H.264 or JPEG. Run by the system's Python.
 
-    /usr/bin/python3 tests/edge/rtsp_server.py PORT
+    /usr/bin/python3 tests/edge/rtsp_server.py PORT [x264enc|openh264enc|jpegenc]
 
 Each picture carries the time at which it was made, as `fthnet_kit.bench.endurance.faulty_camera.read_stamp` reads it.
 Prints `ready` when it listens. Killing and stopping it is up to whoever started it.
@@ -20,8 +20,13 @@ BITS, SQUARE = 32, 12
 SKIN = bytes((20, 40, 150))
 
 Gst.init(None)
-H264 = "x264enc tune=zerolatency speed-preset=ultrafast key-int-max=15 ! rtph264pay name=pay0 config-interval=1"
-ENCODER = H264 if Gst.ElementFactory.find("x264enc") else "jpegenc ! rtpjpegpay name=pay0"
+ENCODERS = {
+    "x264enc": "tune=zerolatency speed-preset=ultrafast key-int-max=15 ! rtph264pay name=pay0 config-interval=1",
+    "openh264enc": "complexity=low gop-size=15 ! h264parse ! rtph264pay name=pay0 config-interval=1",
+    "jpegenc": "! rtpjpegpay name=pay0",
+}
+FIRST = sys.argv[2] if len(sys.argv) > 2 else next(name for name in ENCODERS if Gst.ElementFactory.find(name))
+ENCODER = f"{FIRST} {ENCODERS[FIRST]}"
 PIPELINE = (
     "appsrc name=sensor is-live=true do-timestamp=true format=time max-buffers=1 leaky-type=downstream "
     f"caps=video/x-raw,format=BGR,width={WIDTH},height={HEIGHT},framerate={FPS}/1 "

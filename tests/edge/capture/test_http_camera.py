@@ -7,10 +7,14 @@ import contextlib
 import functools
 import http.server
 import itertools
+import shutil
+import ssl
 import struct
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -41,7 +45,7 @@ def made_s(frame: EncodedFrame) -> float:
 
 
 @contextlib.contextmanager
-def serving(answer: Answer) -> Iterator[str]:
+def serving(answer: Answer, tls: ssl.SSLContext | None = None) -> Iterator[str]:
     """Address of a server that answers every request so."""
 
     class Camera(Handler):
@@ -54,6 +58,8 @@ def serving(answer: Answer) -> Iterator[str]:
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Camera)
     server.daemon_threads = True
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     yield f"127.0.0.1:{server.server_port}"
     server.shutdown()
@@ -233,6 +239,32 @@ def test_a_user_is_named_as_the_camera_asks_for_it(kind: str) -> None:
         with pytest.raises(CameraError, match="expected a camera or stream, found none") as caught:
             HttpCamera(f"http://eve:secret@{place}/video?pwd=secret").open()
     assert "secret" not in str(caught.value)
+
+
+def test_an_encrypted_camera_must_be_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = shutil.which("openssl")
+    if program is None:
+        pytest.skip("no openssl to make a certificate with")
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    command = [program, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=camera"]
+    command += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(command, check=True, capture_output=True)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate, key)
+    with serving(plain, tls) as place:
+        camera = HttpCamera(f"https://{place}/video")
+        with pytest.raises(CameraError, match="SSL_CERT_FILE"):
+            camera.open()
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        camera.open()
+        late = []
+        for _ in range(10):
+            frame = camera.read()
+            assert frame is not None
+            assert is_whole(frame)
+            late.append(time.monotonic() - made_s(frame))
+        camera.close()
+    assert np.median(late) < INTERVAL_S / 2
 
 
 def test_another_host_is_not_followed() -> None:
