@@ -8,12 +8,14 @@ when the picture is decoded.
 from __future__ import annotations
 
 import http.client
+import re
 
 from fthnet_kit.edge.capture.wire import Wire
 
 CHUNK = 1 << 18
 LARGEST_PICTURE = 1 << 26  # bytes; a fundus photograph of 20 megapixels has some 2^23
 LARGEST_HEAD = 1 << 14
+NEXT_PICTURE = re.compile(rb"\n\r?\n.", re.DOTALL)  # something behind a head
 END_OF_PICTURE = b"\xff\xd9"
 PICTURES = (b"image/jpeg", b"image/jpg", b"image/pjpeg")
 
@@ -45,8 +47,12 @@ class Multipart:
             kind, length = self._head()
             if not self._held:
                 self._fill()
-            arrived_ns = self._wire.since_ns
+            arrived_ns, empty_ns = self._wire.since_ns, self._wire.empty_ns
             picture = self._up_to_delimiter() if length is None else self._take(length)
+            if NEXT_PICTURE.search(
+                self._held, 0, LARGEST_HEAD
+            ):  # they came together, and the wire knows when the last did
+                arrived_ns = empty_ns
             if kind is None or kind in PICTURES:
                 return picture, arrived_ns
 

@@ -28,12 +28,13 @@ class Wire(io.RawIOBase):
         sock: connected; it stays open until this is closed, even if it is closed elsewhere.
 
     Attributes:
-        since_ns: monotonic time from which on all bytes read last were sent.
+        since_ns: monotonic time from which on all bytes read last were sent; if they came at once, that of the last.
+        empty_ns: when the wire was last found empty before them.
         deadline_s: monotonic time at which waiting for bytes ends.
     """
 
     def __init__(self, sock: socket.socket) -> None:
-        self.since_ns = time.monotonic_ns()
+        self.since_ns = self.empty_ns = time.monotonic_ns()
         self.deadline_s = time.monotonic() + (sock.gettimeout() or 0.0)
         self._socket = sock
         self._kept = sock.makefile("rb", buffering=0)
@@ -56,7 +57,7 @@ class Wire(io.RawIOBase):
         Raises:
             TimeoutError: nothing came before the deadline.
         """
-        was_empty = self.is_empty()
+        asked_ns, was_empty = time.monotonic_ns(), self.is_empty()
         if was_empty and not self._has_some(max(0.0, self.deadline_s - time.monotonic())):
             raise TimeoutError("expected more of the picture, found that nothing comes")
         if self._is_encrypted:
@@ -65,7 +66,7 @@ class Wire(io.RawIOBase):
             count, notes, _, _ = self._socket.recvmsg_into([buffer], socket.CMSG_SPACE(TIMESPEC.size))
             arrived_ns = _arrival(notes)
         if was_empty:
-            self.since_ns = arrived_ns
+            self.since_ns, self.empty_ns = arrived_ns, asked_ns
         return count
 
     def _has_some(self, timeout_s: float) -> bool:

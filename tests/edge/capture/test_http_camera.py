@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import ctypes
 import functools
 import http.server
 import itertools
@@ -20,6 +21,7 @@ import cv2
 import numpy as np
 import pytest
 
+from fthnet_kit.bench.endurance.faulty_camera import MisbehavingCamera, read_stamp
 from fthnet_kit.edge.capture.http_camera import HttpCamera
 from fthnet_kit.edge.errors import CameraError, PictureError
 from fthnet_kit.edge.frame import EncodedFrame
@@ -210,6 +212,31 @@ def test_no_picture_is_said_to_be_younger_than_it_is(size: int) -> None:
         camera.close()
     assert max(flattered) < 0.1
     assert np.median(np.abs(flattered[-40:])) < 0.05  # and again as they come, once the buffers are empty
+
+
+@pytest.mark.parametrize(("fps", "count"), [(10, 30), (2, 12)], ids=["several_meanwhile", "one_meanwhile"])
+def test_a_reader_that_the_interpreter_keeps_waiting_knows_when_pictures_came(fps: int, count: int) -> None:
+    """The camera is a process of its own."""
+    keep_waiting = ctypes.PyDLL(None).usleep  # it keeps the interpreter's lock
+    flattered: list[float] = []
+    with MisbehavingCamera(fps=fps, width=320, height=400, stamped=True) as stamped:
+        camera = HttpCamera(stamped.url)
+        camera.open()
+
+        def read() -> None:
+            while len(flattered) < count:
+                frame = camera.read()
+                assert frame is not None
+                flattered.append(frame.captured_ns / 1e9 - read_stamp(frame.decoded().image))
+
+        reader = threading.Thread(target=read, daemon=True)
+        reader.start()
+        while reader.is_alive():
+            time.sleep(0.11)
+            keep_waiting(350_000)
+        camera.close()
+    assert len(flattered) == count
+    assert max(flattered) < 0.12
 
 
 @pytest.mark.parametrize("kind", ["basic", "digest"])
