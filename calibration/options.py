@@ -6,8 +6,7 @@ from typing import Any
 
 import click
 
-from fthnet_kit.edge.cli.options import PATH
-from fthnet_kit.edge.cli.settings import Function, Option
+from fthnet_kit.edge.cli.options import PATH, Function, Option, bits_option
 
 POINTS = click.FloatRange(0, 100)  # of a score or a MOS
 FQS_FOLDER = "Folder in FQS form: images and a table with file_name and meanOpinionScore."
@@ -16,8 +15,11 @@ replace_option = click.option("--replace", is_flag=True, help="Replace an existi
 
 
 def data_option(text: str) -> Option[Any]:
-    """``--data``, repeated, as `folders`."""
-    return click.option("--data", "folders", required=True, multiple=True, type=PATH, help=f"{text} May be repeated.")
+    """``--data``, repeated, as `folders`, and how its pictures are read (``--bits``)."""
+    folders = click.option(
+        "--data", "folders", required=True, multiple=True, type=PATH, help=f"{text} May be repeated."
+    )
+    return lambda function: folders(bits_option(function))
 
 
 def points_option(name: str, default: float, text: str) -> Option[Any]:

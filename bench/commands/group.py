@@ -8,7 +8,7 @@ import click
 
 from fthnet_kit.calibration.options import FQS_FOLDER
 from fthnet_kit.edge.cli.lazy_group import LazyGroup
-from fthnet_kit.edge.cli.options import PATH, bundle_argument, output_option, threads_option
+from fthnet_kit.edge.cli.options import PATH, bits_option, bundle_argument, output_option, threads_option
 
 BENCHES = {
     "latency": "fthnet_kit.bench.commands.latency:latency",
@@ -50,6 +50,7 @@ def session(records: Path, output: Path | None) -> None:
 @click.command()
 @bundle_argument
 @click.option("--data", "folder", required=True, type=PATH, help=FQS_FOLDER)
+@bits_option
 @click.option("--split", type=click.Choice(["val", "train"]), default="val", show_default=True)
 @click.option(
     "--images",

@@ -30,6 +30,7 @@ class ModelOptions:
         bundle: its folder; None: the demonstration bundle.
         precision, backend, views, cuda_graph: as `QualityScorer.from_bundle` takes them.
         threads: threads of one inference; they change no score and are not pinned.
+        bits: as `read_image` takes them.
     """
 
     bundle: Path | None = None
@@ -38,6 +39,7 @@ class ModelOptions:
     views: Views | None = None
     cuda_graph: bool = False
     threads: int = 1
+    bits: int | None = None
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class ArchiveRun:
         kit: version of the kit.
         bundle: name and version from the model card.
         bundle_sha256: SHA-256 of the card, which holds the hashes of all other files.
-        precision, backend, views, cuda_graph: as asked for.
+        precision, backend, views, cuda_graph, bits: as asked for.
         shard_size: pictures a shard.
         inputs: number of pictures.
         inputs_sha256: over their names, in their order.
@@ -64,6 +66,7 @@ class ArchiveRun:
     shard_size: int
     inputs: int
     inputs_sha256: str
+    bits: int | None = None
 
     @classmethod
     def of(cls, options: ModelOptions, names: Sequence[str], shard_size: int) -> ArchiveRun:
@@ -84,6 +87,7 @@ class ArchiveRun:
             shard_size=shard_size,
             inputs=len(names),
             inputs_sha256=inputs_hash(names),
+            bits=options.bits,
         )
 
     @classmethod

@@ -81,7 +81,10 @@ def score_shard(task: ShardTask) -> ShardDone:
     scorer, backend = _opened(task.options, task.run.bundle_sha256)
     facts = {"bundle_sha256": task.run.bundle_sha256, "kit": task.run.kit, "backend": backend}
     ids = task.run.ids(task.shard)
-    rows = [{"id": place, **_row(scorer, name), **facts} for place, name in zip(ids, task.names, strict=True)]
+    rows = [
+        {"id": place, **_row(scorer, name, task.options.bits), **facts}
+        for place, name in zip(ids, task.names, strict=True)
+    ]
     faults = sum(row["reason"] == "engine_fault" for row in rows)
     if faults > sum(row.get("score") is not None for row in rows):
         raise EngineError(f"shard {task.shard}: expected scores, found {faults} engine faults; nothing was written")
@@ -116,13 +119,13 @@ def open_scorer(options: ModelOptions, run: ArchiveRun) -> None:
     _opened(options, run.bundle_sha256)
 
 
-def _row(scorer: QualityScorer, name: str) -> Row:
+def _row(scorer: QualityScorer, name: str, bits: int | None) -> Row:
     row: Row = {"file": name, "bytes_read": 0}
     started = time.perf_counter()
     try:
         data = read_bytes(name)
         row["bytes_read"] = len(data)
-        image = read_image(data)
+        image = read_image(data, bits)
         row["read_ms"] = round(1e3 * (time.perf_counter() - started), 3)
         score = scorer.score(image)
     except PictureError as error:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fthnet_kit.edge.cli.options import LOG_WIDTH, model_options
+from fthnet_kit.edge.cli.options import LOG_WIDTH, bits_option, model_options, views_of
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.model.choices import BackendName, Precision
 
@@ -37,6 +37,7 @@ def archive() -> None:
 @click.argument("inputs", nargs=-1, required=True, metavar="IN…")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder of the archive's rows.")
 @model_options
+@bits_option
 @click.option("--path-column", metavar="NAME", help="Column of names in a table. Default: file, path, file_name, …")
 @click.option("--shard-size", type=click.IntRange(1), default=256, show_default=True, help="Pictures a file.")
 @click.option(
@@ -90,6 +91,7 @@ def score_command(
     from fthnet_kit.edge.archive.shard import ShardTask
     from fthnet_kit.edge.archive.table import missing_shards, write_quarantine
     from fthnet_kit.edge.device.cores import available_cores
+    from fthnet_kit.edge.formats.levels import assumed_bits
 
     load_pyarrow("parquet")
     if (shard_index is None) != (shard_count is None) or (shard_index or 0) >= (shard_count or 1):
@@ -97,7 +99,8 @@ def score_command(
     names = list_inputs(inputs, path_column)
     cores = available_cores()
     workers = workers or (1 if backend in GPU_BACKENDS else cores)
-    options = ModelOptions(bundle, precision, backend, views, cuda_graph, threads or max(1, cores // workers))
+    threads = threads or max(1, cores // workers)
+    options = ModelOptions(bundle, precision, backend, views_of(views), cuda_graph, threads, assumed_bits())
     run = ArchiveRun.of(options, names, shard_size)
     run.claim(output)
     ours = range(shard_index or 0, run.shards, shard_count or 1)

@@ -18,6 +18,24 @@ backend_option = setting("model.backend")
 model_options = setting_options("model")  # of every command that runs a model to score pictures
 
 
+def bits_option(function: Function) -> Function:
+    """``--bits``, for every command that reads pictures from files; it holds until the command ends."""
+    return click.option(
+        "--bits",
+        type=click.IntRange(8, 16),
+        expose_value=False,
+        callback=_assume_bits,
+        help="Bits that values of 16-bit pictures use, if their file does not say it. Default: dark ones are refused.",
+    )(function)
+
+
+def _assume_bits(context: click.Context, _: click.Parameter, bits: int | None) -> None:
+    if bits is not None:
+        from fthnet_kit.edge.formats.levels import assume_bits
+
+        context.with_resource(assume_bits(bits))
+
+
 def output_option(text: str) -> Option[Any]:
     """``--output``, for a report that nobody must have."""
     return click.option("-o", "--output", type=PATH, help=text)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fthnet_kit.edge.cli.config import config_option, current_config
-from fthnet_kit.edge.cli.settings import setting_options
+from fthnet_kit.edge.cli.options import bits_option, model_options, views_of
 from fthnet_kit.edge.deployment.run_assembly import Sinks, headline, open_server, rebuild_engine
 from fthnet_kit.edge.loop import stop_signals
 from fthnet_kit.edge.model.choices import BackendName, Precision
@@ -25,9 +25,37 @@ FOLDER = click.Path(path_type=Path)
 
 @click.command()
 @config_option
-@setting_options("camera", "model", "records", "best_shot", "guidance", "serve", "mqtt", source={"required": True})
-@click.option("--rebuild", is_flag=True, help="Build the TensorRT engine first if none is there that may run here.")
-@click.option("--save-best", type=FOLDER, help="Folder for the best frame of the run.")
+@click.option(
+    "--source",
+    required=True,
+    metavar="URI",
+    help="0, /dev/video0?width=1920&height=1080, csi://0 (Jetson), gst:PIPELINE, rtsp://…, http://…, a video, "
+    "a folder or glob of images, or sim:?seconds=20&fps=15&seed=3.",
+)
+@model_options
+@bits_option
+@click.option("--rebuild", is_flag=True, help="Build the TensorRT engine first where there is none that may run here.")
+@click.option("--records", type=FOLDER, help="Append one JSON record a result to this file; see `fthnet records`.")
+@click.option("--records-rotate-mb", "rotate_mb", type=float, default=64.0, show_default=True, help="Of one file.")
+@click.option("--records-budget-mb", "budget_mb", type=float, default=1024.0, show_default=True, help="Of all files.")
+@click.option("--save-best", type=FOLDER, help="Keep the best frame of the run in this folder.")
+@click.option("--best-shot", type=FOLDER, help="Keep the best frame of each eye in this folder.")
+@click.option(
+    "--dicom", type=FOLDER, help="Write best shots as DICOM too, with the patient and camera of this JSON file."
+)
+@click.option(
+    "--serve", metavar="[ADDRESS:]PORT", help="Page for a browser, and /metrics. Beyond this machine: a token."
+)
+@click.option("--serve-token-file", type=FOLDER, help="File with the page's token. Default: FTHNET_TOKEN.")
+@click.option(
+    "--language",
+    type=click.Choice(["en", "es", "zh", "fr"]),
+    default="en",
+    show_default=True,
+    help="Of the hints and the page.",
+)
+@click.option("--mirror/--no-mirror", help="The picture is mirrored: hints to move swap left and right.")
+@click.option("--mqtt", metavar="URL", help="Send results to mqtt://HOST or mqtts://HOST.")
 @click.option("--max-frames", type=click.IntRange(1), help="Stop after this many scored frames.")
 def run(
     source: str,

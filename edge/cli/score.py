@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fthnet_kit.edge.cli.options import LOG_WIDTH, model_options
+from fthnet_kit.edge.cli.options import LOG_WIDTH, bits_option, model_options, views_of
 from fthnet_kit.edge.model.choices import BackendName, Precision
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE…")
 @model_options
+@bits_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line instead of a table.")
 def score(
     images: tuple[str, ...],
