@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import logging
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from fthnet_kit.edge.capture.source import CorruptFrameError
 from fthnet_kit.edge.errors import InputError
+from fthnet_kit.edge.formats.dicom import is_dicom
 from fthnet_kit.edge.formats.read import IMAGE_SUFFIXES, UNREAD_SUFFIXES, read_image
 from fthnet_kit.edge.frame import Frame
 
@@ -56,9 +58,9 @@ class ImageFiles:
 def find_images(names: list[str]) -> list[Path]:
     """Image files behind names of files, folders and globs, folders in the order of their names.
 
-    A file that is named is taken whatever its ending. Folders and globs give what ends like an image, without hidden
-    files and folders and what file managers keep (`@eaDir`, `__MACOSX`); pictures that the kit does not read are
-    counted in one log line a name.
+    A file that is named is taken whatever its ending. Folders and globs give what ends like an image, and DICOM files
+    without an ending, but no hidden files and folders and what file managers keep (`@eaDir`, `__MACOSX`); pictures
+    that the kit does not read are counted in one log line a name.
 
     Raises:
         InputError: a name that leads to no image.
@@ -70,7 +72,7 @@ def find_images(names: list[str]) -> list[Path]:
             found.append(path)
             continue
         candidates = _below(path) if path.is_dir() else _matching(name)
-        images = [candidate for candidate in candidates if candidate.suffix.lower() in IMAGE_SUFFIXES]
+        images = [candidate for candidate in candidates if _is_image(candidate)]
         unread = Counter(suffix for each in candidates if (suffix := each.suffix.lower()) in UNREAD_SUFFIXES)
         if unread:
             kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(unread.items()))
@@ -79,6 +81,17 @@ def find_images(names: list[str]) -> list[Path]:
             raise InputError(f"{name}: expected an image, a folder of images or a video, found none")
         found.extend(images)
     return found
+
+
+def _is_image(path: Path) -> bool:
+    """Whether a file ends like an image, or is a DICOM file without an ending (``IM0001``, ``1.2.840.99``)."""
+    suffix = path.suffix.lower()
+    if suffix in IMAGE_SUFFIXES:
+        return True
+    if suffix.lstrip(".").isdigit() or not suffix:
+        with contextlib.suppress(OSError), path.open("rb") as file:
+            return is_dicom(file.read(132))
+    return False
 
 
 def _below(folder: Path) -> list[Path]:

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from fthnet_kit.edge.errors import PictureError
-from fthnet_kit.edge.formats import jpeg, tiff
+from fthnet_kit.edge.formats import dicom, jpeg, tiff
 from fthnet_kit.edge.formats.alpha import on_black
 from fthnet_kit.edge.formats.exif import orientation, upright
 from fthnet_kit.edge.formats.headers import Header, read_header
@@ -17,9 +17,9 @@ from fthnet_kit.edge.image import Image, check_size, to_bgr8
 
 IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".bmp", ".dib", ".webp", ".jp2", ".j2k"),
-    *(".ppm", ".pgm", ".pbm", ".pnm"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".dcm", ".dicom"),
 )
-UNREAD_SUFFIXES = (".heic", ".heif", ".avif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raw", ".dcm", ".gif", ".svg")
+UNREAD_SUFFIXES = (".heic", ".heif", ".avif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raw", ".gif", ".svg")
 
 
 def read_image(source: Path | bytes, bits: int | None = None) -> Image:
@@ -54,6 +54,8 @@ def _decoded(data: bytes) -> Image:
         return jpeg.decode(data)
     if data.startswith(tiff.BEGINNINGS):
         return tiff.decode(data)
+    if dicom.is_dicom(data):
+        return dicom.decode(data)
     header = read_header(data)
     if header is not None:
         check_size(header.width, header.height)
