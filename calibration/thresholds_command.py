@@ -61,7 +61,6 @@ def thresholds(
     Changes nothing unless --apply is given.
     """
     import numpy as np
-    from rich.console import Console
     from rich.progress import track
 
     from fthnet_kit.calibration.labelled_images import of_split, read_image_sets
@@ -74,11 +73,12 @@ def thresholds(
         score_images,
     )
     from fthnet_kit.calibration.thresholds_report import ThresholdReport
-    from fthnet_kit.edge.cli.options import LOG_WIDTH
+    from fthnet_kit.edge.cli.options import views_of
     from fthnet_kit.edge.files import make_folder
     from fthnet_kit.edge.inference.onnx_runtime import OnnxBackend
     from fthnet_kit.edge.inference.scorer import QualityScorer
     from fthnet_kit.edge.model.bundle import Bundle
+    from fthnet_kit.edge.reporting.console import open_console
     from fthnet_kit.edge.reporting.plots import load_pyplot
 
     target = Target(sensitivity, usable_mos, good_mos)
@@ -93,9 +93,7 @@ def thresholds(
     if output is not None:  # what is missing is told before minutes of scoring
         load_pyplot("the picture of the thresholds")
         make_folder(output)
-    errors, console = Console(stderr=True), Console(highlight=False)
-    if not console.is_terminal:
-        console.width = LOG_WIDTH
+    errors, console = open_console(stderr=True), open_console()
     backend = OnnxBackend(opened.model(), threads=threads)
     with QualityScorer(opened.card, backend, used_views) as scorer:
         shown = track(images, "scoring", console=errors, transient=True, disable=not errors.is_terminal)

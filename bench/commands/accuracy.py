@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
@@ -73,14 +72,11 @@ def accuracy(
     Between the precisions: how far scores move, how many verdicts flip, and how much each metric changes. A
     photograph in which no retina is seen counts as 0, and among classes as below all others.
     """
-    from rich.console import Console
-    from rich.progress import Progress
-
     from fthnet_kit.bench.quality.accuracy import FOLD_VIEWS, measure_accuracy, read_data
     from fthnet_kit.bench.quality.accuracy_page import data_line, head_lines, sections, write_reports
-    from fthnet_kit.edge.cli.options import LOG_WIDTH
     from fthnet_kit.edge.files import make_folder
     from fthnet_kit.edge.model.bundle import Bundle
+    from fthnet_kit.edge.reporting.console import open_console, open_progress
     from fthnet_kit.edge.reporting.plots import load_pyplot
 
     opened = Bundle.open(bundle)
@@ -89,8 +85,8 @@ def accuracy(
     if output is not None:  # what is missing is told before minutes of scoring
         load_pyplot("the picture of the accuracy")
         make_folder(output)
-    errors = Console(stderr=True)
-    with Progress(console=errors, transient=True, disable=not errors.is_terminal) as bar:
+    errors = open_console(stderr=True)
+    with open_progress(errors, transient=True, disable=not errors.is_terminal) as bar:
         task = bar.add_task("scoring", total=sum(len(photographs.paths) for photographs in data))
         report = measure_accuracy(
             opened,
@@ -103,7 +99,7 @@ def accuracy(
         )
     for line in head_lines(report):
         click.echo(line)
-    console = Console(width=None if sys.stdout.isatty() else LOG_WIDTH, highlight=False)
+    console = open_console()
     for place in range(len(data)):
         click.echo(f"\n{data_line(report, place)}")
         for section in sections(report, place):

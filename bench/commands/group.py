@@ -73,16 +73,15 @@ def severity(
     brighter or darker, another gamma) and of lids, shadows and black areas over 30 and 50 % of the field, and whether
     it follows the brightness of the photographs. Seeded by file name: a second run prints the same.
     """
-    from rich.console import Console
     from rich.progress import track
 
     from fthnet_kit.bench.quality.looks import looks_table, measure_looks
     from fthnet_kit.bench.quality.severity import best_images, measure_severity, severity_table, write_report
     from fthnet_kit.calibration.labelled_images import of_split, read_image_set
-    from fthnet_kit.edge.cli.options import LOG_WIDTH
     from fthnet_kit.edge.files import make_folder
     from fthnet_kit.edge.inference.onnx_runtime import OnnxBackend
     from fthnet_kit.edge.model.bundle import Bundle
+    from fthnet_kit.edge.reporting.console import open_console
     from fthnet_kit.edge.reporting.plots import load_pyplot
 
     opened = Bundle.open(bundle)
@@ -90,9 +89,7 @@ def severity(
     if output is not None:  # what is missing is told before minutes of scoring
         load_pyplot("the picture of the severities")
         make_folder(output)
-    errors, console = Console(stderr=True), Console(highlight=False)
-    if not console.is_terminal:
-        console.width = LOG_WIDTH
+    errors, console = open_console(stderr=True), open_console()
     with OnnxBackend(opened.model(), threads=threads) as backend:
         shown = track(images, "scoring", console=errors, transient=True, disable=not errors.is_terminal)
         report = measure_severity(backend, opened.card.preprocessing, shown)

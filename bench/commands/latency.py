@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fthnet_kit.edge.cli.options import LOG_WIDTH, bundle_argument, views_option
+from fthnet_kit.edge.cli.options import bundle_argument, views_of, views_option
 from fthnet_kit.edge.model.choices import BACKENDS, PRECISIONS, BackendName, Precision
 
 if TYPE_CHECKING:
@@ -68,8 +67,6 @@ def latency(
     Stages: decode (or grab), preprocess, gate, infer, post; on TensorRT also h2d, gpu_compute, d2h and enqueue, in
     trtexec's terms. Then the live loop (frame age, drops), cold start, first inference, and after a pause.
     """
-    from rich.console import Console
-
     from fthnet_kit.bench.results.results_file import read_results, write_file, write_results
     from fthnet_kit.bench.speed.comparison import compare_in_turn, compare_with_file, other_of
     from fthnet_kit.bench.speed.latency import Pictures, encode, measure, measure_cold_start, simulated_frames
@@ -77,6 +74,7 @@ def latency(
     from fthnet_kit.edge.inference.open_backend import as_picked
     from fthnet_kit.edge.inference.scorer import QualityScorer
     from fthnet_kit.edge.model.bundle import Bundle
+    from fthnet_kit.edge.reporting.console import busy, open_console
 
     plan = plan_of(runs, seconds, minutes, fps, quick=quick)
     opened = Bundle.open(bundle)
@@ -84,7 +82,7 @@ def latency(
         backend, precision, threads = as_picked(opened, threads, None)
     earlier = read_results(Path(compare)) if compare and Path(compare).is_file() else None
     other = other_of(compare) if compare and earlier is None else None
-    errors = Console(stderr=True, highlight=False)
+    errors = open_console(stderr=True)
     pictures = Pictures(source)
 
     def scorer(other_precision: Precision = precision, other_backend: BackendName = backend) -> partial[QualityScorer]:
@@ -98,21 +96,21 @@ def latency(
             cuda_graph=cuda_graph,
         )
 
-    with errors.status("measuring") as status:
-        content = measure(scorer(), opened, precision, pictures, plan, status.update)
+    with busy(errors, "measuring") as say:
+        content = measure(scorer(), opened, precision, pictures, plan, say)
         if plan.cold_starts:
             with tempfile.TemporaryDirectory() as folder:
                 picture = Path(folder) / "frame.jpg"
                 picture.write_bytes(encode(simulated_frames(1, 1920, 1080)[0]).tobytes())
                 arguments = [str(opened.folder), precision, backend, str(threads or 0)]
-                content["cold_start"] = measure_cold_start(arguments, picture, plan.cold_starts, status.update)
+                content["cold_start"] = measure_cold_start(arguments, picture, plan.cold_starts, say)
         if earlier is not None:
             content["comparison"] = compare_with_file(content, earlier, str(compare))
         elif other is not None:
-            status.update(f"{compare} in turn")
+            say(f"{compare} in turn")
             content["comparison"] = compare_in_turn(scorer(), scorer(**other), str(compare), pictures, plan.limit)
     pictures.close()
-    output = Console(highlight=False, width=None if sys.stdout.isatty() else LOG_WIDTH)
+    output = open_console()
     for part in latency_tables(content):
         output.print(part)
     if json_file is not None:

@@ -21,16 +21,16 @@ def pick(bundle: Path | None, config: Path | None, runs: int, dry_run: bool) -> 
     process of its own. The choice is kept with its evidence beside the configuration, or in ~/.config/fthnet, and holds
     until the model, the library, the processor or the number of cores changes.
     """
-    from rich.console import Console
     from rich.table import Table
 
     from fthnet_kit.bench.speed.pick import measure_picks
     from fthnet_kit.edge.inference.pick import pick_file, write_pick
     from fthnet_kit.edge.model.bundle import Bundle
+    from fthnet_kit.edge.reporting.console import busy, open_console
 
     opened = Bundle.open(bundle)
-    with Console(stderr=True, highlight=False).status("measuring") as status:
-        choice, evidence = measure_picks(opened, runs, status.update)
+    with busy(open_console(stderr=True), "measuring") as say:
+        choice, evidence = measure_picks(opened, runs, say)
     table = Table()
     for column in ("backend", "precision"):
         table.add_column(column)
@@ -40,7 +40,7 @@ def pick(bundle: Path | None, config: Path | None, runs: int, dry_run: bool) -> 
         ratio = row["ratio"]
         figures = (f"{row['median_ms']:.1f}", f"{ratio['value']:.2f}", f"{ratio['low']:.2f} to {ratio['high']:.2f}")
         table.add_row(row["backend"], row["precision"], str(row["threads"] or "all"), *figures)
-    Console(highlight=False).print(table)
+    open_console().print(table)
     click.echo(f"fastest: {choice}")
     if not dry_run:
         path = pick_file(config)

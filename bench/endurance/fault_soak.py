@@ -380,12 +380,12 @@ def soak(
     Runs the real `fthnet run` against a real MJPEG server: killed, frozen, stalling in the middle of a picture,
     truncated and noisy JPEGs, another resolution, resets, HTTP errors. Exit code 1 where a check fails.
     """
-    from rich.console import Console
     from rich.table import Table
 
     from fthnet_kit.bench.endurance.faulty_camera import FAULTS
     from fthnet_kit.bench.results.results_file import plain, write_file
     from fthnet_kit.edge.errors import KitError
+    from fthnet_kit.edge.reporting.console import open_console
 
     arguments = [] if bundle is None else ["--bundle", str(bundle)]
     arguments += [] if precision is None else ["--precision", precision]
@@ -399,10 +399,10 @@ def soak(
         slowest = "never" if row["slowest_recovery_s"] is None else f"{row['slowest_recovery_s']:.2f}"
         said = ", ".join(f"{reason} {count}" for reason, count in row["reasons"].items())
         table.add_row(name, FAULTS[name], str(row["times"]), slowest, said)
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    console = open_console()
     console.print(table)
     for name, check in report["checks"].items():
-        console.print(f"{'passed' if check['passed'] else 'FAILED'}  {name}: {check['found']}", markup=False)
+        console.print(f"{'passed' if check['passed'] else 'FAILED'}  {name}: {check['found']}")
     if json_file is not None:
         write_file(json_file, (json.dumps(plain(report), indent=1) + "\n").encode())
         click.echo(f"results: {json_file}")

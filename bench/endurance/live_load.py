@@ -195,11 +195,11 @@ def live(seconds: float, fps: float, bundle: Path | None, precision: str | None,
     A 1080p camera on loopback; page with viewers, metrics scraped, MQTT, best shot, records. Exit code 1 where, at p95,
     a scored frame is older than one frame interval or the loop with its sinks adds more than 2 ms.
     """
-    from rich.console import Console
     from rich.table import Table
 
     from fthnet_kit.bench.endurance.faulty_camera import MisbehavingCamera
     from fthnet_kit.bench.results.results_file import plain, write_file
+    from fthnet_kit.edge.reporting.console import open_console
 
     model = [] if bundle is None else ["--bundle", str(bundle)]
     model += [] if precision is None else ["--precision", precision]
@@ -222,7 +222,7 @@ def live(seconds: float, fps: float, bundle: Path | None, precision: str | None,
     for load in loads:
         cells = (" / ".join(f"{load.ms[row][p]:.2f}" for p in PERCENTILES[:3]) for row in ROWS)
         table.add_row(load.name, f"{load.scored} of {load.captured}", *cells)
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    console = open_console()
     console.print(table)
     console.print("delivered meanwhile: " + ", ".join(f"{n} {what}" for what, n in loads[1].delivered.items()))
     if mqtt is None:

@@ -132,15 +132,15 @@ def best_shot(
     Prints the kept frame's true quality as a share of the best available, by what the frame was chosen: the
     appraisal, as `fthnet run --best-shot` does, the score alone, and the truth itself within the same rules.
     """
-    from rich.console import Console
     from rich.progress import track
     from rich.table import Table
 
     from fthnet_kit.bench.results.results_file import write_file
     from fthnet_kit.edge.inference.scorer import QualityScorer
+    from fthnet_kit.edge.reporting.console import open_console
 
     first = Session(seconds, fps, first_seed, 640, 480, realtime=False)
-    errors, kept = Console(stderr=True), []
+    errors, kept = open_console(stderr=True), []
     with (
         QualityScorer.from_bundle(bundle, threads=threads) as scorer,
         tempfile.TemporaryDirectory(prefix="fthnet-shots-") as folder,
@@ -157,7 +157,7 @@ def best_shot(
     for way, name in WAYS.items():
         *shares, within = found[way].values()
         table.add_row(name, *(f"{share:.3f}" for share in shares), f"{within:.0%}")
-    Console(highlight=False).print(table)
+    open_console().print(table)
     if json_file is not None:
         facts = {"kind": "fthnet-best-shot", "distribution": found, "sessions": [asdict(one) for one in kept]}
         write_file(json_file, (json.dumps(facts, indent=1) + "\n").encode())

@@ -117,12 +117,13 @@ def go_on_in_child() -> None:
 @contextmanager
 def build_progress(title: str) -> Iterator[Report]:
     """A bar of the build's phases; nothing where stderr is no terminal."""
-    from rich.console import Console
-    from rich.progress import Progress, TaskID
+    from rich.progress import TaskID
 
-    console = Console(stderr=True)
+    from fthnet_kit.edge.reporting.console import open_console, open_progress
+
+    console = open_console(stderr=True)
     tasks: dict[str, TaskID] = {}
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+    with open_progress(console, transient=True, disable=not console.is_terminal) as bar:
 
         def report(phase: str, step: int, steps: int) -> None:
             if phase not in tasks:
@@ -167,19 +168,17 @@ def shares(parts: Mapping[str, float]) -> str:
 
 def check_bundle(bundle: Bundle, device: str | None) -> None:
     """`--check`: a table of what was built; exit code 6 where a graph is refused, or its engine is not as it should."""
-    from rich.console import Console
-
     from fthnet_kit.convert.engine.check import check_builds
-    from fthnet_kit.edge.cli.options import LOG_WIDTH
     from fthnet_kit.edge.errors import EngineError
     from fthnet_kit.edge.inference.tensorrt_library import load_tensorrt
+    from fthnet_kit.edge.reporting.console import busy, open_console
 
     tensorrt = load_tensorrt("tensorrt_rtx")
     title = f"{bundle.card.title}, TensorRT for RTX {tensorrt.version}"
     found: list[Checked] = []
-    with Console(stderr=True, highlight=False).status("building") as status:
-        found.extend(check_builds(bundle, tensorrt, [device] if device else None, status.update))
-    output = Console(highlight=False, width=None if sys.stdout.isatty() else LOG_WIDTH)
+    with busy(open_console(stderr=True), "building") as say:
+        found.extend(check_builds(bundle, tensorrt, [device] if device else None, say))
+    output = open_console()
     output.print(check_table(title, found))
     engines, seconds = sum(not one.unsupported for one in found), sum(one.seconds for one in found)
     output.print(

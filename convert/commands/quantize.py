@@ -15,10 +15,11 @@ from fthnet_kit.edge.cli.options import signature_option, tell_unsigned
 @contextmanager
 def progress_report() -> Iterator[Callable[[str, int, int], None]]:
     """A progress bar on stderr that shows one task after the other."""
-    from rich.console import Console
-    from rich.progress import Progress, TaskID
+    from rich.progress import TaskID
 
-    with Progress(console=Console(stderr=True)) as bar:
+    from fthnet_kit.edge.reporting.console import open_console, open_progress
+
+    with open_progress(open_console(stderr=True)) as bar:
         tasks: dict[str, TaskID] = {}
 
         def report(what: str, done: int, total: int) -> None:

@@ -55,14 +55,13 @@ def train(
     A run that was killed goes on where it was when the same command is given again; its state lies in
     BUNDLE.training.
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
+    from rich.progress import BarColumn, TimeRemainingColumn
 
     from fthnet_kit.calibration.trainer import Progress, Recipe
     from fthnet_kit.convert.bundle.folder import refuse_existing
     from fthnet_kit.convert.bundle.train_to_bundle import TrainingRun, train_to_bundle
     from fthnet_kit.convert.bundle.write import Identity
+    from fthnet_kit.edge.reporting.console import open_console, open_progress
 
     refuse_existing(bundle, replace=replace)
     identity = Identity(name, model_version, manufacturer, training_data=training_data)
@@ -70,8 +69,7 @@ def train(
         identity = dataclasses.replace(identity, intended_use=intended_use)
     recipe = Recipe(minutes, batch=batch - batch % 2, peak_lr=peak_lr or (1e-4 if start else 3e-4), seed=seed)
     run = TrainingRun(folders, config, start, pool, recipe, bundle, identity, group_column, replace)
-    columns = (BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
-    with Bar(*columns, console=Console(stderr=True)) as bar:
+    with open_progress(open_console(stderr=True), BarColumn(), TimeRemainingColumn()) as bar:
         task = bar.add_task("loading photographs", total=minutes)
 
         def report(progress: Progress) -> None:

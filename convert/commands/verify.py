@@ -21,21 +21,18 @@ def verify(bundle: Path | None, folders: tuple[Path, ...], images: int, output: 
 
     Exit code 0 where every gate holds, 7 where one does not. Without BUNDLE: the one that the kit ships.
     """
-    from rich.console import Console
-
     from fthnet_kit.convert.precision.verify import verify as run
     from fthnet_kit.convert.precision.verify_report import noise_line, verification_reports, verification_table
     from fthnet_kit.edge.errors import BundleError, InputError, ParityError
     from fthnet_kit.edge.model.bundle import CONVERTED_NAMES, Bundle
+    from fthnet_kit.edge.reporting.console import open_console
 
     opened = Bundle.open(bundle)
     if not any(name in opened.card.files for name in CONVERTED_NAMES.values()):
         raise BundleError(f"{opened.folder}: expected converted graphs to verify, found none; run `fthnet quantize`")
     with progress_report() as report:
         found = run(opened, folders, images, report)
-    console = Console()
-    if not console.is_terminal:
-        console.width = 160
+    console = open_console()
     console.print(verification_table(found))
     console.print(noise_line(found))
     if output is not None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fthnet_kit.edge.cli.options import LOG_WIDTH, bits_option, model_options, views_of
+from fthnet_kit.edge.cli.options import bits_option, model_options, views_of
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.model.choices import BackendName, Precision
 
@@ -134,15 +134,16 @@ def _too_many(quarantined: int, output: Path) -> str:
 
 def _follow(runner: Iterator[ShardDone], tasks: Sequence[ShardTask], most_failures: float) -> None:
     """Show how far the work is, until it is done or too much of it failed."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
 
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    from fthnet_kit.edge.reporting.console import open_console, open_progress
+
+    console = open_console(stderr=True, soft_wrap=True)
     total = sum(len(task.names) for task in tasks)
     rows = failed = 0
     started = said = time.monotonic()
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with open_progress(console, *columns, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task("pictures", total=total)
         for done in runner:
             rows, failed = rows + done.rows, failed + done.failed
@@ -152,12 +153,12 @@ def _follow(runner: Iterator[ShardDone], tasks: Sequence[ShardTask], most_failur
             progress.update(bar, completed=rows, description=words)
             if not console.is_terminal and now - said > SECONDS_A_LINE:
                 said = now
-                console.print(f"{rows:,} of {total:,}, {words}, {_clock((total - rows) / rate)} left", markup=False)
+                console.print(f"{rows:,} of {total:,}, {words}, {_clock((total - rows) / rate)} left")
             if failed > most_failures:
                 break
     if total and failed <= most_failures:
         seconds = time.monotonic() - started
-        console.print(f"{rows:,} pictures in {_clock(seconds)}, {rows / max(seconds, 1e-9):.1f} a second", markup=False)
+        console.print(f"{rows:,} pictures in {_clock(seconds)}, {rows / max(seconds, 1e-9):.1f} a second")
 
 
 def _clock(seconds: float) -> str:
@@ -204,20 +205,17 @@ def summary_command(folder: Path, output: Path | None) -> None:
 
 
 def _print_summary(summary: Summary) -> None:
-    import sys
-
-    from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
 
     from fthnet_kit.edge.archive.summary import FOLDER_COLUMNS, folder_cells
+    from fthnet_kit.edge.reporting.console import open_console
 
     table = Table()
     for column in FOLDER_COLUMNS:
         table.add_column(column, justify="left" if column == "folder" else "right", overflow="fold")
     for folder in summary.folders[:EXTREME_FOLDERS]:
-        table.add_row(*map(Text, folder_cells(folder)))
-    Console(width=None if sys.stdout.isatty() else LOG_WIDTH).print(table)
+        table.add_row(*folder_cells(folder))
+    open_console().print(table)
     counts = {**summary.verdicts, **summary.reasons}
     middle = "-" if summary.median is None else f"{summary.median:.1f}"
     click.echo(f"median {middle}; " + ", ".join(f"{name} {count:,}" for name, count in counts.items()))

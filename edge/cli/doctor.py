@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-
-from fthnet_kit.edge.cli.options import LOG_WIDTH, signature_option
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -33,15 +30,14 @@ def doctor(bundle: Path | None, as_json: bool, strict: bool) -> None:
 
     Problems are findings, not errors: the exit code is 0 as long as the command could look.
     """
-    from rich.console import Console
-
     from fthnet_kit.edge.deployment.doctor import examine
+    from fthnet_kit.edge.reporting.console import open_console
 
     report = examine(bundle)
     if as_json:
         click.echo(json.dumps(report.to_dict(), indent=2, allow_nan=False))
     else:
-        Console(highlight=False, width=None if sys.stdout.isatty() else LOG_WIDTH).print(findings_table(report))
+        open_console().print(findings_table(report))
         click.echo(count_line(report))
     if strict and report.counts()["problem"]:
         click.get_current_context().exit(1)

@@ -41,4 +41,20 @@ def output_option(text: str) -> Option[Any]:
     return click.option("-o", "--output", type=PATH, help=text)
 
 
-LOG_WIDTH = 160  # of a table in a file or pipe
+def model_options(function: Function) -> Function:
+    """Options of every command that runs a model to score pictures."""
+    for option in (
+        threads_option,
+        backend_option,
+        click.option("--cuda-graph/--no-cuda-graph", help="On TensorRT: launch the network as one CUDA graph."),
+        click.option("--precision", type=click.Choice(PRECISIONS), default="auto", show_default=True),
+        views_option,
+        click.option("--bundle", type=PATH, help="Bundle folder. Default: the demonstration bundle of the kit."),
+    ):
+        function = option(function)
+    return function
+
+
+def views_of(text: str | None) -> Views | None:
+    """The number of views that an option names."""
+    return None if text is None else int(text)  # type: ignore[return-value]

@@ -87,8 +87,6 @@ def run(
     terminal that closes (SIGHUP; not under nohup) ends cleanly. Without a frame, or with one that must not be scored,
     the score is empty and gives the reason. Exit code 5: no camera at the start, or its driver hangs again and again.
     """
-    from rich.console import Console
-
     from fthnet_kit.edge.capture.open_source import make_source, with_password
     from fthnet_kit.edge.capture.opencv_source import PASSWORDS
     from fthnet_kit.edge.errors import InputError
@@ -105,8 +103,9 @@ def run(
     from fthnet_kit.edge.outputs.preview.sink import PageSink
     from fthnet_kit.edge.outputs.terminal import TerminalView
     from fthnet_kit.edge.outputs.watchdog import WatchdogSink
+    from fthnet_kit.edge.reporting.console import open_console
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = open_console(soft_wrap=True)
     config = current_config()
     address = source
     if source_password_file:

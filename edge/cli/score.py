@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from fthnet_kit.edge.cli.options import LOG_WIDTH, bits_option, model_options, views_of
+from fthnet_kit.edge.cli.options import bits_option, model_options, views_of
 from fthnet_kit.edge.model.choices import BackendName, Precision
 
 if TYPE_CHECKING:
@@ -35,17 +34,16 @@ def score(
 
     What cannot be read is reported on stderr and skipped, and the exit code is 3.
     """
-    from rich.console import Console
     from rich.progress import track
     from rich.table import Table
-    from rich.text import Text
 
     from fthnet_kit.edge.capture.image_files import find_images
     from fthnet_kit.edge.errors import InputError
     from fthnet_kit.edge.formats.read import read_image
     from fthnet_kit.edge.inference.scorer import QualityScorer
+    from fthnet_kit.edge.reporting.console import open_console
 
-    errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    errors = open_console(stderr=True, soft_wrap=True)
     paths = find_images(list(images))
     table = Table()
     table.add_column("image", overflow="fold")
@@ -60,15 +58,15 @@ def score(
                 result = scorer.score(read_image(path))
             except InputError as error:
                 unreadable += 1
-                errors.print(f"skipped: {error}", markup=False)
+                errors.print(f"skipped: {error}")
                 continue
             if as_json:
                 click.echo(json.dumps({"file": str(path), **result.to_dict()}))
             else:
                 value = "-" if result.value is None else f"{result.value:.1f}"
-                table.add_row(Text(str(path)), value, result.verdict or result.reason or "", f"{result.total_ms:.0f}")
+                table.add_row(str(path), value, result.verdict or result.reason or "", f"{result.total_ms:.0f}")
     if not as_json and table.row_count:
-        Console(width=None if sys.stdout.isatty() else LOG_WIDTH).print(table)
+        open_console().print(table)
     if unreadable:
         raise InputError(
             f"{unreadable} of {len(paths)} images could not be read and were skipped; they are named above"

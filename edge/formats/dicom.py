@@ -132,7 +132,7 @@ def _jpeg_2000(dataset: Dataset) -> Image:
 
 
 def _by_pydicom(dataset: Dataset) -> Image:
-    from pydicom.pixels import apply_color_lut, pixel_array
+    from pydicom.pixels import apply_color_lut, pixel_array  # type: ignore[attr-defined]
 
     try:
         pixels: npt.NDArray[Any] = pixel_array(dataset)

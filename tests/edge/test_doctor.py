@@ -22,7 +22,6 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from fthnet_kit.edge.cli.doctor import count_line, doctor, findings_table
-from fthnet_kit.edge.cli.options import LOG_WIDTH
 from fthnet_kit.edge.deployment.doctor import examine
 from fthnet_kit.edge.deployment.doctor_bundle import check_bundle
 from fthnet_kit.edge.deployment.doctor_findings import Finding, Report, load_module
@@ -44,6 +43,7 @@ from fthnet_kit.edge.deployment.doctor_software import (
 from fthnet_kit.edge.device.machine import Device, read_cuda_version, read_driver
 from fthnet_kit.edge.inference.engine_manifest import EngineManifest, Target
 from fthnet_kit.edge.model.bundle import FP32_NAME, shipped_bundle
+from fthnet_kit.edge.reporting.console import LOG_WIDTH
 from tests.edge.test_device import COMPUTER, ORIN, ORIN_SAYS, THOR, THOR_SAYS, machine, says
 
 ORIN_DEVICE = Device(model="NVIDIA Jetson Orin Nano", soc="tegra234", l4t="36.4.7", jetpack="6.2.1")
