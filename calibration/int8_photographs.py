@@ -20,11 +20,10 @@ from fthnet_kit.calibration.label_table import TABLES
 from fthnet_kit.calibration.labelled_images import LabelledImage, read_image_set
 from fthnet_kit.edge.capture.image_files import find_images
 from fthnet_kit.edge.errors import InputError
-from fthnet_kit.edge.formats.read import read_image
 from fthnet_kit.edge.image import Image
 from fthnet_kit.edge.inference.retina_gate import shows_retina
 from fthnet_kit.edge.model.bundle import sha256_of
-from fthnet_kit.edge.model.preprocess import Preprocessing, prepare
+from fthnet_kit.edge.model.preprocess import Preprocessing, prepare_file
 
 FEWEST = 32  # photographs to calibrate on, and to judge on
 WANTED = 128  # 500 gave no smaller error, 40 nearly the same (docs/CONVERSION.md)
@@ -73,7 +72,7 @@ def find_photographs(folders: Sequence[Path]) -> list[Entry]:
 def load(entry: Entry, preprocessing: Preprocessing) -> Photograph:
     """Read and prepare one photograph."""
     path, label = (entry, None) if isinstance(entry, Path) else (entry.path, entry.mos)
-    view = prepare(read_image(path), preprocessing, 1)[0]
+    view = prepare_file(path, preprocessing, 1)[0]
     return Photograph(path, label, view, hashlib.sha256(view.tobytes()).hexdigest())
 
 

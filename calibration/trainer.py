@@ -30,7 +30,6 @@ from fthnet_kit.calibration.labelled_images import LabelledImage
 from fthnet_kit.calibration.training_samples import FAULTS, SampleSource
 from fthnet_kit.edge.capture.degradations import degrade
 from fthnet_kit.edge.errors import InputError, MissingExtraError
-from fthnet_kit.edge.formats.read import read_image
 from fthnet_kit.edge.image import Image
 from fthnet_kit.edge.model.preprocess import (
     IMAGENET_MEAN,
@@ -38,8 +37,8 @@ from fthnet_kit.edge.model.preprocess import (
     INPUT,
     MARGIN,
     Preprocessing,
-    canonical,
-    prepare,
+    canonical_file,
+    prepare_file,
 )
 
 try:
@@ -168,7 +167,7 @@ class FaultHeads(nn.Module):
 def load_canonical(images: Sequence[LabelledImage]) -> list[Image]:
     """Each photograph's field at 512x512, BGR."""
     preprocessing = Preprocessing()
-    return [canonical(read_image(image.path), preprocessing) for image in images]
+    return [canonical_file(image.path, preprocessing) for image in images]
 
 
 class Trainer:
@@ -206,7 +205,7 @@ class Trainer:
         self.history: list[Validation] = []
         mos = np.array([image.mos for image in train])
         self.source = SampleSource(load_canonical(train), mos, recipe.seed)
-        self.val_images = np.concatenate([prepare(read_image(image.path), Preprocessing()) for image in val])
+        self.val_images = np.concatenate([prepare_file(image.path, Preprocessing()) for image in val])
         self.val_mos = np.array([image.mos for image in val])
         self.probe = self._degraded_probe(val)
         folder.mkdir(parents=True, exist_ok=True)
@@ -349,7 +348,7 @@ class Trainer:
             return None
         blurred = []
         for index in good:
-            field = degrade(canonical(read_image(val[index].path), Preprocessing()), "defocus", PROBE_SEVERITY, 0)
+            field = degrade(canonical_file(val[index].path, Preprocessing()), "defocus", PROBE_SEVERITY, 0)
             crop = field[MARGIN : MARGIN + INPUT, MARGIN : MARGIN + INPUT]
             blurred.append(cv2.cvtColor(crop, cv2.COLOR_BGR2RGB))
         return good, np.stack(blurred)

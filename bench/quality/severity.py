@@ -20,11 +20,10 @@ from fthnet_kit.calibration.agreement import srcc
 from fthnet_kit.calibration.labelled_images import LabelledImage
 from fthnet_kit.edge.capture.degradations import DEGRADATIONS, degrade
 from fthnet_kit.edge.files import write_files
-from fthnet_kit.edge.formats.read import read_image
 from fthnet_kit.edge.image import Image
 from fthnet_kit.edge.inference.backend import Backend
 from fthnet_kit.edge.model.card import ModelCard
-from fthnet_kit.edge.model.preprocess import INPUT, MARGIN, Preprocessing, canonical
+from fthnet_kit.edge.model.preprocess import INPUT, MARGIN, Preprocessing, canonical_file
 from fthnet_kit.edge.reporting.plots import load_pyplot, png_of
 
 SEVERITIES = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
@@ -112,7 +111,7 @@ def measure_severity(
     """
     seen, scores = [], []
     for image in images:
-        field = canonical(read_image(image.path), preprocessing)
+        field = canonical_file(image.path, preprocessing)
         scores.append(score_severities(backend, field, zlib.crc32(image.path.name.encode()), severities))
         seen.append(image)
     by_name = np.stack(scores, axis=1)  # (10, N, S)

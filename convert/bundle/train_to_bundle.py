@@ -19,8 +19,7 @@ from fthnet_kit.convert.network.checkpoint import Checkpoint, load_checkpoint
 from fthnet_kit.convert.network.config import FTHNetConfig
 from fthnet_kit.convert.network.fthnet import FTHNet
 from fthnet_kit.edge.errors import MissingExtraError
-from fthnet_kit.edge.formats.read import read_image
-from fthnet_kit.edge.model.preprocess import Preprocessing, prepare
+from fthnet_kit.edge.model.preprocess import Preprocessing, prepare_file
 
 try:
     import torch
@@ -112,6 +111,6 @@ def predict(network: FTHNet, images: Sequence[LabelledImage], views: int) -> np.
     """Scores of photographs, 0-100, mean over the views."""
     scores = []
     for image in images:
-        tiles = torch.from_numpy(prepare(read_image(image.path), Preprocessing(), views))
+        tiles = torch.from_numpy(prepare_file(image.path, Preprocessing(), views))
         scores.append(100 * float(network(normalise(tiles)).mean()))
     return np.clip(np.array(scores), 0, 100)

@@ -17,7 +17,7 @@ from fthnet_kit.edge.errors import MissingExtraError, ParityError
 from fthnet_kit.edge.formats.read import read_image
 from fthnet_kit.edge.image import Image
 from fthnet_kit.edge.inference.onnx_runtime import OnnxBackend
-from fthnet_kit.edge.model.preprocess import Preprocessing, prepare
+from fthnet_kit.edge.model.preprocess import Preprocessing, prepare, prepare_file
 
 try:
     import torch
@@ -64,9 +64,7 @@ def parity_images(paths: Sequence[Path], preprocessing: Preprocessing) -> tuple[
     """
     if paths:
         picked = [paths[round(i)] for i in np.linspace(0, len(paths) - 1, min(IMAGES, len(paths)))]
-        return [path.name for path in picked], np.concatenate(
-            [prepare(read_image(p), preprocessing, 1) for p in picked]
-        )
+        return [path.name for path in picked], np.concatenate([prepare_file(p, preprocessing, 1) for p in picked])
     photograph = read_image(Path(str(files("fthnet_kit.edge") / "assets" / "retina.jpg")))
     names, views = ["retina.jpg"], [prepare(photograph, preprocessing, 1)]
     for index in range(IMAGES - 1):

@@ -41,11 +41,10 @@ from fthnet_kit.convert.onnx_graph.fthnet_graph import Graph, Plan, Weights, lay
 from fthnet_kit.convert.precision.smoothing import producer, smooth
 from fthnet_kit.convert.precision.verify import Points, Report, openvino_scores, score_model
 from fthnet_kit.edge.errors import BundleError, MissingExtraError
-from fthnet_kit.edge.formats.read import read_image
 from fthnet_kit.edge.image import Image
 from fthnet_kit.edge.inference.onnx_runtime import OnnxBackend
 from fthnet_kit.edge.model.bundle import CHECKPOINT_NAME, Bundle
-from fthnet_kit.edge.model.preprocess import prepare
+from fthnet_kit.edge.model.preprocess import prepare_file
 
 try:
     import onnx
@@ -178,7 +177,7 @@ class Quantizer:
         scores = []
         with OnnxBackend(self.bundle.model("fp32")) as backend:
             for number, entry in enumerate(entries):
-                view = prepare(read_image(path_of(entry)), self.bundle.card.preprocessing, 1)
+                view = prepare_file(path_of(entry), self.bundle.card.preprocessing, 1)
                 scores.append(float(backend.infer(view)[0]))
                 self.report("scoring photographs without labels", number + 1, len(entries))
         return np.array(scores)

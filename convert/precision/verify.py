@@ -22,11 +22,10 @@ from fthnet_kit.calibration.labelled_images import LabelledImage
 from fthnet_kit.calibration.precision_gate import Cost, cost, shortfalls
 from fthnet_kit.convert.precision.fp16_twin import rounded_twin
 from fthnet_kit.edge.errors import InputError, MissingExtraError
-from fthnet_kit.edge.formats.read import read_image
 from fthnet_kit.edge.image import Image
 from fthnet_kit.edge.inference.onnx_runtime import OnnxBackend
 from fthnet_kit.edge.model.bundle import CONVERTED_NAMES, RANGES_NAME, REPORTS, Bundle
-from fthnet_kit.edge.model.preprocess import prepare
+from fthnet_kit.edge.model.preprocess import prepare_file
 
 try:
     import onnx
@@ -166,7 +165,7 @@ def noise_floor(bundle: Bundle, paths: Sequence[Path], report: Report) -> float:
     deviations = []
     with OnnxBackend(bundle.model("fp32")) as backend:
         for number, path in enumerate(chosen):
-            views = prepare(read_image(path), bundle.card.preprocessing, NOISE_VIEWS)
+            views = prepare_file(path, bundle.card.preprocessing, NOISE_VIEWS)
             deviations.append(float(np.std(backend.infer(views), ddof=1)))
             report("measuring the noise floor", number + 1, len(chosen))
     return float(np.mean(deviations))

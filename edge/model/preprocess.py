@@ -16,14 +16,18 @@ Steps, each named in the model card (`Preprocessing`):
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from fthnet_kit.edge.errors import InputError
+from fthnet_kit.edge.errors import AmbiguousFieldError, InputError
+from fthnet_kit.edge.formats.read import read_image
 from fthnet_kit.edge.image import Image, check_size, to_bgr8
 from fthnet_kit.edge.model.field import Box, find_field, grid
 from fthnet_kit.edge.model.pillow_resize import pillow_resize
@@ -150,6 +154,32 @@ def prepare(image: npt.NDArray[np.generic], preprocessing: Preprocessing, views:
         AmbiguousFieldError: the field is to be cut out and cannot be told.
     """
     return prepare_with_centre(image, preprocessing, views)[0]
+
+
+def prepare_file(path: Path, preprocessing: Preprocessing, views: int | None = None) -> Image:
+    """`prepare` of a picture file.
+
+    Raises:
+        PictureError, AmbiguousFieldError: as `read_image` and `prepare`; both name the file.
+    """
+    image = read_image(path)
+    with _naming(path):
+        return prepare(image, preprocessing, views)
+
+
+def canonical_file(path: Path, preprocessing: Preprocessing) -> Image:
+    """`canonical` of a picture file; errors name it."""
+    image = read_image(path)
+    with _naming(path):
+        return canonical(image, preprocessing)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except AmbiguousFieldError as error:
+        raise AmbiguousFieldError(f"{path}: {str(error).removeprefix('image: ')}") from None
 
 
 def prepare_with_centre(

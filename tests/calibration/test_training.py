@@ -148,6 +148,19 @@ def test_train_command_makes_a_bundle_that_learned(photographs: Path, tmp_path: 
     assert "expected no such folder" in fthnet(*arguments).stderr
 
 
+def test_an_ambiguous_photograph_is_named(photographs: Path, tmp_path: Path, fthnet) -> None:
+    eye = cv2.imread(str(photographs / "0.jpg"))
+    for image in ("0.jpg", "1.jpg"):
+        (tmp_path / image).write_bytes((photographs / image).read_bytes())
+    cv2.imwrite(str(tmp_path / "two [eyes].png"), np.hstack([eye, eye[:, ::-1]]))
+    rows = "file_name,meanOpinionScore,split\n0.jpg,50,train\n1.jpg,50,val\ntwo [eyes].png,50,train\n"
+    (tmp_path / "scores.csv").write_text(rows)
+    done = fthnet("train", "--data", tmp_path, "-o", tmp_path / "b", "--minutes", 1)
+    assert done.returncode == 3
+    assert f"fthnet: {tmp_path / 'two [eyes].png'}: expected one retinal field, found two" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize(
     "row", ["z.jpg,50,train", "1.jpg,120,val", "0.jpg,50,train"], ids=["missing", "range", "twice"]
 )

@@ -6,6 +6,7 @@ import json
 import logging
 import struct
 import subprocess
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -51,6 +52,14 @@ HEADERS = {
     "extended webp": b"RIFF\x1a\0\0\0WEBPVP8X\x0a\0\0\0" + bytes(4) + (13_999).to_bytes(3, "little") * 2,
     "lossy webp": b"RIFF\x1a\0\0\0WEBPVP8 \x0d\0\0\0\0\0\0\x9d\x01\x2a" + struct.pack("<HH", 14_000, 14_000),
     "bmp": b"BM" + bytes(16) + struct.pack("<ii", 9, -14_000),
+    "old bmp": b"BM" + bytes(12) + struct.pack("<IHH", 12, 14_000, 9),
+    "pnm": b"P6\n# 9 9\n14000 9\n255\n",
+    "bitmap": b"P4 14000 9\n",
+    "jpeg 2000": b"\xff\x4f\xff\x51" + struct.pack(">HHIIII", 47, 0, 14_009, 9, 9, 0) + bytes(20) + b"\x07\x01\x01",
+    "tiff": b"II*\0\x08\0\0\0\x02\0"
+    + struct.pack("<HHII", 256, 4, 1, 14_000)
+    + struct.pack("<HHII", 257, 4, 1, 9)
+    + bytes(4),
 }
 
 
@@ -60,6 +69,77 @@ def test_sizes_are_checked_before_decoding(kind: str, monkeypatch: pytest.Monkey
     with pytest.raises(PictureError, match="12000 pixels") as caught:
         read_image(HEADERS[kind])
     assert caught.value.kind == "too_large"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\0\0\0\x20ftypavif" + bytes(400),
+        b"\0\0\0\x20ftypheic" + bytes(400),
+        b"#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n\n-Y 14000 +X 14000\n" + bytes(400),
+        b"\x59\xa6\x6a\x95" + struct.pack(">II", 14_000, 14_000) + bytes(400),
+        b"PF\n14000 14000\n-1.0\n" + bytes(400),
+        b"P7\nWIDTH 14000\nHEIGHT 14000\nDEPTH 3\nMAXVAL 255\nENDHDR\n" + bytes(400),
+        b"RIFF\x1a\0\0\0AVI " + bytes(400),
+    ],
+)
+def test_formats_without_a_known_header_are_not_decoded(data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
+    with pytest.raises(PictureError) as caught:
+        read_image(data)
+    assert caught.value.kind == "unsupported"
+
+
+def exif(held: int, order: str = "<") -> bytes:
+    mark = b"II*\0" if order == "<" else b"MM\0*"
+    return mark + struct.pack(order + "IHHHIHHI", 8, 1, 274, 3, 1, held, 0, 0)
+
+
+def with_exif(suffix: str, held: int, order: str, late: bool) -> bytes:
+    """A PNG with an `eXIf` chunk before or after its pixels, or a WebP with an `EXIF` one."""
+    data, block = encoded(suffix), exif(held, order)
+    if suffix == ".png":
+        chunk = struct.pack(">I", len(block)) + b"eXIf" + block + struct.pack(">I", zlib.crc32(b"eXIf" + block))
+        at = len(data) - 12 if late else 33
+        return data[:at] + chunk + data[at:]
+    height, width = FUNDUS.shape[:2]
+    flags = b"\x08\0\0\0" + (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+    block = b"Exif\0\0" + block if late else block
+    body = (
+        b"WEBP" + b"VP8X" + struct.pack("<I", 10) + flags + data[12:] + b"EXIF" + struct.pack("<I", len(block)) + block
+    )
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+@pytest.mark.parametrize("held", range(1, 9))
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("suffix", [".png", ".webp"])
+def test_orientation_is_applied_once_as_opencv_does(suffix: str, late: bool, order: str, held: int) -> None:
+    data = with_exif(suffix, held, order, late)
+    plain = read_image(encoded(suffix))
+    turned = {
+        1: plain,
+        2: plain[:, ::-1],
+        3: plain[::-1, ::-1],
+        4: plain[::-1],
+        5: plain.transpose(1, 0, 2),
+        6: np.rot90(plain, -1),
+        7: plain[::-1, ::-1].transpose(1, 0, 2),
+        8: np.rot90(plain),
+    }[held]
+    np.testing.assert_array_equal(read_image(data), turned)
+    if not late:  # OpenCV reads some EXIF blocks only where they usually stand
+        np.testing.assert_array_equal(read_image(data), cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".ppm", ".jp2", ".webp", ".gif"])
+def test_files_that_end_early_are_refused(suffix: str) -> None:
+    whole = encoded(suffix)
+    for share in (0.3, 0.6, 0.95):
+        with pytest.raises(PictureError) as caught:
+            read_image(whole[: int(share * len(whole))])
+        assert caught.value.kind == "damaged"
 
 
 def test_errors_name_the_file_and_say_of_what_kind_they_are(tmp_path: Path) -> None:
