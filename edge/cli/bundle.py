@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from fthnet_kit.edge.cli.options import PATH
+from fthnet_kit.edge.cli.options import PATH, signature_option
 
 bundle_folder = click.argument("bundle", type=PATH)
 
@@ -49,7 +49,7 @@ def sign(bundle: Path, key: Path, release: int, require_signature: Path | None) 
     from fthnet_kit.edge.trust.manifest import sign_manifest
 
     private = read_private_key(key)
-    opened = Bundle.open(bundle, require_signature)
+    opened = Bundle.open(bundle, require_signature, release="compare")
     opened.check_weights()
     manifest = sign_manifest(bundle, private, opened.card.name, opened.card.version, release)
     click.echo(f"{manifest.name} {manifest.version}: {manifest.origin}, {len(manifest.files)} files")
@@ -65,7 +65,7 @@ def verify(bundle: Path, key: Path) -> None:
     """
     from fthnet_kit.edge.model.bundle import Bundle
 
-    opened = Bundle.open(bundle, key)
+    opened = Bundle.open(bundle, key, release="compare")
     opened.check_weights()
     assert opened.signed is not None
     for name in opened.signed.files:
@@ -89,3 +89,79 @@ def show(bundle: Path) -> None:
         path = bundle / MANIFEST_NAME
         stated = SignedManifest.from_bytes(read_regular(path, MOST_MANIFEST_BYTES), str(path))
         click.echo(f"states, unchecked: {stated.origin}, at {stated.signed_at}, {len(stated.files)} files")
+
+
+slots_option = click.option(
+    "--slots", default="/var/lib/fthnet/bundles", show_default=True, type=PATH, help="Folder of the two slots."
+)
+
+
+@bundle_group.command()
+@bundle_folder
+@click.argument("pictures", nargs=-1, type=PATH)
+def reference(bundle: Path, pictures: tuple[Path, ...]) -> None:
+    """Put reference PICTURES and their scores into a BUNDLE, for the health check of `activate`; sign it afterwards.
+
+    Default: the retinal photograph that the kit ships.
+    """
+    from importlib.resources import files
+
+    from fthnet_kit.edge.cli.options import tell_unsigned
+    from fthnet_kit.edge.deployment.bundle_slots import write_reference
+
+    shipped = Path(str(files("fthnet_kit.edge") / "assets" / "retina.jpg"))
+    scores = write_reference(bundle, list(pictures) or [shipped])
+    tell_unsigned(bundle)
+    click.echo(f"{len(scores)} reference pictures: {', '.join(f'{score:.2f}' for score in scores)} points")
+
+
+@bundle_group.command()
+@signature_option
+@bundle_folder
+@slots_option
+def install(bundle: Path, slots: Path) -> None:
+    """Copy a BUNDLE into the slot that does not run. Nothing changes until `activate`."""
+    from fthnet_kit.edge.deployment.bundle_slots import Slots
+
+    click.echo(f"installed in slot {Slots(slots).install(bundle)}; next: fthnet bundle activate --slots {slots}")
+
+
+@bundle_group.command()
+@signature_option
+@slots_option
+def activate(slots: Path) -> None:
+    """Check that the installed bundle scores its reference pictures within 0.05 points here, and switch to it.
+
+    Runs use it from their next start on (`--bundle SLOTS/current`). A bundle that then fails to start three times in a
+    row is replaced by the one before. Exit code 4: it fails; what ran goes on.
+    """
+    from fthnet_kit.edge.deployment.bundle_slots import Slots
+
+    click.echo(f"active: slot {Slots(slots).activate()}; restart the run")
+
+
+@bundle_group.command()
+@signature_option
+@slots_option
+def rollback(slots: Path) -> None:
+    """Switch back to the bundle of the other slot, be it older."""
+    from fthnet_kit.edge.deployment.bundle_slots import Slots
+
+    click.echo(f"active: slot {Slots(slots).rollback()}; restart the run")
+
+
+@bundle_group.command("list")
+@slots_option
+def list_slots(slots: Path) -> None:
+    """Tell what lies in the two slots, and which one runs."""
+    from fthnet_kit.edge.deployment.bundle_slots import SLOTS, Slots
+    from fthnet_kit.edge.errors import BundleError
+    from fthnet_kit.edge.model.bundle import Bundle
+
+    found = Slots(slots)
+    for name in SLOTS:
+        try:
+            what = Bundle.open(slots / name, release="ignore").card.title if (slots / name).is_dir() else "empty"
+        except BundleError as error:
+            what = str(error)
+        click.echo(f"{'*' if name == found.active else ' '} {name}  {what}")

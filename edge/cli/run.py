@@ -8,8 +8,16 @@ from typing import TYPE_CHECKING
 import click
 
 from fthnet_kit.edge.cli.config import config_option, current_config
-from fthnet_kit.edge.cli.options import bits_option, model_options, views_of
-from fthnet_kit.edge.deployment.run_assembly import Sinks, headline, open_server, rebuild_engine
+from fthnet_kit.edge.cli.options import SIGNED, bits_option
+from fthnet_kit.edge.cli.settings import setting_options
+from fthnet_kit.edge.deployment.run_assembly import (
+    Sinks,
+    headline,
+    open_records,
+    open_scorer,
+    open_server,
+    rebuild_engine,
+)
 from fthnet_kit.edge.loop import stop_signals
 from fthnet_kit.edge.model.choices import BackendName, Precision
 
@@ -93,7 +101,6 @@ def run(
     from fthnet_kit.edge.files import read_secret
     from fthnet_kit.edge.guidance.hint_follower import GuideSink
     from fthnet_kit.edge.guidance.hints import Guide, Optics
-    from fthnet_kit.edge.inference.scorer import QualityScorer
     from fthnet_kit.edge.loop.live_loop import LiveLoop
     from fthnet_kit.edge.outputs.best_frame import BestFrame
     from fthnet_kit.edge.outputs.best_shot.choose import BestShot
@@ -119,7 +126,7 @@ def run(
     if stop_signals.requested():
         return
     broker = MqttSink(mqtt, config.mqtt.options(), follow_best=best_shot is None) if mqtt else None
-    with QualityScorer.from_bundle(
+    with open_scorer(
         bundle, precision, views, backend, threads, cuda_graph=cuda_graph, pick=_pick_beside(config.path)
     ) as scorer:
         console.print(headline(scorer))

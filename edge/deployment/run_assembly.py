@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fthnet_kit.edge.loop import stop_signals
-from fthnet_kit.edge.model.choices import Precision
+from fthnet_kit.edge.model.choices import BackendName, Precision
 
 if TYPE_CHECKING:
     from fthnet_kit.edge.guidance.hint_follower import GuideSink
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fthnet_kit.edge.inference.scorer import QualityScorer
     from fthnet_kit.edge.loop.live_loop import LiveLoop
     from fthnet_kit.edge.loop.sink import Sink
+    from fthnet_kit.edge.model.preprocess import Views
     from fthnet_kit.edge.outputs.best_frame import BestFrame
     from fthnet_kit.edge.outputs.best_shot.choose import BestShot
     from fthnet_kit.edge.outputs.best_shot.shot import Shot
@@ -67,6 +68,29 @@ class Sinks:
             self.mqtt.publish_head(checkpoint.to_bytes())
         if self.page is not None:
             self.page.server.metrics.note_head(checkpoint.seq, checkpoint.chain)
+
+
+def open_scorer(
+    bundle: Path | None,
+    precision: Precision,
+    views: Views | None,
+    backend: BackendName,
+    threads: int | None,
+    *,
+    cuda_graph: bool,
+    pick: Path | None,
+) -> QualityScorer:
+    """The scorer of a run; in a device's slots, one that failed to start three times is replaced by the one before."""
+    from fthnet_kit.edge.deployment.bundle_slots import slots_of
+    from fthnet_kit.edge.inference.scorer import QualityScorer
+
+    slots = slots_of(bundle)
+    if slots is not None:
+        slots.begin_start()
+    scorer = QualityScorer.from_bundle(bundle, precision, views, backend, threads, cuda_graph=cuda_graph, pick=pick)
+    if slots is not None:
+        slots.end_start()
+    return scorer
 
 
 def open_records(path: Path, rotate_mb: float, budget_mb: float, key: Path | None) -> Records:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
+from typing import Literal
 
 from fthnet_kit.edge.errors import BundleError
 from fthnet_kit.edge.files import open_regular, read_regular
@@ -20,6 +21,7 @@ from fthnet_kit.edge.trust.manifest import SignedManifest, is_signed, read_manif
 from fthnet_kit.edge.trust.policy import required_key
 from fthnet_kit.edge.trust.releases import accept_release
 
+ReleaseRule = Literal["note", "compare", "ignore"]
 REPORTS = "reports"  # folder of a bundle
 RANGES_NAME = "ranges.json"  # in it: the ranges of INT8
 CHECKPOINT_NAME = "checkpoint.safetensors"
@@ -44,12 +46,16 @@ class Bundle:
     signed: SignedManifest | None = None
 
     @classmethod
-    def open(cls, folder: Path | str | None = None, require_signature: Path | None = None) -> Bundle:
+    def open(
+        cls, folder: Path | str | None = None, require_signature: Path | None = None, *, release: ReleaseRule = "note"
+    ) -> Bundle:
         """Open a bundle and check the SHA-256 of each of its files.
 
         Args:
             folder: the bundle; default: the demonstration bundle that the kit ships.
             require_signature: public key that it must be signed with; default: that of `trust.policy`, mostly none.
+            release: ``note`` a signed bundle's release, so that an older one is refused from now on; only ``compare``
+                it with what was noted; or ``ignore`` it.
 
         Raises:
             BundleError: with a key: unsigned, signed by another, altered, incomplete, or older than one that was
@@ -73,8 +79,8 @@ class Bundle:
             signed.check_files(folder, {**card.files, CARD_NAME: sha256})
         for name, expected in card.files.items():
             check_file(folder / name, expected)
-        if signed is not None:
-            accept_release(signed, folder)
+        if signed is not None and release != "ignore":
+            accept_release(signed, folder, note=release == "note")
         return cls(folder, replace(card, origin=_origin(folder, signed)), sha256, signed)
 
     def read(self, name: str) -> bytes:

@@ -21,8 +21,8 @@ def releases_file() -> Path:
     return state_folder() / RELEASES_NAME
 
 
-def accept_release(manifest: SignedManifest, folder: Path) -> None:
-    """Note a release; a later bundle must not be older.
+def accept_release(manifest: SignedManifest, folder: Path, *, note: bool = True) -> None:
+    """Compare a release with the greatest that was noted here, and `note` it.
 
     Raises:
         BundleError: this bundle is older than one that was accepted, or the note cannot be read.
@@ -35,7 +35,7 @@ def accept_release(manifest: SignedManifest, folder: Path) -> None:
             f"{folder}: expected release {greatest} or later of {manifest.name}, found release {manifest.release}: an "
             "older bundle was put back; `fthnet bundle rollback` does so on purpose"
         )
-    if manifest.release > greatest:
+    if note and manifest.release > greatest:
         _write(path, {**known, _name(manifest): manifest.release})
 
 
