@@ -2,10 +2,13 @@
 
 The recipe (measured on 1,329 photographs; the log stands in docs/TRAINING.md): AdamW with warm-up and a
 cosine that ends when the granted minutes do, an exponential moving average of the weights, smooth L1 on
-the score, a ranking loss over all pairs of a batch, and an auxiliary linear head on the backbone's last
-tokens that names the severity of each fault. The head is dropped at the end.
+the score, a ranking loss over all pairs of a batch, and auxiliary linear heads on the tokens of each stage
+that name the severity of each fault; these are dropped at the end. A new hypernetwork is kept alive: its
+generated weights are mixed with their mean over the batch at first, its generators learn slower, and
+sigmoids of the target network that saturate cost something.
 
-The network comes in from outside, with `forward_with_tokens(image) -> (raw (N,), tokens (N, L, D))`.
+The network comes in from outside; it has `initialise`, `whiten_patches`, `enliven` and `forward_parts`.
+The granted minutes count from the construction of the `Trainer` to the end of what its caller measures.
 """
 
 from __future__ import annotations
@@ -50,11 +53,29 @@ except ImportError as error:
 
 PROBE_IMAGES = 32  # good validation photographs on which the fall with defocus is watched
 PROBE_SEVERITY = 0.5
+START_IMAGES = 48  # photographs on which new weights are calibrated
+CHUNK = 16  # photographs scored at a time
+
+OWN_FROM, OWN_UNTIL = 0.4, 0.7  # share of the minutes between which samples get more and more of their own weights
+NEVER_OWN = 0.3  # samples that keep the mean weights to the end, so that the taps are never bypassed
+GENERATOR_RATE = 0.3  # learning rate of new generators, of the others'
+OUTER = 4.0  # |input| of a sigmoid from which it costs
+OUTER_WEIGHT = 0.01
+
+MANY_VIEWS = 20
+MANY_VIEWS_SHARE = 0.08  # of the minutes that scoring with 20 views may take at the end
+EXPORT_IMAGES = 40  # export and its comparison cost as much as scoring about so many photographs,
+EXPORT_S = 4.0  # and seconds that do not depend on the network
+VALIDATION_SHARE = 0.1  # of the minutes that validations may take
+LOOKED_AT_EVERY = 10  # steps between two looks at the loss: each makes the host wait for a GPU
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a training run does; stored with its state, in the card and in the report."""
+    """What a training run does; stored with its state, in the card and in the report.
+
+    `new_head`: taps, hypernetwork and target network start new (`FTHNet.enliven`), whatever the backbone starts from.
+    """
 
     minutes: float
     batch: int = 8
@@ -67,6 +88,7 @@ class Recipe:
     ranking_weight: float = 0.5
     auxiliary_weight: float = 0.5
     seed: int = 0
+    new_head: bool = False
     validate_every_s: float = 300.0
     save_every_s: float = 120.0
 
@@ -74,6 +96,10 @@ class Recipe:
         """Linear warm-up over the first steps, then a cosine over the share of the minutes that has passed."""
         cosine = self.final_lr + (self.peak_lr - self.final_lr) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
         return cosine * min(1.0, (step + 1) / self.warmup_steps)
+
+    def own_share(self, progress: float) -> float:
+        """How much of its generated weights a sample gets, the rest being the batch's mean."""
+        return min(1.0, max(0.0, (progress - OWN_FROM) / (OWN_UNTIL - OWN_FROM))) if self.new_head else 1.0
 
 
 @dataclass(frozen=True)
@@ -90,7 +116,8 @@ class Validation:
     def merit(self) -> float:
         """What the best weights are chosen by: both correlations, and a tenth for seeing defocus at all."""
         sees_defocus = 0.0 if math.isnan(self.defocus_drop) else min(1.0, max(0.0, self.defocus_drop / 30))
-        return self.agreement.srcc + self.agreement.plcc + 0.1 * sees_defocus
+        correlations = self.agreement.srcc + self.agreement.plcc
+        return (-2.0 if math.isnan(correlations) else correlations) + 0.1 * sees_defocus
 
 
 @dataclass(frozen=True)
@@ -102,8 +129,10 @@ class Progress:
     minutes: float
     loss: float
     last: Validation | None
+    stage: str = "training"
 
 
+Report = Callable[[Progress], None]
 Batch = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
@@ -132,8 +161,8 @@ def ranking_loss(predicted: Tensor, target: Tensor) -> Tensor:
     wanted = target[:, None] - target[None, :]
     found = predicted[:, None] - predicted[None, :]
     apart = wanted > 0.02
-    shortfall = F.relu(wanted - found)[apart]
-    return shortfall.mean() if shortfall.numel() else predicted.sum() * 0
+    shortfall = torch.where(apart, F.relu(wanted - found), 0)  # indexing would make the host wait for a GPU
+    return shortfall.sum() / apart.sum().clamp(min=1)
 
 
 def fault_loss(named: Tensor, severities: Tensor, known: Tensor) -> Tensor:
@@ -179,6 +208,7 @@ class Trainer:
         recipe: what to do; must equal the stored one when a run is resumed.
         fresh: start from new weights (`network.initialise`, `network.whiten_patches`) instead of the network's.
         folder: holds `state.pt` (everything, to resume), `best.pt` (best weights) and `history.jsonl`.
+        clock: seconds, monotonic.
     """
 
     def __init__(
@@ -190,17 +220,22 @@ class Trainer:
         folder: Path,
         *,
         fresh: bool = False,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.recipe = recipe
         self.folder = folder
+        self.clock = clock
+        self._started = clock()
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.manual_seed(recipe.seed)
         self.network = network.to(self.device).train()
         self.head = FaultHeads(stage_widths(self.network)).to(self.device)
         self.parameters = [*self.network.parameters(), *self.head.parameters()]
-        self.optimizer = torch.optim.AdamW(self._parameter_groups(), lr=recipe.peak_lr, betas=(0.9, 0.98))
-        self.average = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
-        self.step, self.elapsed, self.loss = 0, 0.0, float("nan")
+        self.optimizer = torch.optim.AdamW(
+            self._parameter_groups(), lr=recipe.peak_lr, betas=(0.9, 0.98), fused=self.device.type == "cuda"
+        )
+        self.step, self.loss = 0, float("nan")
+        self._smooth_loss = torch.tensor(self.loss, device=self.device)
         self.best: Validation | None = None
         self.history: list[Validation] = []
         mos = np.array([image.mos for image in train])
@@ -208,11 +243,12 @@ class Trainer:
         self.val_images = np.concatenate([prepare_file(image.path, Preprocessing()) for image in val])
         self.val_mos = np.array([image.mos for image in val])
         self.probe = self._degraded_probe(val)
+        self.image_s = self.validation_s = 0.0
         folder.mkdir(parents=True, exist_ok=True)
         if self._state_path.exists():
             self._resume()
-        elif fresh:
-            self._initialise(float(mos.mean()) / 100)
+        else:
+            self._start(float(mos.mean()) / 100, fresh=fresh)
 
     @property
     def _state_path(self) -> Path:
@@ -220,51 +256,96 @@ class Trainer:
 
     @property
     def best_path(self) -> Path:
-        """The best weights so far, a state_dict; exists after the first validation."""
+        """The best weights so far, a state_dict; exists after the first validation behind the start."""
         return self.folder / "best.pt"
 
-    def run(self, report: Callable[[Progress], None] = lambda progress: None) -> Validation:
-        """Train until the minutes are over; returns the best validation, whose weights `best_path` holds."""
-        limit = self.recipe.minutes * 60
+    @property
+    def limit(self) -> float:
+        """Seconds that the run was granted."""
+        return self.recipe.minutes * 60
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds that this run has had, of an earlier process too."""
+        return self.clock() - self._started
+
+    @property
+    def start(self) -> Validation | None:
+        """How the weights that the run began with did."""
+        return self.history[0] if self.history and self.history[0].step == 0 else None
+
+    @property
+    def many_view_images(self) -> int:
+        """Validation photographs that can be scored with 20 views at the end, within `MANY_VIEWS_SHARE`."""
+        one = max(MANY_VIEWS * self.image_s, 1e-9)
+        return min(len(self.val_mos), max(2, int(MANY_VIEWS_SHARE * self.limit / one)))
+
+    @property
+    def end_s(self) -> float:
+        """Seconds from the last step to the end: a validation, the caller's measurements, the bundle."""
+        images = len(self.val_mos) + MANY_VIEWS * self.many_view_images + EXPORT_IMAGES
+        return self.validation_s + images * self.image_s + EXPORT_S
+
+    def run(self, report: Report = lambda progress: None) -> Validation:
+        """Train for the granted minutes, less the time that the end takes; one step at least.
+
+        Returns:
+            The best validation, whose weights `best_path` holds.
+
+        Raises:
+            InputError: the loss is no longer a number.
+        """
+        if not self.history:
+            self._validate(report, initial=True)
         validated = saved = self.elapsed
-        clock = time.monotonic()
         for batch in self._batches():
-            if self.elapsed >= limit:
+            training_s = max(1e-9, self.limit - self.end_s)
+            if self.elapsed >= training_s and self.step:
                 break
-            self._train_step(*batch, progress=self.elapsed / limit)
-            now = time.monotonic()
-            self.elapsed += now - clock
-            clock = now
-            if self.elapsed - validated >= self.recipe.validate_every_s:
-                self._validate()
+            self._train_step(*batch, progress=self.elapsed / training_s)
+            if self.step % LOOKED_AT_EVERY == 1:
+                self._look_at_loss()
+                report(self.progress())
+            apart = max(self.recipe.validate_every_s, self.validation_s / VALIDATION_SHARE)
+            if self.elapsed - validated >= apart and self.elapsed + self.validation_s < training_s:
+                self._validate(report)
                 validated = self.elapsed
             if self.elapsed - saved >= self.recipe.save_every_s:
                 self._save()
                 saved = self.elapsed
-            report(self._progress())
-        self._validate()
+        if self.history[-1].step < self.step or self.best is None:
+            self._validate(report)
         self._save()
-        report(self._progress())
         assert self.best is not None
         return self.best
 
-    def _progress(self) -> Progress:
+    def progress(self, stage: str = "training") -> Progress:
+        """Where the run stands."""
         last = self.history[-1] if self.history else None
-        return Progress(self.step, self.step * self.recipe.batch, self.elapsed / 60, self.loss, last)
+        return Progress(self.step, self.step * self.recipe.batch, self.elapsed / 60, self.loss, last, stage)
 
     @torch.no_grad()
-    def _initialise(self, mean_quality: float) -> None:
-        crops = [p[MARGIN : MARGIN + INPUT, MARGIN : MARGIN + INPUT, ::-1] for p in self.source.photographs[::8]]
-        self.network.initialise(mean_quality)  # type: ignore[operator]
-        self.network.whiten_patches(normalise(torch.from_numpy(np.stack(crops)).to(self.device)))  # type: ignore[operator]
+    def _start(self, mean_quality: float, *, fresh: bool) -> None:
+        """New weights where they are asked for, and the moving average."""
+        every = max(1, len(self.source.photographs) // START_IMAGES)
+        crops = [p[MARGIN : MARGIN + INPUT, MARGIN : MARGIN + INPUT, ::-1] for p in self.source.photographs[::every]]
+        images = normalise(torch.from_numpy(np.stack(crops[:START_IMAGES])).to(self.device))
+        if fresh:
+            self.network.initialise(mean_quality)  # type: ignore[operator]
+            self.network.whiten_patches(images)  # type: ignore[operator]
+        if self.recipe.new_head:
+            self.network.enliven(images, mean_quality)  # type: ignore[operator]
         self.average = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
-        """No weight decay on biases, norms and position tables."""
-        named = [*self.network.named_parameters(), *self.head.named_parameters(prefix="head")]
-        decayed = [p for name, p in named if p.ndim > 1 and "bias_table" not in name]
-        kept = [p for name, p in named if not (p.ndim > 1 and "bias_table" not in name)]
-        return [{"params": decayed, "weight_decay": self.recipe.weight_decay}, {"params": kept, "weight_decay": 0.0}]
+        """No weight decay on biases, norms and position tables; new generators learn slower."""
+        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+        for name, parameter in (*self.network.named_parameters(), *self.head.named_parameters(prefix="head")):
+            decay = self.recipe.weight_decay if parameter.ndim > 1 and "bias_table" not in name else 0.0
+            generator = name.startswith(("weight_conv", "bias_conv"))
+            rate = GENERATOR_RATE if generator and self.recipe.new_head else 1.0
+            groups.setdefault((decay, rate), []).append(parameter)
+        return [{"params": params, "weight_decay": key[0], "rate": key[1]} for key, params in groups.items()]
 
     def _batches(self) -> Iterator[Batch]:
         """Batches from the current step on, made ahead in threads: OpenCV and NumPy release the GIL."""
@@ -276,28 +357,42 @@ class Trainer:
             try:
                 while True:
                     while len(waiting) < workers + 2:
-                        waiting.append(pool.submit(make_batch, self.source, next(upcoming), pairs))
+                        waiting.append(pool.submit(self._make_batch, next(upcoming), pairs))
                     batch = waiting.popleft().result()
-                    yield batch if self.device.type == "cpu" else tuple(t.to(self.device) for t in batch)  # type: ignore[misc]
+                    yield tuple(t.to(self.device, non_blocking=True) for t in batch)  # type: ignore[misc]
             finally:
                 pool.shutdown(cancel_futures=True)
 
+    def _make_batch(self, first: int, pairs: int) -> Batch:
+        """`make_batch`, in pinned memory for a GPU, so that the copy does not wait."""
+        batch = make_batch(self.source, first, pairs)
+        return batch if self.device.type == "cpu" else tuple(t.pin_memory() for t in batch)  # type: ignore[return-value]
+
+    def _loss(
+        self, image: Tensor, quality: Tensor, severities: Tensor, known: Tensor, own: Tensor | None = None
+    ) -> Tensor:
+        with torch.autocast(self.device.type, torch.bfloat16):
+            parts = self.network.forward_parts(normalise(image), own)  # type: ignore[operator]
+            named = self.head(parts.tokens)
+        raw = parts.raw.float()
+        loss = (
+            F.smooth_l1_loss(raw, quality, beta=0.05)
+            + self.recipe.ranking_weight * ranking_loss(raw, quality)
+            + self.recipe.auxiliary_weight * fault_loss(named, severities, known)
+        )
+        if self.recipe.new_head:
+            outer = [(F.relu(hidden.float().abs() - OUTER) ** 2).mean() for hidden in parts.hidden]
+            loss = loss + OUTER_WEIGHT * torch.stack(outer).sum()
+        return loss
+
     def _train_step(self, image: Tensor, quality: Tensor, severities: Tensor, known: Tensor, progress: float) -> None:
         for group in self.optimizer.param_groups:
-            group["lr"] = self.recipe.learning_rate(self.step, progress)
-        with torch.autocast(self.device.type, torch.bfloat16):
-            raw, tokens = self.network.forward_with_tokens(normalise(image))  # type: ignore[operator]
-            named = self.head(tokens)
-        raw = raw.float()
-        score_loss = F.smooth_l1_loss(raw, quality, beta=0.05)
-        auxiliary = fault_loss(named, severities, known)
-        loss = (
-            score_loss
-            + self.recipe.ranking_weight * ranking_loss(raw, quality)
-            + self.recipe.auxiliary_weight * auxiliary
-        )
-        if not torch.isfinite(loss):
-            raise InputError(f"training diverged at step {self.step} (loss is not finite); lower the learning rate")
+            group["lr"] = group["rate"] * self.recipe.learning_rate(self.step, progress)
+        own = None
+        if self.recipe.new_head:
+            own = (torch.rand(len(image)) >= NEVER_OWN).float() * self.recipe.own_share(progress)
+            own = own.to(self.device, non_blocking=True)
+        loss = self._loss(image, quality, severities, known, own)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip)
@@ -305,39 +400,63 @@ class Trainer:
         self.step += 1
         self._update_average()
         smoothing = min(0.99, 1 - 1 / self.step)
-        self.loss = loss.item() if self.step == 1 else smoothing * self.loss + (1 - smoothing) * loss.item()
+        with torch.no_grad():
+            self._smooth_loss = (
+                loss.detach() if self.step == 1 else self._smooth_loss.lerp(loss.detach(), 1 - smoothing)
+            )
+
+    def _look_at_loss(self) -> None:
+        """Fetch the smoothed loss from the device.
+
+        Raises:
+            InputError: it is no longer a number.
+        """
+        self.loss = float(self._smooth_loss)
+        if not math.isfinite(self.loss):
+            raise InputError(f"training diverged by step {self.step} (loss is not finite); lower the learning rate")
 
     @torch.no_grad()
     def _update_average(self) -> None:
         decay = min(self.recipe.ema_decay, (1 + self.step) / (10 + self.step))
-        for name, tensor in self.network.state_dict().items():
-            if tensor.is_floating_point():
-                self.average[name].lerp_(tensor, 1 - decay)
+        current = self.network.state_dict()
+        names = [name for name, tensor in current.items() if tensor.is_floating_point()]
+        torch._foreach_lerp_([self.average[name] for name in names], [current[name] for name in names], 1 - decay)
 
-    def _validate(self) -> None:
+    def _validate(self, report: Report, *, initial: bool = False) -> None:
+        """Score the validation photographs; the start is a yardstick and never the best."""
+        began = self.clock()
+        if initial:
+            with torch.no_grad():
+                batch = self._make_batch(0, self.recipe.batch // 2)
+                self._smooth_loss.copy_(self._loss(*(t.to(self.device) for t in batch)))
+        self._look_at_loss()
         current = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
         self.network.load_state_dict(self.average)
-        scores = self._scores(self.val_images)
+        scores = self._scores(self.val_images, report)
+        self.image_s = (self.clock() - began) / len(scores)
         drop = float("nan")
         if self.probe is not None:
             sharp, blurred = self.probe
-            drop = float(np.mean(scores[sharp] - self._scores(blurred)))
+            drop = float(np.mean(scores[sharp] - self._scores(blurred, report)))
         self.network.load_state_dict(current)
         found = Validation(self.step, self.elapsed / 60, self.loss, agreement(scores, self.val_mos), drop)
         self.history.append(found)
         with (self.folder / "history.jsonl").open("a") as file:
             file.write(json.dumps(asdict(found)) + "\n")
-        if self.best is None or found.merit > self.best.merit:
+        if not initial and (self.best is None or found.merit > self.best.merit):
             self.best = found
             _save_atomically(self.average, self.best_path)
+        self.validation_s = self.clock() - began
+        report(self.progress())
 
     @torch.no_grad()
-    def _scores(self, images: Image) -> np.ndarray:
+    def _scores(self, images: Image, report: Report) -> np.ndarray:
         """Scores of RGB uint8 (N, 384, 384, 3), float32 arithmetic."""
-        parts = [
-            self.network(normalise(torch.from_numpy(images[start : start + 16]).to(self.device))).cpu()
-            for start in range(0, len(images), 16)
-        ]
+        parts = []
+        for start in range(0, len(images), CHUNK):
+            chunk = normalise(torch.from_numpy(images[start : start + CHUNK]).to(self.device))
+            parts.append(self.network(chunk).cpu())
+            report(self.progress("validating"))
         return 100 * torch.cat(parts).numpy()
 
     def _degraded_probe(self, val: Sequence[LabelledImage]) -> tuple[np.ndarray, Image] | None:
@@ -354,6 +473,7 @@ class Trainer:
         return good, np.stack(blurred)
 
     def _save(self) -> None:
+        self._look_at_loss()
         state = {
             "recipe": asdict(self.recipe),
             "network": self.network.state_dict(),
@@ -362,7 +482,8 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
             "elapsed": self.elapsed,
-            "loss": self.loss,
+            "loss": self._smooth_loss.cpu(),
+            "costs": [self.image_s, self.validation_s],
             "history": [asdict(validation) for validation in self.history],
             "best": asdict(self.best) if self.best else None,
         }
@@ -380,7 +501,11 @@ class Trainer:
         self.head.load_state_dict(state["head"])
         self.average = state["average"]
         self.optimizer.load_state_dict(state["optimizer"])
-        self.step, self.elapsed, self.loss = state["step"], state["elapsed"], state["loss"]
+        self.step = state["step"]
+        self._started -= state["elapsed"]
+        self._smooth_loss.copy_(state["loss"])
+        self.loss = float(self._smooth_loss)
+        self.image_s, self.validation_s = state["costs"]
         self.history = [_validation(entry) for entry in state["history"]]
         self.best = _validation(state["best"]) if state["best"] else None
 

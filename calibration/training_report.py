@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fthnet_kit.edge.reporting.html_page import box, bullets, page, section
 from fthnet_kit.edge.reporting.plots import load_pyplot, png_of
 
 if TYPE_CHECKING:
@@ -22,13 +23,15 @@ def curves_and_scatter(history: Sequence[Validation], predicted: Scores, labelle
     """A PNG: loss and agreement over time, and a scatter of the validation photographs."""
     plt = load_pyplot("the training report")
     minutes = [validation.minutes for validation in history]
+    correlations = [v for validation in history for v in (validation.agreement.srcc, validation.agreement.plcc)]
+    lowest = min([0.5, *(v - 0.05 for v in correlations if not np.isnan(v))])
     figure, axes = plt.subplots(1, 3, figsize=(14, 4.2), layout="constrained")
-    axes[0].plot(minutes, [validation.loss for validation in history], color="#3d405b")
+    axes[0].plot(minutes, [validation.loss for validation in history], color="#3d405b", marker=".")
     axes[0].set(title="training loss", xlabel="minutes")
     for name, colour in (("srcc", "#0b6e4f"), ("plcc", "#c1121f")):
         values = [getattr(validation.agreement, name) for validation in history]
-        axes[1].plot(minutes, values, color=colour, label=name.upper())
-    axes[1].set(title="validation, centre view", xlabel="minutes", ylim=(0.5, 1))
+        axes[1].plot(minutes, values, color=colour, marker=".", label=name.upper())
+    axes[1].set(title="validation, centre view", xlabel="minutes", ylim=(lowest, 1))
     axes[1].legend()
     axes[2].plot([0, 100], [0, 100], color="#b0b0b0", linewidth=1)
     axes[2].scatter(labelled, predicted, s=14, alpha=0.6, color="#0b6e4f")
@@ -38,22 +41,37 @@ def curves_and_scatter(history: Sequence[Validation], predicted: Scores, labelle
     return png_of(figure, plt)
 
 
-def report_page(title: str, picture: bytes, accuracy: Sequence[Mapping[str, Any]], recipe: Recipe) -> str:
-    """A self-contained HTML page."""
+def report_page(
+    title: str,
+    facts: Sequence[str],
+    warnings: Sequence[str],
+    picture: bytes,
+    accuracy: Sequence[Mapping[str, Any]],
+    recipe: Recipe,
+) -> bytes:
+    """A self-contained HTML page.
+
+    Args:
+        title: what was trained.
+        facts: sentences under it.
+        warnings: what is wrong with the result; none: said so.
+        picture: of `curves_and_scatter`.
+        accuracy: the card's entries.
+        recipe: the run's.
+    """
     rows = "".join(
-        f"<tr><td>{html.escape(entry['data'])}</td><td>{entry['views']}</td><td>{name}</td><td>{m['value']:.3f}</td>"
-        f"<td>{m['low']:.3f} to {m['high']:.3f}</td></tr>"
+        f"<tr><td>{html.escape(entry['data'])}</td><td>{entry['images']}</td><td>{entry['views']}</td><td>{name}</td>"
+        f"<td>{m['value']:.3f}</td><td>{m['low']:.3f} to {m['high']:.3f}</td></tr>"
         for entry in accuracy
         for name, m in entry["metrics"].items()
     )
-    image = base64.b64encode(picture).decode()
-    return f"""<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>
-<style>body{{font:16px/1.5 system-ui;margin:2rem auto;max-width:72rem;padding:0 1rem}}img{{max-width:100%}}
-td,th{{padding:.2rem .8rem;text-align:left;border-bottom:1px solid #ddd}}</style>
-<h1>{html.escape(title)}</h1>
-<img alt="training curves and scatter" src="data:image/png;base64,{image}">
-<table><tr><th>data</th><th>views</th><th>metric</th><th>value</th><th>95 % interval</th></tr>{rows}</table>
-<h2>Recipe</h2><pre>{html.escape(json.dumps(asdict(recipe), indent=2))}</pre>
-</html>
-"""
+    head = "".join(f"<th>{name}</th>" for name in ("data", "images", "views", "metric", "value", "95 % interval"))
+    image = f"data:image/png;base64,{base64.b64encode(picture).decode()}"
+    return page(
+        title,
+        box("To look at" if warnings else "Nothing to object to", warnings),
+        bullets(facts),
+        f'<div><img alt="training curves and scatter" style="max-width:100%" src="{image}"></div>',
+        section("Accuracy", f'<div><table class="wide"><tr>{head}</tr>{rows}</table></div>'),
+        section("Recipe", f"<div><pre>{html.escape(json.dumps(asdict(recipe), indent=2))}</pre></div>"),
+    )

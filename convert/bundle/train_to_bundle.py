@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +12,24 @@ import numpy as np
 
 from fthnet_kit.calibration.agreement import accuracy_metrics
 from fthnet_kit.calibration.labelled_images import LabelledImage, of_split, read_image_sets
-from fthnet_kit.calibration.trainer import Progress, Recipe, Trainer, normalise
+from fthnet_kit.calibration.trainer import MANY_VIEWS, Progress, Recipe, Trainer, Validation, normalise
 from fthnet_kit.calibration.training_report import curves_and_scatter, report_page
 from fthnet_kit.convert.bundle.write import Identity, write_bundle
+from fthnet_kit.convert.network.aliveness import SWAPPED_POINTS, Aliveness, measure_aliveness
 from fthnet_kit.convert.network.checkpoint import Checkpoint, load_checkpoint
 from fthnet_kit.convert.network.config import FTHNetConfig
 from fthnet_kit.convert.network.fthnet import FTHNet
 from fthnet_kit.edge.errors import MissingExtraError
-from fthnet_kit.edge.model.preprocess import Preprocessing, prepare_file
+from fthnet_kit.edge.formats.read import read_image
+from fthnet_kit.edge.model.card import CARD_NAME, ModelCard
+from fthnet_kit.edge.model.preprocess import Preprocessing, prepare
 
 try:
     import torch
 except ImportError as error:
     raise MissingExtraError("torch", "train", purpose="training") from error
 
+LOOKED_INTO = 200  # photographs: the generated weights of all are held at once
 CONFIGS = {"small": FTHNetConfig(embed_dim=32), "base": FTHNetConfig()}
 
 
@@ -61,8 +65,65 @@ class TrainingRun:
         return self.bundle.with_name(f"{self.bundle.name}.training")
 
 
-def train_to_bundle(run: TrainingRun, report: Callable[[Progress], None]) -> list[dict[str, Any]]:
-    """Train, measure on the validation split with 1 and 20 views, write the bundle; returns the accuracy entries.
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a run came to.
+
+    Attributes:
+        accuracy: the card's entries.
+        alive: what the network's hypernetwork does.
+        parent: who it was fine-tuned from.
+        before: how the parent did on the validation split; None: it had none.
+        after: how the new weights do.
+    """
+
+    accuracy: Sequence[Mapping[str, Any]]
+    alive: Aliveness
+    parent: Mapping[str, str] | None
+    before: Validation | None
+    after: Validation
+
+    @property
+    def comparison(self) -> str:
+        """Parent against new weights, one sentence; empty without a parent."""
+        if self.before is None or self.parent is None:
+            return ""
+        pairs = (
+            f"{key.upper()} {getattr(self.before.agreement, key):.3f} to {getattr(self.after.agreement, key):.3f}"
+            for key in ("srcc", "plcc", "rmse")
+        )
+        who = " ".join(self.parent[key] for key in ("name", "version") if key in self.parent)
+        return f"From its parent {who}, validation photographs, centre view: {', '.join(pairs)}."
+
+    @property
+    def facts(self) -> list[str]:
+        """Sentences for the report and the terminal."""
+        return [line for line in (self.comparison, f"{self.alive}.") if line]
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a user should not overlook."""
+        found = []
+        if self.before is not None and self.after.merit < self.before.merit:
+            found.append(f"worse than the parent. {self.comparison}")
+        if not self.alive.alive:
+            found.append(f"the hypernetwork is dead: {SWAPPED_POINTS:g} points by another photograph's taps are wanted")
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """As training.json holds it."""
+        return {
+            "accuracy": list(self.accuracy),
+            "hypernetwork": self.alive.to_dict(),
+            "parent": dict(self.parent or {}),
+            "before": asdict(self.before.agreement) if self.before else None,
+            "after": asdict(self.after.agreement),
+            "warnings": self.warnings,
+        }
+
+
+def train_to_bundle(run: TrainingRun, report: Callable[[Progress], None]) -> TrainingResult:
+    """Train, measure on the validation split with 1 and 20 views, write the bundle.
 
     Raises:
         InputError: something is wrong with the tables or images; told before training starts.
@@ -70,47 +131,85 @@ def train_to_bundle(run: TrainingRun, report: Callable[[Progress], None]) -> lis
     """
     images = read_image_sets(run.folders, run.group_column)
     train, val = of_split(images, "train"), of_split(images, "val")
-    network = load_checkpoint(run.start, run.pool).network if run.start else FTHNet(CONFIGS[run.config])  # type: ignore[arg-type]
-    trainer = Trainer(network, train, val, run.recipe, run.state_folder, fresh=run.start is None)
-    trainer.run(report)
+    parent = load_checkpoint(run.start, run.pool) if run.start else None  # type: ignore[arg-type]
+    identity = parent_identity(parent) if parent else None
+    network = parent.network if parent else FTHNet(CONFIGS[run.config])
+    recipe = replace(run.recipe, new_head=run.recipe.new_head or parent is None)
+    trainer = Trainer(network, train, val, recipe, run.state_folder, fresh=parent is None)
+    best = trainer.run(report)
     network.load_state_dict(torch.load(trainer.best_path, map_location="cpu", weights_only=True))
     network = network.cpu().eval()
+    chosen = [val[index] for index in np.linspace(0, len(val) - 1, trainer.many_view_images).round().astype(int)]
+    one = predict(network, val, 1, lambda: report(trainer.progress("measuring")))
+    twenty = predict(network, chosen, MANY_VIEWS, lambda: report(trainer.progress("measuring")))
     name = ", ".join(folder.name for folder in run.folders)
-    labelled = np.array([image.mos for image in val])
-    predicted = {views: predict(network, val, views) for views in (1, 20)}
     accuracy = [
-        {
-            "data": f"{name}, split val",
-            "images": len(val),
-            "views": views,
-            "metrics": accuracy_metrics(scores, labelled),
-        }
-        for views, scores in predicted.items()
+        _accuracy(f"{name}, split val", val, one, 1),
+        _accuracy(f"{name}, split val", chosen, twenty, MANY_VIEWS),
     ]
+    alive = look_into(network, val)
+    result = TrainingResult(accuracy, alive, identity, trainer.start if parent else None, best)
     stated = (
         run.identity.training_data or f"{len(train)} photographs of {name}, split train, and synthetic degradations."
     )
-    picture = curves_and_scatter(trainer.history, predicted[1], labelled)
+    report(trainer.progress("exporting"))
+    picture = curves_and_scatter(trainer.history, one, np.array([image.mos for image in val]))
+    title = f"Training of {run.bundle.name}: {run.identity.name} {run.identity.version}".removesuffix(" 0.0.0")
+    facts = [f"{trainer.step} steps of {recipe.batch} images in {trainer.elapsed / 60:.1f} minutes.", *result.facts]
     write_bundle(
         Checkpoint(network, trainer.best_path),
         run.bundle,
-        replace(run.identity, accuracy=tuple(accuracy), training_data=stated),
+        replace(
+            run.identity,
+            accuracy=tuple(accuracy),
+            training_data=stated,
+            hypernetwork=alive.to_dict(),
+            parent=identity or {},
+        ),
         Preprocessing(),
         half_checkpoint=True,
         reports={
-            "training.html": report_page(f"{run.identity.name} {run.identity.version}", picture, accuracy, run.recipe),
-            "training.json": json.dumps({"recipe": vars(run.recipe), "accuracy": accuracy}, indent=2) + "\n",
+            "training.html": report_page(title, facts, result.warnings, picture, accuracy, recipe),
+            "training.json": json.dumps({"recipe": vars(recipe), **result.to_dict()}, indent=2) + "\n",
         },
         replace=run.replace,
     )
-    return accuracy
+    report(trainer.progress("done"))
+    return result
+
+
+def parent_identity(parent: Checkpoint) -> dict[str, str]:
+    """Who a checkpoint is: name and version of the bundle that holds it, otherwise the file's name, and its hash."""
+    card_path = parent.source.with_name(CARD_NAME)
+    named = {"name": parent.source.name}
+    if card_path.is_file():
+        card = ModelCard.read(card_path)
+        named = {"name": card.name, "version": card.version}
+    return {**named, "weights_sha256": parent.weights_sha256}
+
+
+def look_into(network: FTHNet, images: Sequence[LabelledImage]) -> Aliveness:
+    """`measure_aliveness` on at most `LOOKED_INTO` photographs, centre view."""
+    chosen = [images[index] for index in np.linspace(0, len(images) - 1, min(len(images), LOOKED_INTO)).astype(int)]
+    batches = (normalise(torch.from_numpy(prepare(read_image(i.path), Preprocessing(), 1))) for i in chosen)
+    return measure_aliveness(network, batches, np.array([image.mos for image in chosen]))
+
+
+def _accuracy(data: str, images: Sequence[LabelledImage], scores: np.ndarray, views: int) -> dict[str, Any]:
+    """An entry of the card; what has no value (of constant scores) is left out."""
+    metrics = accuracy_metrics(scores, np.array([image.mos for image in images]))
+    kept = {key: found for key, found in metrics.items() if not np.isnan(list(found.values())).any()}
+    return {"data": data, "images": len(images), "views": views, "metrics": kept}
 
 
 @torch.no_grad()
-def predict(network: FTHNet, images: Sequence[LabelledImage], views: int) -> np.ndarray:
+def predict(
+    network: FTHNet, images: Sequence[LabelledImage], views: int, tell: Callable[[], None] = lambda: None
+) -> np.ndarray:
     """Scores of photographs, 0-100, mean over the views."""
     scores = []
     for image in images:
         tiles = torch.from_numpy(prepare_file(image.path, Preprocessing(), views))
         scores.append(100 * float(network(normalise(tiles)).mean()))
+        tell()
     return np.clip(np.array(scores), 0, 100)

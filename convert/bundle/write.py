@@ -32,7 +32,8 @@ class Identity:
     )
     training_data: str = "Not stated by whoever exported this model."
     accuracy: tuple[Mapping[str, Any], ...] = ()
-    raw_range: RawRange = field(default_factory=RawRange)
+    hypernetwork: Mapping[str, float] = field(default_factory=dict)
+    parent: Mapping[str, str] = field(default_factory=dict)
 
 
 def write_bundle(

@@ -18,6 +18,9 @@ Stergiou et al. 2021, arXiv:2101.00440).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 from fthnet_kit.convert.network.config import MASKED, MLP_RATIO, PATCH_SIZE, TARGET_LAYERS, FTHNetConfig
 from fthnet_kit.edge.errors import MissingExtraError
 
@@ -27,6 +30,10 @@ try:
     from torch import Tensor, nn
 except ImportError as error:
     raise MissingExtraError("torch", "convert", purpose="FTHNet's definition") from error
+
+
+HIDDEN_DEVIATION = 1.2  # before a sigmoid of the target network, of an enlivened head
+OUTPUT_DEVIATION = 0.15  # of the raw quality, likewise
 
 
 class SoftPool2d(nn.Module):
@@ -259,6 +266,50 @@ class Backbone(nn.Module):
         return torch.cat(taps, dim=1), tokens
 
 
+class Parts(NamedTuple):
+    """What a forward pass makes on its way.
+
+    Attributes:
+        raw: quality (N,).
+        tokens: (N, L, C) of each stage.
+        vector: the target network's input (N, 384), from the taps.
+        generated: weight (N, out, in) and bias (N, out) of each target layer.
+        hidden: what goes into the sigmoids of each hidden target layer, (N, out).
+    """
+
+    raw: Tensor
+    tokens: list[Tensor]
+    vector: Tensor
+    generated: list[tuple[Tensor, Tensor]]
+    hidden: list[Tensor]
+
+
+def apply_target(
+    vector: Tensor, generated: Sequence[tuple[Tensor, Tensor]], own: Tensor | None = None
+) -> tuple[Tensor, list[Tensor]]:
+    """The target network: raw quality (N,), and what goes into the sigmoids of each hidden layer, (N, out).
+
+    Args:
+        vector: (N, 384).
+        generated: weight (N, out, in) and bias (N, out) of each layer.
+        own: (N,) in [0, 1]: how much of its own weights a sample gets, the rest being the mean over the batch.
+            None: all.
+    """
+    x, hidden = vector.unsqueeze(-1), []
+    for layer, (weight, bias) in enumerate(generated):
+        x = _mixed(weight, own) @ (torch.sigmoid(x) if layer else x) + _mixed(bias, own).unsqueeze(-1)
+        hidden.append(x.squeeze(-1))
+    return hidden.pop().flatten(), hidden
+
+
+def _mixed(generated: Tensor, own: Tensor | None) -> Tensor:
+    """What each sample generated, drawn towards the mean over the batch: (N, …)."""
+    if own is None:
+        return generated
+    mean = generated.mean(dim=0, keepdim=True)
+    return mean + own.view(-1, *(1,) * (generated.ndim - 1)) * (generated - mean)
+
+
 class FTHNet(nn.Module):
     """FTHNet: a Swin-style backbone, and a hypernetwork that writes a small quality network for each image.
 
@@ -303,21 +354,25 @@ class FTHNet(nn.Module):
         weight = self.weight_conv[last](flat).unsqueeze(1)
         return [*generated, (weight, self.bias_conv[last](flat))]
 
-    def forward_with_tokens(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Raw quality (N,) and the tokens (N, L, C) of each stage, which training also looks at."""
+    def forward_parts(self, image: Tensor, own: Tensor | None = None) -> Parts:
+        """Everything between image and raw quality that training and diagnosis look at.
+
+        Args:
+            image: normalised RGB (N, 3, 384, 384).
+            own: as in `apply_target`.
+        """
         vector, tokens = self.bbone(image)
-        x = vector.unsqueeze(-1)  # (N, 384, 1)
-        for layer, (weight, bias) in enumerate(self.generate(tokens[-1])):
-            x = weight @ (torch.sigmoid(x) if layer else x) + bias.unsqueeze(-1)
-        return x.flatten(), tokens
+        generated = self.generate(tokens[-1])
+        raw, hidden = apply_target(vector, generated, own)
+        return Parts(raw, tokens, vector, generated, hidden)
 
     def forward(self, image: Tensor) -> Tensor:
         """Raw quality (N,) of normalised RGB (N, 3, 384, 384)."""
-        return self.forward_with_tokens(image)[0]
+        return self.forward_parts(image).raw
 
     @torch.no_grad()
     def initialise(self, mean_quality: float = 0.5) -> None:
-        """Weights from which training from scratch moves at once.
+        """Weights from which training from scratch moves at once; `enliven` then calibrates the head.
 
         With the authors' initialisation (sigma 0.02 everywhere) the generated weights start near zero and
         the score hardly depends on the image for hundreds of steps. Here the generators start where the
@@ -338,6 +393,74 @@ class FTHNet(nn.Module):
             assert generator.bias is not None
             nn.init.normal_(generator.bias, std=spread)
         nn.init.constant_(self.bias_conv[-1].bias, mean_quality)  # type: ignore[arg-type]
+
+    @torch.no_grad()
+    def enliven(self, images: Tensor, mean_quality: float = 0.5) -> None:
+        """New taps, hypernetwork and target network, calibrated on images so that every part is used.
+
+        Drawn with the right spread alone, this head is born dead: one channel of a generator fills 144
+        consecutive weights, rows share a sign, every sigmoid saturates, and the bias of the last layer
+        becomes a shortcut that leaves no gradient for the rest. So:
+
+        - each tap is standardised over the images, the scale folded into its Linear;
+        - the kernels of a generator sum to zero and have no bias, so that rows get no common sign;
+        - each generator is scaled until what the *taps* move, under weights averaged over the images, has a
+          deviation of `HIDDEN_DEVIATION` before a hidden sigmoid and `OUTPUT_DEVIATION` at the output, and is
+          centred by its bias;
+        - the generator of the last bias, the shortcut, starts at a constant.
+
+        Args:
+            images: at least 16 that differ, float32 (N, 3, 384, 384), normalised as the network's input.
+            mean_quality: where the output is centred.
+        """
+        for module in (*self.bbone.fcl_merge.modules(), *self.bbone.fcl_fc, *self.conv1x1.modules()):
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        parts = [self.forward_parts(part) for part in torch.split(images, 8)]
+        vector = self._standardise_taps(torch.cat([part.vector for part in parts]))
+        tokens = torch.cat([part.tokens[-1] for part in parts])
+        shared = torch.zeros(len(images), device=images.device)
+        for level in range(TARGET_LAYERS):
+            last = level == TARGET_LAYERS - 1
+            generator, bias = self._draw_generator(level)
+            raw, hidden = apply_target(vector, self.generate(tokens), shared)
+            found = raw.unsqueeze(-1) if last else hidden[level]
+            scale = (OUTPUT_DEVIATION if last else HIDDEN_DEVIATION) / found.std(dim=0).mean().clamp(min=1e-6)
+            for parameter in generator.parameters():
+                parameter.mul_(scale)
+            raw, hidden = apply_target(vector, self.generate(tokens), shared)
+            bias.bias.sub_((raw.unsqueeze(-1) - mean_quality if last else hidden[level]).mean(dim=0))
+
+    def _standardise_taps(self, vector: Tensor) -> Tensor:
+        """Fold mean and deviation of the taps (N, 384) into their Linears, whose biases are 0; the new taps."""
+        deviation = vector.std(dim=0)
+        deviation = deviation.clamp(min=1e-3 * float(deviation.max()))
+        mean = vector.mean(dim=0)
+        start = 0
+        for tap in self.bbone.fcl_fc:
+            assert isinstance(tap, nn.Linear)
+            part = slice(start, start := start + tap.out_features)
+            tap.weight.div_(deviation[part, None])
+            tap.bias.sub_(mean[part] / deviation[part])
+        return (vector - mean) / deviation
+
+    def _draw_generator(self, level: int) -> tuple[nn.Conv2d | nn.Linear, nn.Linear]:
+        """New generators of a target layer's weight and bias, not yet scaled."""
+        generator: nn.Conv2d | nn.Linear = self.weight_conv[level]  # type: ignore[assignment]
+        bias: nn.Linear = self.bias_conv[level]  # type: ignore[assignment]
+        assert generator.bias is not None
+        nn.init.normal_(generator.weight, std=generator.weight[0].numel() ** -0.5)
+        nn.init.zeros_(bias.bias)
+        if isinstance(generator, nn.Conv2d):
+            generator.weight -= generator.weight.mean(dim=(2, 3), keepdim=True)
+            nn.init.zeros_(generator.bias)
+            nn.init.normal_(bias.weight, std=0.01)
+        else:
+            nn.init.normal_(generator.bias, std=1.0)
+            nn.init.zeros_(bias.weight)
+        return generator, bias
 
     @torch.no_grad()
     def whiten_patches(self, images: Tensor) -> None:

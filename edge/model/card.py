@@ -33,8 +33,9 @@ class ModelCard:
         accuracy: what was measured, on which images, with confidence intervals where they were computed.
         files: SHA-256 of every file of the bundle.
         precisions: what each conversion costs against FP32, in points, and whether its gate holds.
-        raw_range: raw values that the network can plausibly give; None in cards that do not state it.
-        origin: whose the bundle is, as far as opening it has shown; no part of the card's file.
+        hypernetwork: how alive it is: share of saturated units, points that scores change by another image's taps
+            or generated weights, and the rank correlation that is left then. Empty: not measured.
+        parent: name, version where it has one, and weights of the model that this one was fine-tuned from.
     """
 
     name: str
@@ -49,18 +50,8 @@ class ModelCard:
     accuracy: tuple[Mapping[str, Any], ...]
     files: Mapping[str, str]
     precisions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    raw_range: RawRange | None = None
-    origin: str = field(default="unsigned", compare=False)
-
-    @property
-    def title(self) -> str:
-        """Name and version, and whose it is."""
-        return f"{self.name} {self.version} ({self.origin})"
-
-    @property
-    def plausible(self) -> RawRange:
-        """Raw values that are scores: the card's range, or the default where it states none."""
-        return self.raw_range or RawRange()
+    hypernetwork: Mapping[str, float] = field(default_factory=dict)
+    parent: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, text: str, where: str = CARD_NAME) -> ModelCard:
@@ -127,6 +118,8 @@ class ModelCard:
             "intended_use": self.intended_use,
             "training_data": self.training_data,
             "accuracy": list(self.accuracy),
+            **({"hypernetwork": dict(self.hypernetwork)} if self.hypernetwork else {}),
+            **({"parent": dict(self.parent)} if self.parent else {}),
             **({"precisions": dict(sorted(self.precisions.items()))} if self.precisions else {}),
             "files": dict(sorted(self.files.items())),
         }
