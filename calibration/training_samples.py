@@ -1,7 +1,8 @@
 """Training samples: random crops of photographs, some degraded, with the score that each should get.
 
 A photograph with a few known faults teaches what a label cannot: how far the score must fall when the
-same retina is defocused, dark or covered. Samples come in pairs; half of the pairs show one crop twice,
+same retina is defocused, dark or covered, and that it must not fall when another camera or a paler eye makes
+it brighter, darker or of another colour. Samples come in pairs; half of the pairs show one crop twice,
 the second time with one fault more, so that a ranking loss sees the fault and nothing else.
 """
 
@@ -14,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fthnet_kit.calibration.drawn_non_retinas import not_retina
+from fthnet_kit.calibration.local_faults import hidden_share, importance, kept, local_fault, lost_levels
 from fthnet_kit.edge.capture.degradations import DEGRADATIONS, Rng, degrade
 from fthnet_kit.edge.image import Image
 from fthnet_kit.edge.model.preprocess import INPUT, MARGIN, RESIZE
@@ -46,15 +48,23 @@ LOSS_AT_WORST = {
     "jpeg": 0.60,
 }
 STEEPNESS = 0.8  # below 1: the first bit of blur costs more than the last
+STEEPNESS_OF = {"under_exposure": 1.5, "over_exposure": 1.5}  # half a stop is a look, two are a fault
+
+TURNS = (cv2.ROTATE_90_COUNTERCLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_CLOCKWISE)
 
 FAULT_FREE_MOS = 55.0  # a photograph this good counts as free of faults: severities are known to be zero
 DEGRADABLE_MOS = 40.0  # below this a photograph has too little left to lose
 CAST_SHARE = 0.35  # photographs in the colours of another camera
+LOOK_SHARE = 0.5  # photographs in another exposure and gamma
+LOOK_STOPS = 0.8  # of linear light, to either side
+LOOK_GAMMA = (0.7, 1.4)
 CONTRAST_SHARE = 0.5  # pairs that show one crop twice
 FAULTY_BOTH_SHARE = 0.4  # of these: pairs whose first picture has a fault too
 SAME_FAULT_SHARE = 0.5  # of those: pairs in which that fault only grows
 NOT_RETINA_SHARE = 0.2  # of the other samples: outer eyes and rooms, which score nothing
 SINGLE_FAULT_SHARE = 0.3  # of the other photographs: those that get a fault
+LOCAL_SHARE = 0.35  # of faults: those that hide a part of the field
+NEGATIVES = 300  # different drawn pictures, made when first needed and kept: one takes ten times as long as a sample
 
 
 @dataclass(frozen=True)
@@ -67,17 +77,28 @@ class Sample:
         severities: float32 (10,), severity of each of `FAULTS`.
         known: whether the severities are known; a poor photograph's own faults are not, nor has an
             outer eye any.
+        hidden: share of the field that a local fault, or a look that clips, takes away.
     """
 
     image: Image
     quality: float
     severities: npt.NDArray[np.float32]
     known: bool
+    hidden: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Crop:
+    """A crop before faults: BGR, the photograph's number, and the share of the field that its look lost."""
+
+    image: Image
+    chosen: int
+    lost: float
 
 
 def remaining(name: str, severity: float) -> float:
     """Share of its score that a photograph keeps at a fault's severity."""
-    return 1.0 - LOSS_AT_WORST[name] * severity**STEEPNESS
+    return 1.0 - LOSS_AT_WORST[name] * severity ** STEEPNESS_OF.get(name, STEEPNESS)
 
 
 def draw_severity(rng: Rng) -> float:
@@ -95,8 +116,10 @@ def random_crop(canonical: Image, rng: Rng) -> Image:
     """A 384x384 crop of a 512x512 field, mirrored and turned at random; every second one the centre."""
     top, left = (MARGIN, MARGIN) if rng.random() < 0.5 else rng.integers(0, RESIZE - INPUT + 1, size=2)
     crop = canonical[top : top + INPUT, left : left + INPUT]
-    crop = np.rot90(crop, int(rng.integers(4)))
-    return np.ascontiguousarray(crop[:, ::-1] if rng.random() < 0.5 else crop)
+    quarters = int(rng.integers(4))
+    if quarters:
+        crop = cv2.rotate(crop, TURNS[quarters - 1])
+    return cv2.flip(crop, 1) if rng.random() < 0.5 else np.ascontiguousarray(crop)
 
 
 def jitter_colour(image: Image, rng: Rng) -> Image:
@@ -110,6 +133,13 @@ def jitter_colour(image: Image, rng: Rng) -> Image:
         gain = gain * rng.uniform((0.05, 0.75, 0.8), (1.15, 1.15, 1.15))
     tables = np.clip(np.arange(256)[:, None] * gain, 0, 255).astype(np.uint8)
     return cv2.LUT(image, tables.reshape(1, 256, 3))
+
+
+def expose(image: Image, rng: Rng) -> Image:
+    """Another exposure and gamma, as cameras and eyes differ: up to `LOOK_STOPS` of linear light, `LOOK_GAMMA`."""
+    gain = 2 ** (rng.uniform(-LOOK_STOPS, LOOK_STOPS) / 2.2)
+    levels = np.clip(np.arange(256) / 255 * gain, 0, 1) ** rng.uniform(*LOOK_GAMMA)
+    return cv2.LUT(image, np.round(255 * levels).astype(np.uint8))
 
 
 class SampleSource:
@@ -126,41 +156,63 @@ class SampleSource:
         self.mos = mos
         self.seed = seed
         self.degradable = np.flatnonzero(mos >= min(DEGRADABLE_MOS, float(np.median(mos))))
+        self._drawn: dict[int, Image] = {}
 
     def pair(self, index: int) -> tuple[Sample, Sample]:
         """Two samples: two photographs, or one crop without and with a further fault."""
         rng = np.random.default_rng([self.seed, index])
         if rng.random() >= CONTRAST_SHARE:
             return self._single(rng), self._single(rng)
-        chosen = int(rng.choice(self.degradable))
-        crop = self._crop(chosen, rng)
+        crop = self._crop(int(rng.choice(self.degradable)), rng)
+        local = rng.random() < LOCAL_SHARE
         faults: dict[str, float] = {}
         name = draw_fault(rng)
         if rng.random() < FAULTY_BOTH_SHARE:
             first = name if rng.random() < SAME_FAULT_SHARE else draw_fault(rng)
             faults[first] = draw_severity(rng) * 0.6
         worse = dict(faults)
-        worse[name] = min(1.0, faults.get(name, 0.0) + draw_severity(rng))
-        return self._sample(chosen, crop, faults, rng), self._sample(chosen, crop, worse, rng)
+        if not local:
+            worse[name] = min(1.0, faults.get(name, 0.0) + draw_severity(rng))
+        return self._sample(crop, faults, rng), self._sample(crop, worse, rng, local=local)
 
     def _single(self, rng: Rng) -> Sample:
         if rng.random() < NOT_RETINA_SHARE:
-            crop = cv2.cvtColor(random_crop(not_retina(rng), rng), cv2.COLOR_BGR2RGB)
-            return Sample(crop, 0.0, np.zeros(len(FAULTS), np.float32), known=False)
+            crop = jitter_colour(random_crop(self._negative(int(rng.integers(NEGATIVES))), rng), rng)
+            return Sample(cv2.cvtColor(crop, cv2.COLOR_BGR2RGB), 0.0, np.zeros(len(FAULTS), np.float32), known=False)
         degraded = rng.random() < SINGLE_FAULT_SHARE
+        local = degraded and rng.random() < LOCAL_SHARE
         chosen = int(rng.choice(self.degradable)) if degraded else int(rng.integers(len(self.photographs)))
-        faults = {draw_fault(rng): draw_severity(rng)} if degraded else {}
-        return self._sample(chosen, self._crop(chosen, rng), faults, rng)
+        faults = {draw_fault(rng): draw_severity(rng)} if degraded and not local else {}
+        return self._sample(self._crop(chosen, rng), faults, rng, local=local)
 
-    def _crop(self, chosen: int, rng: Rng) -> Image:
-        return jitter_colour(random_crop(self.photographs[chosen], rng), rng)
+    def _negative(self, number: int) -> Image:
+        """One of the drawn pictures without a retina, BGR (512, 512, 3)."""
+        if number not in self._drawn:
+            self._drawn[number] = not_retina(np.random.default_rng([self.seed, number, NEGATIVES]))
+        return self._drawn[number]
 
-    def _sample(self, chosen: int, crop: Image, faults: dict[str, float], rng: Rng) -> Sample:
-        quality = float(self.mos[chosen]) / 100
+    def _crop(self, chosen: int, rng: Rng) -> _Crop:
+        """A crop in the colours of some camera, half of them in another exposure, which costs only what it clips."""
+        crop = jitter_colour(random_crop(self.photographs[chosen], rng), rng)
+        if rng.random() >= LOOK_SHARE:
+            return _Crop(crop, chosen, 0.0)
+        looked = expose(crop, rng)
+        lost = np.maximum(lost_levels(looked) - lost_levels(crop), 0)
+        return _Crop(looked, chosen, hidden_share(lost, importance(crop)) if lost.any() else 0.0)
+
+    def _sample(self, crop: _Crop, faults: dict[str, float], rng: Rng, *, local: bool = False) -> Sample:
+        image, quality = crop.image, float(self.mos[crop.chosen]) / 100 * kept(crop.lost)
+        share = 0.0
+        if local:
+            worth = importance(image)
+            image, hidden = local_fault(image, rng)
+            share = hidden_share(hidden, worth)
+            quality *= kept(share)
         severities = np.zeros(len(FAULTS), np.float32)
         for name, severity in faults.items():
-            crop = degrade(crop, name, severity, rng, field=RESIZE)
+            image = degrade(image, name, severity, rng, field=RESIZE)
             quality *= remaining(name, severity)
             severities[FAULTS.index(name)] = severity
-        rgb = cv2.cvtColor(crop, cv2.COLOR_BGR2RGB)
-        return Sample(rgb, quality, severities, bool(self.mos[chosen] >= FAULT_FREE_MOS))
+        known = bool(self.mos[crop.chosen] >= FAULT_FREE_MOS) and not local
+        rgb = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        return Sample(rgb, quality, severities, known, max(share, crop.lost))

@@ -66,8 +66,10 @@ def test_pairs_are_reproducible_and_labelled_by_their_faults(photograph: np.ndar
         for sample in (a, b):
             assert sample.image.shape == (384, 384, 3)
             assert 0 <= sample.quality <= 0.8
-            assert (sample.quality in (0.8, 0.6, 0.2, 0.0)) == (not sample.severities.any())  # 0: no retina
-        contrast += bool(((b.severities - a.severities) > 0).sum() == 1 and b.quality < a.quality)
+            untouched = not sample.severities.any() and not sample.hidden
+            assert (sample.quality in (0.8, 0.6, 0.2, 0.0)) == untouched  # 0: no retina
+        worse = ((b.severities - a.severities) > 0).sum() == 1 or b.hidden > a.hidden
+        contrast += bool(worse and b.quality < a.quality)
     assert contrast >= 12
 
 

@@ -1,0 +1,110 @@
+"""Faults that hide a part of the field, and looks that cost nothing."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fthnet_kit.calibration import local_faults
+from fthnet_kit.calibration.local_faults import CELLS, hidden_share, importance, kept, local_fault, lost_levels
+from fthnet_kit.calibration.training_samples import SampleSource, expose, remaining
+from fthnet_kit.edge.image import Image
+from fthnet_kit.edge.model.preprocess import Preprocessing, canonical
+
+
+@pytest.fixture(scope="module")
+def field(photograph: Image) -> Image:
+    return canonical(photograph, Preprocessing())[64:448, 64:448].copy()
+
+
+@pytest.fixture(scope="module")
+def worth(field: Image) -> np.ndarray:
+    return importance(field)
+
+
+def test_the_price_is_that_of_the_verdicts() -> None:
+    assert kept(0) == 1
+    assert 90 * kept(0.3) < 60  # no longer good
+    assert 90 * kept(0.5) < 40  # rejected
+    assert kept(0.05) > 0.9
+    assert remaining("over_exposure", 0.5 / 2.2) > 0.9  # half a stop
+    assert remaining("under_exposure", 0.1) > 0.95
+
+
+def test_macula_and_disc_are_worth_more_than_the_rim(worth: np.ndarray, field: Image) -> None:
+    assert worth.sum() == pytest.approx(1, abs=1e-4)
+    middle = worth[CELLS // 2, CELLS // 2]
+    assert middle > 2 * np.median(worth[worth > 0])
+    green = cv2.GaussianBlur(cv2.resize(field, (CELLS, CELLS), interpolation=cv2.INTER_AREA)[..., 1], (0, 0), 4)
+    disc = np.unravel_index(np.argmax(green), green.shape)
+    assert worth[disc] > 1.5 * np.median(worth[worth > 0])
+
+
+def test_a_part_costs_at_least_its_share_and_more_in_the_middle(worth: np.ndarray) -> None:
+    left = np.zeros((CELLS, CELLS), np.float32)
+    left[:, : CELLS // 2] = 1
+    assert hidden_share(left, worth) >= 0.49
+    middle = (local_faults.X**2 + local_faults.Y**2 < 0.16).astype(np.float32)
+    field = worth > 0
+    assert hidden_share(middle, worth) > 1.5 * middle[field].mean()
+    assert hidden_share(np.ones_like(left), worth) == pytest.approx(1, abs=1e-3)
+    assert hidden_share(left, np.zeros_like(worth)) == 0
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_what_is_hidden_is_what_changed(field: Image, seed: int) -> None:
+    before = field.copy()
+    made, hidden = local_fault(field, np.random.default_rng(seed))
+    np.testing.assert_array_equal(field, before)
+    assert made.shape == field.shape
+    assert made.dtype == np.uint8
+    assert 0 <= hidden.min() <= hidden.max() <= 1
+    changed = cv2.resize(cv2.absdiff(made, field).max(axis=2), (CELLS, CELLS), interpolation=cv2.INTER_AREA)
+    assert changed[hidden == 0].mean() < 6 if (hidden == 0).any() else True
+    np.testing.assert_array_equal(made, local_fault(field, np.random.default_rng(seed))[0])
+
+
+def test_faults_of_all_kinds_and_sizes_are_drawn(field: Image, worth: np.ndarray) -> None:
+    shares = [hidden_share(local_fault(field, np.random.default_rng(seed))[1], worth) for seed in range(200)]
+    assert np.mean(np.array(shares) < 0.1) > 0.1
+    assert np.mean(np.array(shares) > 0.5) > 0.1
+    assert np.quantile(shares, 0.5) > 0.1
+    for kind in local_faults.FAULTS:
+        covers = [kind(np.random.default_rng(seed))[0] for seed in range(20)]
+        assert {cover.shape for cover in covers} == {(CELLS, CELLS)}
+        assert np.std([cover.mean() for cover in covers]) > 0.001
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_a_look_keeps_the_order_of_levels(field: Image, seed: int) -> None:
+    ramp = np.arange(256, dtype=np.uint8).reshape(1, 256, 1).repeat(3, axis=2)
+    made = expose(ramp, np.random.default_rng(seed))[0, :, 0].astype(int)
+    assert (np.diff(made) >= 0).all()
+    assert made[0] == 0
+
+
+def test_looks_differ_and_cost_only_what_they_clip(field: Image) -> None:
+    dull = cv2.convertScaleAbs(field, alpha=0.4, beta=40)  # far from both ends
+    looks = [expose(dull, np.random.default_rng(seed)) for seed in range(60)]
+    assert np.ptp([look.mean() for look in looks]) > 40
+    assert max(float(lost_levels(look).mean()) for look in looks) < 0.02
+    clipped = cv2.convertScaleAbs(field, alpha=6.0)
+    assert lost_levels(clipped).mean() > 0.3
+
+
+def test_labels_fall_with_what_is_hidden_and_with_nothing_else(photograph: Image) -> None:
+    source = SampleSource([canonical(photograph, Preprocessing())], np.array([80.0]), seed=1)
+    samples = [sample for index in range(150) for sample in source.pair(index)]
+    plain = [s for s in samples if s.quality and not s.severities.any()]
+    brightness = {round(float(s.image.mean())) for s in plain if s.quality == 0.8}
+    assert len(brightness) > 20  # looks without a cost
+    hidden = [s for s in plain if s.hidden]
+    assert len(hidden) > 15
+    for sample in hidden:
+        assert sample.quality <= 0.8 * kept(sample.hidden) + 1e-6
+    assert np.mean([s.known for s in hidden if s.hidden > 0.1]) < 0.5
