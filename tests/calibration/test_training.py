@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 import sys
-import time
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -14,15 +13,21 @@ import numpy as np
 import pytest
 import torch
 
+from fthnet_kit.calibration.agreement import Agreement
 from fthnet_kit.calibration.labelled_images import of_split, read_image_set
-from fthnet_kit.calibration.trainer import Recipe, Trainer, ranking_loss
+from fthnet_kit.calibration.trainer import Progress, Recipe, Trainer, Validation, ranking_loss
+from fthnet_kit.calibration.training_report import curves_and_scatter
 from fthnet_kit.calibration.training_samples import FAULTS, LOSS_AT_WORST, SampleSource, remaining
+from fthnet_kit.convert.bundle.train_to_bundle import TrainingResult
+from fthnet_kit.convert.network.aliveness import Aliveness
+from fthnet_kit.convert.network.checkpoint import load_checkpoint, save_checkpoint
 from fthnet_kit.convert.network.config import FTHNetConfig
 from fthnet_kit.convert.network.fthnet import FTHNet
 from fthnet_kit.edge import Bundle, InputError, Preprocessing, QualityScorer
 from fthnet_kit.edge.capture.degradations import DEGRADATIONS, degrade
 from fthnet_kit.edge.model.preprocess import canonical
 
+LABELS = np.linspace(10, 90, 9)
 TINY = FTHNetConfig(embed_dim=8, depths=(1, 1, 1, 1), num_heads=(1, 2, 4, 8))
 
 
@@ -40,10 +45,25 @@ def photographs(photograph: np.ndarray, tmp_path_factory: pytest.TempPathFactory
     return folder
 
 
-def trainer(photographs: Path, folder: Path, **changes: float) -> Trainer:
+class Ticks:
+    """A clock that goes on by so many seconds whenever it is read: a run then depends on no machine."""
+
+    def __init__(self, seconds: float = 1.0) -> None:
+        self.now, self.seconds = 0.0, seconds
+
+    def __call__(self) -> float:
+        self.now += self.seconds
+        return self.now
+
+
+def trainer(
+    photographs: Path, folder: Path, clock: Ticks | None = None, *, fresh: bool = True, **changes: float
+) -> Trainer:
     images = read_image_set(photographs)
-    recipe = Recipe(**{"minutes": 0.05, "warmup_steps": 5, "validate_every_s": 1.0, "save_every_s": 0.5, **changes})
-    return Trainer(FTHNet(TINY), of_split(images, "train"), of_split(images, "val"), recipe, folder, fresh=True)
+    recipe = Recipe(**{"minutes": 2, "batch": 4, "warmup_steps": 5, "save_every_s": 10, "new_head": True, **changes})
+    network = FTHNet(TINY)
+    split = of_split(images, "train"), of_split(images, "val")
+    return Trainer(network, *split, recipe, folder, fresh=fresh, clock=clock or Ticks())
 
 
 def test_every_degradation_is_a_fault_with_a_cost() -> None:
@@ -88,48 +108,152 @@ def test_learning_rate_warms_up_and_ends_low() -> None:
     assert recipe.learning_rate(5000, 1) == pytest.approx(recipe.final_lr)
 
 
+def test_a_run_ends_when_what_follows_still_fits(photographs: Path, tmp_path: Path) -> None:
+    told: list[Progress] = []
+    run = trainer(photographs, tmp_path / "run", Ticks(1.0))
+    best = run.run(told.append)
+    left = run.limit - run.elapsed
+    wanted = run.end_s - run.validation_s  # the caller's measurements and the bundle
+    assert wanted - 15 <= left <= wanted + 30  # a step and a validation read the clock some times
+    assert run.step > 5
+    assert [validation.step for validation in run.history] == sorted({v.step for v in run.history})
+    assert run.history[0].step == 0
+    assert run.history[-1].step == run.step
+    assert np.isfinite([validation.loss for validation in run.history]).all()
+    assert best.step > 0
+    minutes = [progress.minutes for progress in told]
+    assert minutes == sorted(minutes)
+    assert len(set(minutes)) > 10
+    assert {progress.stage for progress in told} == {"training", "validating"}
+
+
+def test_a_run_too_short_for_anything_takes_one_step_and_tells_a_loss(photographs: Path, tmp_path: Path) -> None:
+    run = trainer(photographs, tmp_path / "run", minutes=0.001)
+    best = run.run()
+    assert run.step == 1
+    assert [validation.step for validation in run.history] == [0, 1]
+    assert np.isfinite([validation.loss for validation in run.history]).all()
+    assert best == run.history[1]
+    assert run.best_path.exists()
+
+
+def test_validations_take_a_tenth_at_most(photographs: Path, tmp_path: Path) -> None:
+    run = trainer(photographs, tmp_path / "run", validate_every_s=0.1, minutes=5)
+    run.run()
+    between = [v for v in run.history if 0 < v.step < run.step]
+    assert len(between) * run.validation_s <= 0.12 * run.limit
+
+
+def test_new_generators_learn_slower_and_are_mixed_in_late(photographs: Path, tmp_path: Path) -> None:
+    recipe = Recipe(minutes=10, new_head=True)
+    assert [recipe.own_share(p) for p in (0, 0.4, 0.7, 1)] == pytest.approx([0, 0, 1, 1])
+    assert 0 < recipe.own_share(0.5) < 1
+    assert Recipe(minutes=10).own_share(0) == 1
+    rates = {group["rate"] for group in trainer(photographs, tmp_path / "new").optimizer.param_groups}
+    assert rates == {1.0, 0.3}
+    old = trainer(photographs, tmp_path / "old", fresh=False, new_head=False)
+    assert {group["rate"] for group in old.optimizer.param_groups} == {1.0}
+
+
+def test_a_new_head_keeps_the_backbone(photographs: Path, tmp_path: Path) -> None:
+    torch.manual_seed(4)
+    before = FTHNet(TINY).bbone.state_dict()
+    torch.manual_seed(4)
+    after = trainer(photographs, tmp_path / "run", fresh=False).network.state_dict()
+    head = ("fcl_merge", "fcl_fc")
+    for name, value in before.items():
+        same = torch.equal(value, after[f"bbone.{name}"])
+        assert same != name.startswith(head), name
+
+
 KILLED = """
-import sys
+import sys, time
 from pathlib import Path
-from fthnet_kit.calibration.labelled_images import of_split, read_image_set
-from fthnet_kit.calibration.trainer import Recipe, Trainer
-from fthnet_kit.convert.network.fthnet import FTHNet, FTHNetConfig
-images = read_image_set(Path(sys.argv[1]))
-network = FTHNet(FTHNetConfig(embed_dim=8, depths=(1, 1, 1, 1), num_heads=(1, 2, 4, 8)))
-recipe = Recipe(minutes=0.3, warmup_steps=5, validate_every_s=2.0, save_every_s=0.5)
-trainer = Trainer(network, of_split(images, "train"), of_split(images, "val"), recipe, Path(sys.argv[2]), fresh=True)
-print("from", trainer.step, trainer.elapsed, flush=True)
-trainer.run(lambda p: print("at", p.step, p.minutes, flush=True))
+sys.path.insert(0, sys.argv[3])
+from test_training import trainer
+run = trainer(Path(sys.argv[1]), Path(sys.argv[2]))
+print("from", run.step, run.elapsed, flush=True)
+def report(progress):
+    if sys.argv[4] == "hang" and (Path(sys.argv[2]) / "state.pt").exists():
+        print("hangs", flush=True)
+        time.sleep(1000)
+run.run(report)
+print("at", run.step, run.elapsed, flush=True)
 """
 
 
 @pytest.mark.slow
 def test_a_run_killed_with_9_goes_on_and_ends_with_the_same_schedule(photographs: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", KILLED, str(photographs), str(tmp_path / "run")]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 300
-    while time.monotonic() < deadline and not (tmp_path / "run" / "state.pt").exists():
-        time.sleep(0.1)
-    time.sleep(1)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    command = [sys.executable, "-c", KILLED, photographs, tmp_path / "run", Path(__file__).parent]
+    with subprocess.Popen([*command, "hang"], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout
+            assert any(line == "hangs\n" for line in process.stdout)
+        finally:
+            process.kill()
     state = torch.load(tmp_path / "run" / "state.pt", weights_only=True)
-    assert process.returncode == -signal.SIGKILL  # before its end
-    assert state["elapsed"] > 0
-    lines = subprocess.run(command, capture_output=True, text=True, check=True, timeout=600).stdout.splitlines()
-    _, step, elapsed = lines[0].split()
-    assert int(step) >= state["step"] > 0
+    assert 0 < state["elapsed"] < 120
+    done = subprocess.run([*command, "go on"], capture_output=True, text=True, check=True)
+    (_, step, elapsed), (_, last, end) = (line.split() for line in done.stdout.splitlines())
+    assert int(step) == state["step"] > 0
     assert float(elapsed) >= state["elapsed"]
-    *_, before, last = [0.0, *(float(line.split()[2]) for line in lines[1:])]
-    assert before < 0.3 <= last  # the first step beyond the granted minutes is the last, however long it took
+    assert int(last) > int(step)
+    assert float(end) <= 120
     history = [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
-    assert history[-1]["minutes"] >= 0.3
+    assert history[0]["step"] == 0
+    assert history[-1]["step"] == int(last)
 
 
 def test_resuming_with_another_recipe_is_refused(photographs: Path, tmp_path: Path) -> None:
-    trainer(photographs, tmp_path / "run").run()
-    with pytest.raises(InputError, match=r"found another batch, seed"):
-        trainer(photographs, tmp_path / "run", seed=1, batch=4)
+    trainer(photographs, tmp_path / "run", minutes=0.001).run()
+    with pytest.raises(InputError, match=r"found another seed"):
+        trainer(photographs, tmp_path / "run", minutes=0.001, seed=1)
+
+
+def test_a_result_worse_than_its_parent_is_told() -> None:
+    def validation(srcc: float) -> Validation:
+        return Validation(5, 1.0, 0.1, Agreement(0.9, srcc, 8.0), 40.0)
+
+    parent = {"name": "demo", "version": "0.4.0", "weights_sha256": "0" * 64}
+    alive = Aliveness(20, 0.01, 20.0, 0.0, 2.0, 0.8)
+    worse = TrainingResult([], alive, parent, validation(0.9), validation(0.8))
+    assert len(worse.warnings) == 1
+    assert "demo 0.4.0" in worse.warnings[0]
+    assert "SRCC 0.900 to 0.800" in worse.warnings[0]
+    assert TrainingResult([], alive, parent, validation(0.8), validation(0.9)).warnings == []
+    fresh = TrainingResult([], replace(alive, taps_points=0.2), None, None, validation(0.8))
+    assert fresh.comparison == ""
+    assert len(fresh.warnings) == 1
+    assert "dead" in fresh.warnings[0]
+
+
+def test_charts_of_a_short_run_show_its_points() -> None:
+    agreements = Agreement(0.2, 0.1, 30.0), Agreement(float("nan"), float("nan"), 30.0)
+    history = [Validation(step, step, 0.3, found, float("nan")) for step, found in enumerate(agreements)]
+    picture = cv2.imdecode(np.frombuffer(curves_and_scatter(history, LABELS, LABELS), np.uint8), cv2.IMREAD_COLOR)
+    third = picture.shape[1] // 3
+    for column in range(3):  # each chart has coloured ink besides its frame
+        part = picture[:, column * third : (column + 1) * third].astype(int)
+        assert (np.ptp(part, axis=2) > 20).sum() > 15
+
+
+@pytest.mark.slow
+def test_fine_tuning_names_its_parent_in_card_and_report(photographs: Path, tmp_path: Path, fthnet) -> None:
+    network = FTHNet(TINY)
+    network.initialise()
+    save_checkpoint(network, tmp_path / "parent.safetensors")
+    arguments = ["train", "--data", photographs, "-o", tmp_path / "b", "--minutes", 0.01, "--new-head"]
+    done = fthnet(*arguments, "--from", tmp_path / "parent.safetensors")
+    assert done.returncode == 0, done.stderr
+    card = Bundle.open(tmp_path / "b").card
+    assert card.parent["name"] == "parent.safetensors"
+    assert card.parent["weights_sha256"] == load_checkpoint(tmp_path / "parent.safetensors").weights_sha256
+    assert card.hypernetwork["images"] == 6
+    page = (tmp_path / "b" / "reports" / "training.html").read_text()
+    assert "<h1>Training of b: FTHNet</h1>" in page
+    assert "its parent parent.safetensors" in page
+    assert "NaN" not in (tmp_path / "b" / "reports" / "training.json").read_text()
+    assert "parent.safetensors" in done.stdout
 
 
 @pytest.mark.slow
@@ -143,6 +267,8 @@ def test_train_command_makes_a_bundle_that_learned(photographs: Path, tmp_path: 
     assert card.name == "dark"
     assert card.training_data.startswith("18 photographs")
     assert [entry["views"] for entry in card.accuracy] == [1, 20]
+    assert set(card.hypernetwork) > {"saturated", "taps_points", "weights_points"}
+    assert not card.parent
     page = (bundle / "reports" / "training.html").read_text()
     assert "data:image/png" in page
     with QualityScorer.from_bundle(bundle) as scorer:
