@@ -305,7 +305,7 @@ class Trainer:
             self._train_step(*batch, progress=self.elapsed / training_s)
             if self.step % LOOKED_AT_EVERY == 1:
                 self._look_at_loss()
-                report(self.progress())
+            report(self.progress())
             apart = max(self.recipe.validate_every_s, self.validation_s / VALIDATION_SHARE)
             if self.elapsed - validated >= apart and self.elapsed + self.validation_s < training_s:
                 self._validate(report)

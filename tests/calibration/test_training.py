@@ -138,7 +138,7 @@ def test_a_run_too_short_for_anything_takes_one_step_and_tells_a_loss(photograph
 
 
 def test_validations_take_a_tenth_at_most(photographs: Path, tmp_path: Path) -> None:
-    run = trainer(photographs, tmp_path / "run", validate_every_s=0.1, minutes=5)
+    run = trainer(photographs, tmp_path / "run", validate_every_s=0.1)
     run.run()
     between = [v for v in run.history if 0 < v.step < run.step]
     assert len(between) * run.validation_s <= 0.12 * run.limit
