@@ -58,6 +58,7 @@ CAST_SHARE = 0.35  # photographs in the colours of another camera
 LOOK_SHARE = 0.5  # photographs in another exposure and gamma
 LOOK_STOPS = 0.8  # of linear light, to either side
 LOOK_GAMMA = (0.7, 1.4)
+LEAST_LOST = 0.002  # share of the picture that a look may clip without a price
 CONTRAST_SHARE = 0.5  # pairs that show one crop twice
 FAULTY_BOTH_SHARE = 0.4  # of these: pairs whose first picture has a fault too
 SAME_FAULT_SHARE = 0.5  # of those: pairs in which that fault only grows
@@ -198,7 +199,8 @@ class SampleSource:
             return _Crop(crop, chosen, 0.0)
         looked = expose(crop, rng)
         lost = np.maximum(lost_levels(looked) - lost_levels(crop), 0)
-        return _Crop(looked, chosen, hidden_share(lost, importance(crop)) if lost.any() else 0.0)
+        seen = float(lost.mean()) > LEAST_LOST
+        return _Crop(looked, chosen, hidden_share(lost, importance(crop)) if seen else 0.0)
 
     def _sample(self, crop: _Crop, faults: dict[str, float], rng: Rng, *, local: bool = False) -> Sample:
         image, quality = crop.image, float(self.mos[crop.chosen]) / 100 * kept(crop.lost)
