@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import html
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -26,6 +24,7 @@ from fthnet_kit.calibration.thresholds import (
 )
 from fthnet_kit.edge.files import write_files
 from fthnet_kit.edge.model.card import ModelCard
+from fthnet_kit.edge.reporting.html_page import html_table, inline_image, page, paragraph
 from fthnet_kit.edge.reporting.plots import load_pyplot, png_of
 
 COLUMNS = ("threshold", "points [95 %]", "sensitivity [95 %]", "specificity [95 %]", "AUC")
@@ -121,8 +120,8 @@ class ThresholdReport:
             InputError: a file cannot be written.
         """
         png = picture(self.fit, self.scores, self.mos)
-        page = report_page(f"Thresholds of {self.card.title}", self.summary(), self.rows(), png)
-        contents = {"json": self.to_json().encode(), "png": png, "html": page.encode()}
+        shown = report_page(f"Thresholds of {self.card.title}", self.summary(), self.rows(), png)
+        contents = {"json": self.to_json().encode(), "png": png, "html": shown}
         write_files(folder, {f"thresholds.{suffix}": content for suffix, content in contents.items()})
 
 
@@ -146,22 +145,15 @@ def picture(fit: ThresholdFit, scores: Scores, mos: Scores) -> bytes:
     return png_of(figure, plt)
 
 
-def report_page(title: str, summary: str, rows: Sequence[tuple[str, ...]], png: bytes) -> str:
+def report_page(title: str, summary: str, rows: Sequence[tuple[str, ...]], png: bytes) -> bytes:
     """A self-contained HTML page."""
-    head = "".join(f"<th>{html.escape(column)}</th>" for column in COLUMNS)
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    image = base64.b64encode(png).decode()
-    return f"""<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>
-<style>body{{font:16px/1.5 system-ui;margin:2rem auto;max-width:72rem;padding:0 1rem}}img{{max-width:100%}}
-td,th{{padding:.2rem .8rem;text-align:left;border-bottom:1px solid #ddd}}</style>
-<h1>{html.escape(title)}</h1>
-<p>{html.escape(summary)}</p>
-<img alt="score distributions, sensitivity and specificity" src="data:image/png;base64,{image}">
-<table><tr>{head}</tr>{body}</table>
-<p>{html.escape(MEANING)}</p>
-</html>
-"""
+    return page(
+        title,
+        paragraph(summary),
+        inline_image("score distributions, sensitivity and specificity", png),
+        html_table(COLUMNS, rows, "numbers"),
+        paragraph(MEANING),
+    )
 
 
 def _shares(point: OperatingPoint) -> tuple[str, str]:

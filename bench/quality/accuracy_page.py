@@ -27,18 +27,11 @@ from fthnet_kit.bench.quality.accuracy import (
     Run,
 )
 from fthnet_kit.calibration.agreement import DRAWS, Scores
-from fthnet_kit.convert.precision.gate_table import (
-    heading,
-    html_file,
-    inline_image,
-    json_file,
-    meanings,
-    model_facts,
-    paragraph,
-)
+from fthnet_kit.convert.precision.gate_table import model_facts
 from fthnet_kit.edge.files import write_files
 from fthnet_kit.edge.model.score import Thresholds
-from fthnet_kit.edge.reporting.html_page import html_table
+from fthnet_kit.edge.reporting.html_page import heading, html_table, inline_image, meanings, page, paragraph
+from fthnet_kit.edge.reporting.json_file import json_file
 from fthnet_kit.edge.reporting.plots import load_pyplot, png_of
 
 SCHEMA, SCHEMA_VERSION = "fthnet-accuracy", 1
@@ -401,7 +394,7 @@ def report_page(report: AccuracyReport, png: bytes) -> bytes:
             parts += [paragraph(f"{section.title}:"), html_table(section.columns, section.rows)]
         if isinstance(data, RatedSet) and data.folds:
             parts.append(paragraph(FOLDS))
-    return html_file(
+    return page(
         f"Accuracy of {report.card.title}",
         *parts,
         paragraph(HOW),

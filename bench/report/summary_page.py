@@ -11,9 +11,18 @@ from fthnet_kit.bench.quality.accuracy_page import HOW, MEANING
 from fthnet_kit.bench.results.charts import milliseconds
 from fthnet_kit.bench.results.results_file import SCHEMAS, printable, read_results
 from fthnet_kit.bench.speed.latency_page import UNSTABLE, latency_parts
-from fthnet_kit.convert.precision.gate_table import meanings, paragraph
 from fthnet_kit.edge.errors import InputError
-from fthnet_kit.edge.reporting.html_page import bars, bullets, html_table, links, page, section, soft
+from fthnet_kit.edge.reporting.html_page import (
+    bars,
+    bullets,
+    html_table,
+    links,
+    meanings,
+    page,
+    paragraph,
+    section,
+    soft,
+)
 
 Content = Mapping[str, Any]
 

@@ -18,8 +18,18 @@ from rich.text import Text
 
 from fthnet_kit.bench.results.charts import Array, histogram, milliseconds, stacked_bar, time_line
 from fthnet_kit.bench.results.results_file import plain
-from fthnet_kit.convert.precision.gate_table import meanings, paragraph
-from fthnet_kit.edge.reporting.html_page import box, bullets, cards, code, html_table, page, section, soft
+from fthnet_kit.edge.reporting.html_page import (
+    box,
+    bullets,
+    cards,
+    code,
+    html_table,
+    meanings,
+    page,
+    paragraph,
+    section,
+    soft,
+)
 
 Content = Mapping[str, Any]
 Rows = list[tuple[str, ...]]

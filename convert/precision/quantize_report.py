@@ -18,17 +18,12 @@ from fthnet_kit.convert.precision.gate_table import (
     HOW_JUDGED,
     gate_facts,
     gate_rows,
-    heading,
-    html_file,
-    inline_image,
-    json_file,
-    meanings,
     model_facts,
-    paragraph,
 )
 from fthnet_kit.convert.precision.quantize import PROBES, WORTHWHILE, Outcome, Sensitivity
 from fthnet_kit.edge.model.card import ModelCard
-from fthnet_kit.edge.reporting.html_page import html_table
+from fthnet_kit.edge.reporting.html_page import heading, html_table, inline_image, meanings, page, paragraph
+from fthnet_kit.edge.reporting.json_file import json_file
 from fthnet_kit.edge.reporting.plots import load_pyplot, png_of
 
 State = Literal["int8", "floating point", "too small"]
@@ -171,7 +166,7 @@ def _photograph_facts(photograph: Photograph) -> dict[str, Any]:
 def quantization_page(outcome: Outcome, card: ModelCard, rows: Sequence[LayerRow]) -> bytes:
     """The page: the gate, every layer as a picture and as a table, the photographs' names."""
     names = "".join(f"<li>{html.escape(photograph.path.name)}</li>" for photograph in outcome.calibration)
-    return html_file(
+    return page(
         f"Quantisation of {card.title}",
         paragraph(summary(outcome, rows)),
         html_table(GATE_COLUMNS, gate_rows(outcome.costs, outcome.shortfalls)),

@@ -16,18 +16,13 @@ from fthnet_kit.convert.precision.gate_table import (
     HOW_JUDGED,
     gate_facts,
     gate_rows,
-    heading,
-    html_file,
-    inline_image,
-    json_file,
-    meanings,
     model_facts,
-    paragraph,
 )
 from fthnet_kit.convert.precision.verify import Points, Verification
 from fthnet_kit.edge.model.card import ModelCard
 from fthnet_kit.edge.model.score import Thresholds
-from fthnet_kit.edge.reporting.html_page import html_table
+from fthnet_kit.edge.reporting.html_page import heading, html_table, inline_image, meanings, page, paragraph
+from fthnet_kit.edge.reporting.json_file import json_file
 from fthnet_kit.edge.reporting.plots import load_pyplot, png_of
 
 FARTHEST = 10  # photographs that the page names
@@ -93,8 +88,8 @@ def verification_page(found: Verification, card: ModelCard, pictures: list[bytes
     """The page: the gate, the picture, the photographs that moved farthest."""
     title = f"Verification of {card.title}"
     if not found.scores:
-        return html_file(title, paragraph("The bundle holds no converted graph."), paragraph(noise_line(found)))
-    return html_file(
+        return page(title, paragraph("The bundle holds no converted graph."), paragraph(noise_line(found)))
+    return page(
         title,
         html_table(GATE_COLUMNS, gate_rows(found.costs, found.shortfalls)),
         paragraph(f"{noise_line(found)}: what another framing changes when nothing is converted."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import html
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -34,6 +35,8 @@ div+div{margin-top:1rem}.charts,.plot{margin-top:.6rem}
 margin:1rem 0}.box.fine{border-color:var(--good);background:var(--fine)}.box ul{margin:.3rem 0;padding-left:1.2rem}
 .box p{margin:0;font-weight:600}dl{display:grid;grid-template-columns:minmax(6rem,max-content) 1fr;gap:.15rem 1.2rem;
 font-size:.9rem}dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere}code{font-size:.85em;overflow-wrap:anywhere}
+img{max-width:100%;height:auto}summary{cursor:pointer}pre{overflow-x:auto}
+.layers{font-size:.8rem;line-height:1.3}.layers td{white-space:nowrap;padding:.2rem .4rem}
 figure{margin:1rem 0}figcaption{font-weight:600;font-size:.9rem}
 .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,24rem),1fr));gap:0 1.5rem}
 .plot{position:relative;height:11rem;margin:.6rem 1.4rem 1.9rem 3.2rem;font-size:.75rem;color:var(--soft);
@@ -77,7 +80,7 @@ def page(title: str, *parts: str) -> bytes:
 </main></body>
 </html>
 """
-    return text.encode()
+    return text.encode(errors="backslashreplace")  # file names may hold bytes that are no UTF-8
 
 
 def section(title: str, *parts: str, level: int = 2, name: str = "", style: str = "") -> str:
@@ -136,3 +139,23 @@ def links(names: Iterable[tuple[str, str]]) -> str:
 def code(text: str) -> str:
     """What was typed."""
     return f"<p><code>{html.escape(text)}</code></p>"
+
+
+def heading(text: str) -> str:
+    """A heading below the title."""
+    return f"<h2>{html.escape(text)}</h2>"
+
+
+def paragraph(text: str) -> str:
+    """Plain words."""
+    return f"<p>{html.escape(text)}</p>"
+
+
+def meanings(words: Mapping[str, str]) -> str:
+    """What names mean, as a list."""
+    return "<dl>" + "".join(f"<dt>{html.escape(k)}</dt><dd>{html.escape(v)}</dd>" for k, v in words.items()) + "</dl>"
+
+
+def inline_image(alt: str, content: bytes, kind: str = "png") -> str:
+    """A picture inside the page; `kind` is ``png`` or ``jpeg``."""
+    return f'<img alt="{html.escape(alt)}" src="data:image/{kind};base64,{base64.b64encode(content).decode()}">'

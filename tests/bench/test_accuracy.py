@@ -240,6 +240,7 @@ def test_a_photograph_that_is_gone(tmp_path: Path) -> None:
         measure([engine()], Preprocessing(), [tmp_path / "x.png"], (1,))
 
 
+@pytest.mark.slow
 def test_scores_are_those_of_the_runtime(rated: Path) -> None:
     path = read_data(rated).paths[0]
     with open_engines(Bundle.open(), ("fp32",)) as (engines, _), QualityScorer.from_bundle(views=5) as scorer:
@@ -375,6 +376,7 @@ class Page(HTMLParser):
         self.references += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "action")]
 
 
+@pytest.mark.slow
 def test_json_follows_the_schema_and_holds_all_that_the_metrics_need() -> None:
     pytest.importorskip("matplotlib")
     data, nan = rated_set([10, 30, 50, 70, 90, 20], ("1", "2") * 3), float("nan")
@@ -406,8 +408,8 @@ def test_page_needs_nothing_beside_it() -> None:
     files = accuracy_reports(report)
     page = Page(files["accuracy.html"])
     assert {"html", "h1", "h2", "table", "img", "dl"} <= set(page.tags)
-    assert not {"script", "link", "b", "iframe"} & set(page.tags)
-    assert [reference[:22] for reference in page.references] == ["data:image/png;base64,"]
+    assert not {"script", "b", "iframe"} & set(page.tags)
+    assert [reference[:22] for reference in page.references] == ["data:,", "data:image/png;base64,"]
     assert b"://" not in files["accuracy.html"]
     assert b"a&lt;b&gt;&amp;" in files["accuracy.html"]
     assert b"No logistic function is fitted" in files["accuracy.html"]
@@ -415,6 +417,7 @@ def test_page_needs_nothing_beside_it() -> None:
     assert cv2.imdecode(np.frombuffer(files["accuracy.png"], np.uint8), cv2.IMREAD_COLOR).shape[0] > 500
 
 
+@pytest.mark.slow
 def test_metrics_that_cannot_be_told_are_null_and_dashes() -> None:
     pytest.importorskip("matplotlib")
     nothing = [float("nan")] * 3
@@ -480,6 +483,7 @@ def test_folds_take_twenty_views(rated: Path, tmp_path: Path) -> None:
     assert [photograph["fold"] for photograph in content["data"][0]["photographs"]] == ["1", "2"] * 4 + ["1"]
 
 
+@pytest.mark.slow
 def test_sharp_photographs_part_from_blurred_ones(classed: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     done = run_command("--data", classed, "--precision", "fp32", "-o", tmp_path / "out")

@@ -23,6 +23,7 @@ def test_frames_come_in_simulated_time() -> None:
     assert [frame.captured_ns for frame in frames] == [0, 10**8, 2 * 10**8, 3 * 10**8, 4 * 10**8]
 
 
+@pytest.mark.slow
 def test_a_scorer_that_knows_the_truth_keeps_the_best_frame(tmp_path: Path) -> None:
     def score(frame: Frame) -> Score:
         return Score(100 * quality_of(frame), frame_index=frame.index)

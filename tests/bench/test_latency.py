@@ -55,6 +55,7 @@ def test_every_stage_is_timed_and_they_add_up(bundle: Bundle, pictures: Pictures
     assert found["steady"]["throughput_fps"] == pytest.approx(1000 / figures["total"]["mean"], rel=0.2)
 
 
+@pytest.mark.slow
 def test_the_shipped_model_is_measured_for_real(bundle: Bundle, pictures: Pictures) -> None:
     plan = Plan(Limit(runs=3), capture_s=1.0, fps=5, idle_s=(0.05,), cold_starts=0)
     found = measure(QualityScorer.from_bundle, bundle, "auto", pictures, plan)
@@ -98,6 +99,7 @@ def test_own_work_is_not_others() -> None:
     assert monitor.peak_mb >= monitor.timeline.rss_mb[0]
 
 
+@pytest.mark.slow
 def test_a_leaking_scorer_is_flagged_by_the_soak(bundle: Bundle, pictures: Pictures) -> None:
     kept = []
 

@@ -13,6 +13,8 @@ from fthnet_kit.bench.report.readme_tables import figures, main, replaced
 from fthnet_kit.bench.results.results_file import read_results
 from fthnet_kit.edge.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 QUICK = ("--quick", "--runs", "5")
 BLOCKED = """

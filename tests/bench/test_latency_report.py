@@ -205,6 +205,7 @@ def test_the_page_needs_the_runtime_alone() -> None:
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_the_page_in_a_browser(tmp_path: Path) -> None:
     pages = {"full": latency_content(), "bare": bare_content(), "odd": hostile_content()}
     with chromium() as browser:

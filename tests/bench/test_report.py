@@ -119,6 +119,7 @@ def test_one_result_is_a_report(folder: Path) -> None:
     assert json.loads((only / "laptop.json").read_text())["kit_version"] in text
 
 
+@pytest.mark.slow
 def test_the_page_in_a_browser(folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     path.write_bytes(report_page(*read_folder(folder)))

@@ -34,6 +34,7 @@ def real() -> dict[str, Any]:
     return content
 
 
+@pytest.mark.slow
 def test_a_real_run_fits_its_schema(real: dict[str, Any], tmp_path: Path) -> None:
     write_results(tmp_path / "run.json", real)
     content = read_results(tmp_path / "run.json")

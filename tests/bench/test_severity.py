@@ -112,6 +112,7 @@ def test_a_flat_score_has_no_correlation(photographs: list[LabelledImage]) -> No
     assert list(severity_table(report).columns[3].cells) == ["-"] * 10
 
 
+@pytest.mark.slow
 def test_the_shipped_model_sees_every_degradation(demo_scorer: QualityScorer, photographs: list[LabelledImage]) -> None:
     report = measure_severity(demo_scorer.backend, demo_scorer.card.preprocessing, photographs[:1], (0, 1))
     for name in DEGRADATIONS:
@@ -123,6 +124,7 @@ def test_a_photograph_that_is_gone(tmp_path: Path) -> None:
         measure_severity(FakeBackend(), Preprocessing(), [LabelledImage(tmp_path / "x.png", 50, "val", "x")])
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_table_and_writes_files(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -37,6 +37,7 @@ def pairs(source: SampleSource) -> list[tuple[Sample, Sample]]:
 
 @settings(deadline=None, max_examples=25)
 @given(seed=st.integers(0, 2**32 - 1), kind=st.sampled_from(("not_retina", *KINDS)))
+@pytest.mark.slow
 def test_pictures_depend_on_the_seed_and_nothing_else(seed: int, kind: str) -> None:
     draw = getattr(drawing, kind)
     picture = draw(np.random.default_rng(seed))
@@ -55,6 +56,7 @@ def test_pictures_of_a_kind_are_many(kind: str) -> None:
     assert np.mean([picture.std() > 2 for picture in pictures]) > 0.7
 
 
+@pytest.mark.slow
 def test_every_kind_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[str] = []
 

@@ -76,6 +76,7 @@ def test_the_threshold_is_the_lowest_that_reaches_the_sensitivity(scores: np.nda
 
 @given(LABELLED_SCORES, SENSITIVITIES, SENSITIVITIES)
 @settings(max_examples=20, deadline=None)
+@pytest.mark.slow
 def test_fits_reach_the_sensitivity_rise_with_it_and_stay_in_order(
     sample: tuple[np.ndarray, np.ndarray], one: float, other: float
 ) -> None:

@@ -36,6 +36,7 @@ def same(a: FTHNet, b: FTHNet) -> bool:
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda c: f"{c.pool}{c.embed_dim}")
 @pytest.mark.parametrize("wrap", ["plain", "params", "params_ema", "module"])
+@pytest.mark.slow
 def test_the_authors_layouts(config: FTHNetConfig, wrap: str, tmp_path: Path) -> None:
     original = network(config)
     state = original.state_dict()

@@ -15,6 +15,8 @@ from fthnet_kit.convert.onnx_graph.export import weights_of
 from fthnet_kit.convert.onnx_graph.fthnet_graph import Plan, Weights, layer_parameters, write_graph
 from fthnet_kit.edge import Preprocessing
 
+pytestmark = pytest.mark.slow
+
 trt = pytest.importorskip("tensorrt_rtx")
 
 SIZES = {"embed_dim": 8, "depths": (1, 2, 1, 1), "num_heads": (1, 2, 4, 8), "target_in": 192, "hyper_in": 64}

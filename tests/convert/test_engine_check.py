@@ -109,6 +109,7 @@ def test_what_was_not_built_asks_for_nothing() -> None:
     assert one.faults() == []
 
 
+@pytest.mark.slow
 def test_what_turing_lacks_is_told_and_not_held_against_the_graph() -> None:
     """This TensorRT for RTX has no FP32 products on it, of which every precision has some."""
     found = list(check_builds(Bundle.open(), RTX, ["sm75"]))

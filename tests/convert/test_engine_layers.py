@@ -106,6 +106,7 @@ def test_pixels_are_no_int8() -> None:
     assert "int8" not in inspected(read("small-fp16-sm86")).layers  # the first kernel reads UInt8
 
 
+@pytest.mark.slow
 def test_a_recording_can_be_made_again() -> None:
     """Also what fails if another TensorRT makes something else: then look, and record it."""
     name = "small-fp16-sm86"
@@ -315,6 +316,7 @@ WANTED = Wanted((Product("a", 3, "fp16"), Product("b", 1, "int8")), (AttentionBl
 
 
 @given(layer_values | st.lists(layer_values, max_size=4))
+@pytest.mark.slow
 def test_whatever_stands_under_layers_is_read_or_refused(layers: object) -> None:
     try:
         read = compare(from_inspector(json.dumps({"Layers": layers})), WANTED)

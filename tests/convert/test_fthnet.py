@@ -22,6 +22,7 @@ spec.loader.exec_module(weights)
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case["pool"] for case in CASES])
+@pytest.mark.slow
 def test_agrees_with_the_authors_outputs_and_entries(case: dict) -> None:
     config = FTHNetConfig(case["pool"], case["embed_dim"], tuple(case["depths"]), tuple(case["num_heads"]))
     network = FTHNet(config).eval()
@@ -50,6 +51,7 @@ def test_released_configuration_has_the_papers_parameter_count() -> None:
     ("embed_dim", "depths", "heads"),
     [(32, (2, 2, 6, 2), (2, 4, 8, 16)), (96, (2, 2, 2, 2), (3, 6, 12, 24)), (64, (2, 2, 12, 2), (2, 4, 8, 16))],
 )
+@pytest.mark.slow
 def test_the_authors_ablations_can_be_built(embed_dim: int, depths: tuple, heads: tuple) -> None:
     network = FTHNet(FTHNetConfig(embed_dim=embed_dim, depths=depths, num_heads=heads)).eval()
     with torch.no_grad():
@@ -63,6 +65,7 @@ def test_soft_pool_weighs_by_softmax_and_survives_large_values() -> None:
     assert torch.isfinite(SoftPool2d(2)(1e4 * x)).all()
 
 
+@pytest.mark.slow
 def test_batches_do_not_mix() -> None:
     network = FTHNet(FTHNetConfig(embed_dim=8, depths=(2, 2, 2, 2), num_heads=(1, 2, 4, 8))).eval()
     network.initialise()

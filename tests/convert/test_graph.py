@@ -144,6 +144,7 @@ def test_relative_positions_are_pytorchs(window: int) -> None:
 
 @pytest.mark.parametrize("kernels", ["standard", "onnxruntime"])
 @pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.slow
 def test_graph_agrees_with_pytorch(
     network: FTHNet, views: Image, expected: np.ndarray, batch: int, kernels: str
 ) -> None:

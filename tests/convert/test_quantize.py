@@ -43,6 +43,8 @@ from fthnet_kit.edge.model.bundle import CONVERTED_NAMES, sha256_of
 from fthnet_kit.edge.model.card import CARD_NAME, ModelCard
 from fthnet_kit.edge.model.preprocess import prepare
 
+pytestmark = pytest.mark.slow
+
 CONFIG = FTHNetConfig(
     embed_dim=8, depths=(1, 2, 1, 1), num_heads=(1, 2, 4, 8), target_in=192, hyper_in=32
 )  # two blocks: one of them has shifted windows

@@ -162,6 +162,7 @@ class Steps:
 
 
 @pytest.mark.parametrize("precision", NAMES)
+@pytest.mark.slow
 def test_an_engine_and_its_manifest_are_built(tiny: Bundle, precision: str) -> None:
     steps = Steps()
     path, manifest = build_engine(tiny, BuildOptions(precision, workspace=256), RTX, SM86, FACTS, steps)
@@ -210,6 +211,7 @@ def test_an_unknown_gpu_is_refused_with_the_list(small: Bundle) -> None:
 # Batch sizes
 
 
+@pytest.mark.slow
 def test_a_batch_is_built(tiny: Bundle, tmp_path: Path) -> None:
     graph = tiny.model("fp16", "tensorrt")
     assert build_plan(RTX, of_batch(graph, 3), SM86, 256).batch == 3
@@ -251,6 +253,7 @@ def test_batches_score_as_single_images_do(tiny: Bundle, precision: str) -> None
 
 
 @pytest.mark.parametrize("precision", NAMES)
+@pytest.mark.slow
 def test_batches_of_the_shipped_model_score_as_single_images_do(precision: str) -> None:
     assert_batches_score_alike(shipped_bundle() / NAMES[precision], 1e-3)
 
@@ -325,6 +328,7 @@ def test_a_graph_without_a_fixed_batch_is_refused(tmp_path: Path) -> None:
 # Builds that end before their time
 
 
+@pytest.mark.slow
 def test_an_error_of_the_listener_ends_the_build(tiny: Bundle) -> None:
     build_engine(tiny, BuildOptions("fp32"), RTX, SM86, {})
     before = contents(tiny)
@@ -584,6 +588,7 @@ def test_budgets_are_those_of_the_gates() -> None:
     assert BUDGETS["fp32"] < BUDGETS["fp16"] < BUDGETS["int8"]
 
 
+@pytest.mark.slow
 def test_scores_are_compared_with_those_of_the_fp32_graph(tiny: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     class Engine(OnnxBackend):
         """The FP32 graph in place of an engine, with an error in one score."""
@@ -883,6 +888,7 @@ def test_a_builder_that_ends_otherwise_ends_the_command_alike(
     assert done.stdout == ""
 
 
+@pytest.mark.slow
 def test_a_build_that_is_told_to_end_leaves_no_process(small: Bundle, tmp_path: Path) -> None:
     wait = f"""
         import os, time

@@ -278,6 +278,7 @@ SHOWN = st.one_of(
     shown=st.lists(st.tuples(SHOWN, st.sampled_from([0.0, 0.05, 0.1, 0.2, 0.4, 1.5]), st.integers(1, 12)), max_size=25),
     band=st.sampled_from([0.0, 5.0, 40.0]),
 )
+@pytest.mark.slow
 def test_whatever_comes_each_eye_is_taken_once_and_the_best_is_kept(
     tmp_path_factory: pytest.TempPathFactory, shown: list[tuple[float | str | None, float, int]], band: float
 ) -> None:
@@ -573,6 +574,7 @@ def best_available(folder: Path, seed: int, noise_points: float) -> float:
     return kept.result.frame.truth["q"] / best
 
 
+@pytest.mark.slow
 def test_in_100_simulated_sessions_the_rules_about_stretches_cost_at_most_5_percent(tmp_path: Path) -> None:
     """Scores are the simulator's truth with 1 point of noise, so this says nothing about a model or about the rank."""
     shares = [best_available(tmp_path / str(seed), seed, noise_points=1.0) for seed in range(100)]

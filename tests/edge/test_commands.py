@@ -19,6 +19,8 @@ import pytest
 
 from fthnet_kit.edge.model.bundle import FP32_NAME, shipped_bundle
 
+pytestmark = pytest.mark.slow
+
 SIM = "sim:?seconds=2&fps=8&seed=3&realtime=0&width=640&height=480"
 
 

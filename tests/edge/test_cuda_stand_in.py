@@ -13,6 +13,8 @@ from tests.cuda_stand_in.rig import build_driver, compiler, on_stand_in, process
 OPEN = """
 import pycuda.driver as cuda, stand_in
 
+pytestmark = pytest.mark.slow
+
 cuda.init()
 device = cuda.Device(0)
 context = device.retain_primary_context()

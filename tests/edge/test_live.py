@@ -19,6 +19,8 @@ from fthnet_kit.edge.loop.options import LiveOptions
 from fthnet_kit.edge.loop.result import LiveResult
 from tests.conftest import fake_scorer
 
+pytestmark = pytest.mark.slow
+
 QUICK = LiveOptions(stall_s=0.15, abandon_s=0.6, frozen_s=0.2, first_backoff_s=0.02, longest_backoff_s=0.05)
 
 

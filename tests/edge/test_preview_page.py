@@ -34,6 +34,8 @@ pytest.importorskip("playwright.sync_api", reason="needs Playwright")
 from fthnet_kit.edge.outputs.preview.server import PreviewServer
 from tests.edge.test_server import make_result, wait_for
 
+pytestmark = pytest.mark.slow
+
 TOKEN = "0123456789abcdef"
 WIDTHS = {375: 812, 1280: 800}
 HEIGHTS = {320: 568, **WIDTHS}

@@ -19,6 +19,8 @@ from tensorrt_stand_in import make_tensorrt, plan
 from fthnet_kit.edge.errors import EngineError
 from fthnet_kit.edge.inference.tensorrt_engine import TrtBackend
 
+pytestmark = pytest.mark.slow
+
 trt = make_tensorrt()
 rng = np.random.default_rng(0)
 

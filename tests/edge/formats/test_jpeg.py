@@ -180,6 +180,7 @@ def test_oddities_of_real_cameras_do_not_count(kind: str) -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(st.sampled_from([1, 7, 40, 80]), st.integers(0, 10), st.integers(0, 99))
+@pytest.mark.slow
 def test_stray_bytes_of_webcams_do_not_count(restart: int, most: int, seed: int) -> None:
     rng = random.Random(seed)
     data = opencv(FUNDUS, restart=restart)
@@ -214,6 +215,7 @@ def end_of(kind: str) -> int:
 
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from(list(KINDS)), st.floats(0, 1), st.integers(1024, 6000))
+@pytest.mark.slow
 def test_what_lost_a_part_is_refused(kind: str, where: float, size: int) -> None:
     whole = KINDS[kind]
     at = 2 + int(where * (end_of(kind) - size - 4))
@@ -222,6 +224,7 @@ def test_what_lost_a_part_is_refused(kind: str, where: float, size: int) -> None
 
 @settings(max_examples=200, deadline=None)
 @given(st.integers(50, 98), st.booleans(), st.floats(0, 1), st.integers(512, 6000))
+@pytest.mark.slow
 def test_a_progressive_one_that_lost_a_part_is_refused_or_like_the_whole(
     quality: int, optimize: bool, where: float, size: int
 ) -> None:

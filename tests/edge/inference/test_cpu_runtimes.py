@@ -51,6 +51,7 @@ def views() -> Image:
 
 
 @pytest.mark.parametrize(("precision", "points"), [("auto", 0.01), ("fp32", 0.01), ("int8", 2.0)])
+@pytest.mark.slow
 def test_scores_are_those_of_the_fp32_graph(
     runtime: str, reference: Backend, views: Image, precision: Precision, points: float
 ) -> None:

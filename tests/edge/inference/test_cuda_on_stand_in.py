@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from tests.cuda_stand_in.rig import process_on_stand_in
 
 TESTS = Path(__file__).with_name("test_cuda.py")
 
 
+@pytest.mark.slow
 def test_what_needs_only_cuda_passes_on_the_stand_in() -> None:
     script = """
     import pytest

@@ -89,6 +89,7 @@ def assert_same_field(found: Box, expected: Box, x: int = 0, y: int = 0) -> None
     quality=st.integers(70, 98),
     mirrored=st.booleans(),
 )
+@pytest.mark.slow
 def test_a_bar_moves_nothing(side: str, colour: str, share: float, along: bool, quality: int, mirrored: bool) -> None:
     image = plain()[:, ::-1] if mirrored else plain()
     painted = bar(colour, max(14, int(share * SIDE)), SIDE, along=along)
@@ -104,6 +105,7 @@ def test_a_bar_moves_nothing(side: str, colour: str, share: float, along: bool, 
     border=st.sampled_from([0, 0, 9, 60, 150]),
     quality=st.integers(80, 98),
 )
+@pytest.mark.slow
 def test_a_page_is_no_field(gray: int, tint: int, margin: int, border: int, quality: int) -> None:
     """Also where the page itself lies in a black border."""
     page = on_page(plain(), (gray, gray, gray + tint), margin)
@@ -113,6 +115,7 @@ def test_a_page_is_no_field(gray: int, tint: int, margin: int, border: int, qual
 
 @settings(max_examples=25)
 @given(colours=st.lists(st.sampled_from(["gray", "dark viewer", "white", "blue"]), min_size=3, max_size=3))
+@pytest.mark.slow
 def test_a_viewer_is_no_field(colours: list[str]) -> None:
     """Side bar, then tool bar, then status bar."""
     image, left, top = plain(), 0, 0
@@ -131,6 +134,7 @@ def test_a_viewer_is_no_field(colours: list[str]) -> None:
     portrait=st.booleans(),
     level=st.integers(0, 6),
 )
+@pytest.mark.slow
 def test_a_small_field_off_the_centre_is_found(side: int, left: int, top: int, portrait: bool, level: int) -> None:
     frame = np.full((720, 1280, 3), level, np.uint8)
     least = 720 // 4 + 8
