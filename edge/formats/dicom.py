@@ -132,20 +132,25 @@ def _jpeg_2000(dataset: Dataset) -> Image:
 
 
 def _by_pydicom(dataset: Dataset) -> Image:
-    from pydicom.pixels import apply_color_lut, pixel_array  # type: ignore[attr-defined]
+    from pydicom.pixels import apply_color_lut, get_decoder, pixel_array  # type: ignore[attr-defined]
 
+    syntax = dataset.file_meta.TransferSyntaxUID
+    try:
+        found = get_decoder(syntax).is_available
+    except NotImplementedError:  # a syntax that pydicom does not know
+        found = False
+    if not found:
+        raise PictureError(
+            f"expected a DICOM picture that pydicom can decode, found {syntax.name} and no decoder for it; "
+            "pip install python-gdcm, or export it as PNG",
+            "unsupported",
+        )
     try:
         pixels: npt.NDArray[Any] = pixel_array(dataset)
         white = (1 << dataset.BitsStored) - 1
         if dataset.PhotometricInterpretation == "PALETTE COLOR":
             pixels = apply_color_lut(pixels, dataset)
             white = int(np.iinfo(pixels.dtype).max)
-    except RuntimeError as error:  # no decoder
-        raise PictureError(
-            f"expected a DICOM picture that pydicom can decode, found {dataset.file_meta.TransferSyntaxUID.name} "
-            f"({_line(error)}); pip install python-gdcm, or export it as PNG",
-            "unsupported",
-        ) from error
     except Exception as error:
         raise _damaged(f"one whose pixels cannot be read ({_line(error)})") from error
     return to_bgr8(eight_bits(pixels, white)[..., ::-1] if pixels.ndim == 3 else eight_bits(pixels, white))

@@ -55,7 +55,7 @@ def _png(data: bytes) -> Header:
             significant = max(data[start : start + min(length, 3)])
         elif kind == b"eXIf":
             exif = data[start : start + length]
-    if significant is not None and not 8 <= significant < 16:
+    if significant is not None and not 8 <= significant <= 16:
         significant = None
     return Header(width, height, None if depth == 16 else 255, significant, exif)
 

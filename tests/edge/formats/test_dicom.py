@@ -159,6 +159,12 @@ def test_rle_is_read() -> None:
     data = dataset(RGB, "RGB")
     data.compress(pydicom.uid.RLELossless)
     assert apart(read_image(saved(data))) == 0
+    packed = bytearray(data.PixelData)
+    del packed[200:4_000]
+    data.PixelData = bytes(packed)
+    with pytest.raises(PictureError) as caught:
+        read_image(saved(data))
+    assert caught.value.kind == "damaged"
 
 
 def test_lossless_jpeg_is_read_where_a_decoder_is_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

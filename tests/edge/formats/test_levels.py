@@ -80,6 +80,12 @@ def test_a_full_range_is_read_as_it_is_whatever_its_origin(bits: int) -> None:
     assert apart(read_image(png(scaled, chunk(b"sBIT", bytes([bits] * 3))))) == 0
 
 
+def test_a_png_that_says_sixteen_bits_is_dark() -> None:
+    dark = of_bits(14) // 2
+    found = read_image(png(dark, chunk(b"sBIT", b"\x10\x10\x10")))
+    assert apart(found, (dark.astype(np.uint32) + 128) // 257) <= 1
+
+
 def test_dark_pictures_of_eight_bits_stay_what_they_are() -> None:
     dark = FUNDUS // 5
     assert apart(read_image(png(dark)), dark) == 0
