@@ -11,15 +11,17 @@ Image = npt.NDArray[np.uint8]  # BGR (H, W, 3) unless a docstring says RGB
 MAX_SIDE = 12_000  # pixels: no fundus camera comes near it, and its square still fits a small device's memory
 
 
-def to_bgr8(image: npt.NDArray[np.generic]) -> Image:
+def to_bgr8(image: npt.NDArray[np.generic] | None) -> Image:
     """Any image that OpenCV can hand out, as BGR uint8 (H, W, 3).
 
     Accepts uint8 and uint16, in either byte order, of shape (H, W), (H, W, 1), (H, W, 3) BGR and (H, W, 4) BGRA
     (the fourth channel is dropped: many cameras leave it unset). 16-bit values use the full range: 65535 becomes 255.
 
     Raises:
-        InputError: any other type, shape or an image without pixels.
+        InputError: None, any other type or shape, or an image without pixels.
     """
+    if image is None:
+        raise InputError("image: expected a picture, found None: cv2.imread gives it where it reads no file")
     if not isinstance(image, np.ndarray) or image.dtype.newbyteorder("=") not in (np.uint8, np.uint16):
         found = image.dtype if isinstance(image, np.ndarray) else type(image).__name__
         raise InputError(f"image: expected a uint8 or uint16 array, found {found}; scale and cast it first")

@@ -14,8 +14,7 @@ from pathlib import Path
 from fthnet_kit.edge.archive.inputs import inputs_hash
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.files import make_folder
-from fthnet_kit.edge.model.bundle import Bundle, sha256_of
-from fthnet_kit.edge.model.card import CARD_NAME
+from fthnet_kit.edge.model.bundle import Bundle
 from fthnet_kit.edge.model.choices import BackendName, Precision
 from fthnet_kit.edge.model.preprocess import Views
 
@@ -79,7 +78,7 @@ class ArchiveRun:
         return cls(
             kit=version("fthnet-edge-kit"),
             bundle=f"{bundle.card.name} {bundle.card.version}",
-            bundle_sha256=bundle_hash(bundle),
+            bundle_sha256=bundle.card_sha256,
             precision=options.precision,
             backend=options.backend,
             views=options.views or bundle.card.preprocessing.views,
@@ -143,8 +142,3 @@ class ArchiveRun:
         other = [f"{name} {theirs[name]}, now {ours[name]}" for name in ours if ours[name] != theirs[name]]
         if other:
             raise InputError(f"{folder}: expected the run that was begun there, found another ({'; '.join(other)})")
-
-
-def bundle_hash(bundle: Bundle) -> str:
-    """SHA-256 of a bundle's card, which holds the hashes of all its other files."""
-    return sha256_of(bundle.folder / CARD_NAME)

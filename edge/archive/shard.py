@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fthnet_kit.edge.archive.inputs import load_pyarrow, read_bytes
-from fthnet_kit.edge.archive.run_file import ArchiveRun, ModelOptions, bundle_hash
+from fthnet_kit.edge.archive.run_file import ArchiveRun, ModelOptions
 from fthnet_kit.edge.errors import BundleError, EngineError, InputError, PictureError
 from fthnet_kit.edge.formats.read import read_image
 from fthnet_kit.edge.inference.scorer import QualityScorer
@@ -99,7 +99,7 @@ def _opened(options: ModelOptions, bundle_sha256: str) -> tuple[QualityScorer, s
         import cv2
 
         cv2.setNumThreads(1)
-    found = bundle_hash(Bundle.open(options.bundle))
+    found = Bundle.open(options.bundle).card_sha256
     if found != bundle_sha256:
         raise BundleError(f"bundle: expected the card of this run ({bundle_sha256[:12]}…), found {found[:12]}…")
     scorer = QualityScorer.from_bundle(

@@ -269,16 +269,48 @@ cv::Mat shrink(cv::Mat image, int side) {
   return resized;
 }
 
+// One pass of Pillow's antialiased bilinear resize, along the rows, in its fixed point: weights of 22 binary places.
+cv::Mat pillow_rows(const cv::Mat& image, int out) {
+  constexpr double kUnit = 1 << 22;
+  const double scale = static_cast<double>(image.cols) / out, reach = std::max(scale, 1.0);
+  cv::Mat resized(image.rows, out, CV_8UC3);
+  for (int x = 0; x < out; ++x) {
+    const double middle = (x + 0.5) * scale;
+    const int first = std::max(static_cast<int>(std::floor(middle - reach + 0.5)), 0);
+    const int last = std::min(static_cast<int>(std::floor(middle + reach + 0.5)), image.cols);
+    std::vector<double> weights;
+    for (int at = first; at < last; ++at) weights.push_back(std::max(1 - std::abs((at + 0.5 - middle) / reach), 0.0));
+    const double sum = std::accumulate(weights.begin(), weights.end(), 0.0);
+    std::vector<std::int64_t> fixed;
+    for (const double weight : weights) fixed.push_back(static_cast<std::int64_t>(std::floor(weight / sum * kUnit + 0.5)));
+    for (int y = 0; y < image.rows; ++y) {
+      const auto* row = image.ptr<cv::Vec3b>(y) + first;
+      std::array<std::int64_t, 3> sums{1 << 21, 1 << 21, 1 << 21};
+      for (std::size_t i = 0; i < fixed.size(); ++i)
+        for (int c = 0; c < 3; ++c) sums[static_cast<std::size_t>(c)] += fixed[i] * row[i][c];
+      for (int c = 0; c < 3; ++c)
+        resized.at<cv::Vec3b>(y, x)[c] = static_cast<uchar>(std::min<std::int64_t>(sums[static_cast<std::size_t>(c)] >> 22, 255));
+    }
+  }
+  return resized;
+}
+
+// The whole box at 512x512: what views are cut from.
+cv::Mat canonical(const cv::Mat& bgr, const cv::Rect& box, bool pillow) {
+  const cv::Mat field = cut(bgr, box);
+  return pillow ? cv::Mat(pillow_rows(pillow_rows(field, kResize).t(), kResize).t()) : shrink(field, kResize);
+}
+
 cv::Mat rgb_of(const cv::Mat& bgr) {
   cv::Mat rgb;
   cv::cvtColor(bgr, rgb, cv::COLOR_BGR2RGB);
   return rgb;
 }
 
-cv::Mat centre(const cv::Mat& bgr, const cv::Rect& box) {
+cv::Mat centre(const cv::Mat& bgr, const cv::Rect& box, bool pillow) {
   const int least = std::min(box.width, box.height);
-  if (least < kResize || box.width % grid(box.width) != 0 || box.height % grid(box.height) != 0)
-    return shrink(cut(bgr, box), kResize)(cv::Rect(kMargin, kMargin, kInput, kInput));
+  if (pillow || least < kResize || box.width % grid(box.width) != 0 || box.height % grid(box.height) != 0)
+    return canonical(bgr, box, pillow)(cv::Rect(kMargin, kMargin, kInput, kInput));
   const cv::Rect inner(box.x + box.width / 8, box.y + box.height / 8, box.width * 3 / 4, box.height * 3 / 4);
   return shrink(cut(bgr, inner), kInput);
 }
@@ -411,10 +443,18 @@ Card parse_card(cv::FileStorage& storage) {
   const cv::FileNode how = storage["preprocessing"], thresholds = storage["thresholds"];
   const std::string crop = how["field_crop"].string();
   card.square = crop == "square";
+  const std::string resize = how["resize"].empty() ? "area" : how["resize"].string();
+  card.pillow = resize == "pil";
   card.views = how["views"];
   card.usable = thresholds["usable"].real();
   card.good = thresholds["good"].real();
-  if (static_cast<int>(storage["schema"]) != 1 || (!card.square && crop != "none") || card.views < 1 ||
+  const cv::FileNode range = storage["raw_range"];
+  if (!range.empty()) {
+    card.raw_low = range["low"].real();
+    card.raw_high = range["high"].real();
+  }
+  if (static_cast<int>(storage["schema"]) != 1 || (!card.square && crop != "none") || (!card.pillow && resize != "area") ||
+      card.views < 1 ||
       !(0 <= card.usable && card.usable <= card.good && card.good <= 100))
     throw Error(Error::Kind::bundle, "schema, preprocessing or thresholds are not what this version reads");
   return card;
@@ -492,8 +532,8 @@ class Network {
     buffer_.resize(static_cast<std::size_t>(shape[0]) * kViewBytes);
   }
 
-  // Mean score of views in RGB, in batches of the graph's size; the last view fills up the last batch.
-  double infer(const std::vector<cv::Mat>& views) {
+  // Mean score of views in RGB, no number if one is implausible; in batches of the graph's size; the last view fills up the last batch.
+  double infer(const std::vector<cv::Mat>& views, const Card& card) {
     const auto batch = static_cast<std::size_t>(shape_[0]);
     double sum = 0;
     for (std::size_t start = 0; start < views.size(); start += batch) {
@@ -507,7 +547,8 @@ class Network {
       const auto count = scores[0].GetTensorTypeAndShapeInfo().GetElementCount();
       if (count != batch) throw Ort::Exception("expected a score a view", ORT_FAIL);
       const float* values = scores[0].GetTensorData<float>();
-      sum = std::accumulate(values, values + std::min(batch, views.size() - start), sum);
+      for (std::size_t i = 0; i < std::min(batch, views.size() - start); ++i)
+        sum += values[i] >= card.raw_low && values[i] <= card.raw_high ? values[i] : std::numeric_limits<double>::quiet_NaN();
     }
     return sum / static_cast<double>(views.size());
   }
@@ -595,10 +636,10 @@ std::optional<cv::Rect> field_box(const cv::Mat& bgr, bool square_field) {
   return square(0, 0, width, height);
 }
 
-std::vector<cv::Mat> views_of(const cv::Mat& bgr, const cv::Rect& box, int views) {
-  if (views == 1) return {rgb_of(centre(bgr, box))};
+std::vector<cv::Mat> views_of(const cv::Mat& bgr, const cv::Rect& box, int views, bool pillow) {
+  if (views == 1) return {rgb_of(centre(bgr, box, pillow))};
   if (views != 5) throw Error(Error::Kind::input, "views: expected 1 or 5, found " + std::to_string(views));
-  const cv::Mat whole = rgb_of(shrink(cut(bgr, box), kResize));
+  const cv::Mat whole = rgb_of(canonical(bgr, box, pillow));
   constexpr int far = kResize - kInput;
   std::vector<cv::Mat> found;
   for (const cv::Point at : {cv::Point(kMargin, kMargin), cv::Point(0, 0), cv::Point(far, 0), cv::Point(0, far), cv::Point(far, far)})
@@ -657,7 +698,7 @@ Score Scorer::score(const cv::Mat& frame) {
   auto start = std::chrono::steady_clock::now();
   const cv::Mat bgr = to_bgr8(frame);
   const std::optional<cv::Rect> box = field_box(bgr, parts_->card.square);
-  const std::vector<cv::Mat> views = box ? views_of(bgr, *box, parts_->views) : std::vector<cv::Mat>();
+  const std::vector<cv::Mat> views = box ? views_of(bgr, *box, parts_->views, parts_->card.pillow) : std::vector<cv::Mat>();
   score.preprocess_ms = ms_since(start);
   if (!box) {
     score.reason = Reason::ambiguous_field;
@@ -672,7 +713,7 @@ Score Scorer::score(const cv::Mat& frame) {
   }
   start = std::chrono::steady_clock::now();
   try {
-    score.raw = parts_->network.infer(views);
+    score.raw = parts_->network.infer(views, parts_->card);
   } catch (const Ort::Exception&) {
     score.raw = std::numeric_limits<double>::quiet_NaN();
   }

@@ -48,9 +48,11 @@ struct Score {
 // What a bundle's model_card.json says to a scorer.
 struct Card {
   std::string name, version, manufacturer;
-  bool square = true;  // cut out the field; otherwise the whole frame
+  bool square = true;   // cut out the field; otherwise the whole frame
+  bool pillow = false;  // resize as Pillow does, for the authors' weights
   int views = 1;
   double usable = 0, good = 0;
+  double raw_low = -100, raw_high = 200;  // beyond them a raw value is a fault of the engine
 };
 
 struct Options {
@@ -86,7 +88,7 @@ cv::Mat to_bgr8(const cv::Mat& frame);
 // Section 2, of BGR 8 bits; may reach beyond the frame; none where the field cannot be told.
 std::optional<cv::Rect> field_box(const cv::Mat& bgr, bool square = true);
 // Section 3: RGB 384x384, one a view (1 or 5).
-std::vector<cv::Mat> views_of(const cv::Mat& bgr, const cv::Rect& box, int views);
+std::vector<cv::Mat> views_of(const cv::Mat& bgr, const cv::Rect& box, int views, bool pillow = false);
 // Section 4, of the centre view in RGB.
 NotRetina why_not_retina(const cv::Mat& view);
 

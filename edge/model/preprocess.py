@@ -183,7 +183,7 @@ def _naming(path: Path) -> Iterator[None]:
 
 
 def prepare_with_centre(
-    image: npt.NDArray[np.generic], preprocessing: Preprocessing, views: int | None = None
+    image: npt.NDArray[np.generic] | None, preprocessing: Preprocessing, views: int | None = None
 ) -> tuple[Image, Image]:
     """`prepare`, and the centre view, which the retina gate judges whatever the views are.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -13,6 +14,7 @@ Verdict = Literal["good", "usable", "reject"]
 Reason = Literal["no_frame", "stalled", "frozen", "no_retina", "ambiguous_field", "corrupt_frame", "engine_fault"]
 
 
+VERDICT_COLOURS = {"good": "#0b6e4f", "usable": "#d98a00", "reject": "#b3261e"}
 STAGES = ("preprocess", "gate", "infer", "post")  # one after the other; what else is timed is a part of these
 
 
@@ -68,6 +70,19 @@ class Score:
     def __post_init__(self) -> None:
         if (self.value is None) == (self.reason is None):
             raise ValueError(f"expected either a value or a reason, found value {self.value} and reason {self.reason}")
+
+    def _repr_html_(self) -> str:
+        """How a notebook shows it: a bar from 0 to 100 in the colour of the verdict, or the reason."""
+        colour = VERDICT_COLOURS.get(self.verdict or "", "#7b8794")
+        words = self.verdict if self.value is not None else f"no score: {self.reason}"
+        head = f"<b>{'-' if self.value is None else f'{self.value:.1f}'}</b> {words}"
+        bar = f'<div style="width:{self.value or 0:.1f}%;height:100%;background:{colour}"></div>'
+        model = "" if self.algorithm is None else f"{self.algorithm.name} {self.algorithm.version}, "
+        small = html.escape(f"{model}{self.total_ms:.0f} ms")
+        return (
+            f'<div style="width:16em">{head}<div style="height:.6em;background:#e3e7eb">{bar}</div>'
+            f"<small>{small}</small></div>"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The names that every JSON output of the kit uses."""

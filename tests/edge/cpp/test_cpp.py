@@ -60,7 +60,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(*command: object, **options: Any) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=280, **options)
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=900, **options)
     assert done.returncode == 0, done.stdout + done.stderr
     return done
 
@@ -171,6 +171,34 @@ def test_other_kinds_of_pictures_and_five_views(programs: Path, tmp_path: Path, 
             score = scorer.score(picture)
             assert ours["reason"] == score.reason
             assert ours["score"] == (None if score.value is None else pytest.approx(score.value, abs=0.01))
+
+
+def bundle_with(folder: Path, **changes: Any) -> Path:
+    """The shipped bundle, with other words in its card."""
+    copy = folder / "changed"
+    shutil.copytree(shipped_bundle(), copy)
+    card = json.loads((copy / "model_card.json").read_text())
+    (copy / "model_card.json").write_text(json.dumps({**card, **changes}, ensure_ascii=False))
+    return copy
+
+
+def test_the_resize_of_the_authors(programs: Path, tmp_path: Path) -> None:
+    how = Preprocessing(field_crop="none", resize="pil")
+    bundle = bundle_with(tmp_path, preprocessing=how.to_dict())
+    names = ("plain", "large", "halved", "small", "pixel")
+    done = run(programs / "write_vectors", bundle, tmp_path, 1, *(GOLDEN / f"{name}.png" for name in names))
+    with QualityScorer.from_bundle(bundle) as scorer:
+        for line, name in zip(done.stdout.splitlines(), names, strict=True):
+            frame = cv2.imread(str(GOLDEN / f"{name}.png"))
+            assert_same_input(tmp_path / f"{name}.rgb", prepare(frame, how, 1))
+            value = scorer.score(frame).value
+            assert json.loads(line)["score"] == (None if value is None else pytest.approx(value, abs=0.01))
+
+
+def test_an_implausible_value_is_a_fault(programs: Path, tmp_path: Path) -> None:
+    bundle = bundle_with(tmp_path, raw_range={"low": -100.0, "high": 20.0})
+    found = run(programs / "write_vectors", bundle, tmp_path, 1, GOLDEN / "plain.png", GOLDEN / "disc.png").stdout
+    assert [json.loads(line)["reason"] for line in found.splitlines()] == ["engine_fault", None]
 
 
 def test_errors_are_named_with_their_kind(programs: Path, tmp_path: Path) -> None:

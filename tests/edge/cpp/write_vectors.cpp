@@ -29,7 +29,7 @@ int main(int count, char** arguments) {
         std::snprintf(text, sizeof text, "[%d, %d, %d, %d]", box->x, box->y, box->width, box->height);
         box_text = text;
         std::ofstream file(std::filesystem::path(arguments[2]) / (path.stem().string() + ".rgb"), std::ios::binary);
-        const auto found = fthnet::views_of(bgr, *box, views);
+        const auto found = fthnet::views_of(bgr, *box, views, scorer.card().pillow);
         for (const cv::Mat& view : found)
           for (int y = 0; y < view.rows; ++y) file.write(view.ptr<char>(y), static_cast<std::streamsize>(view.cols) * 3);
         const fthnet::NotRetina rule = fthnet::why_not_retina(found.front());
