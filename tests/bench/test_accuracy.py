@@ -514,7 +514,7 @@ def test_what_is_missing_is_told_before_scoring(rated: Path, tmp_path: Path) -> 
     (tmp_path / "file").write_text("")
     done = run_command("--data", rated, "-o", tmp_path / "file" / "out")
     assert isinstance(done.exception, InputError)
-    assert "expected a folder that can be made" in str(done.exception)
+    assert "expected a folder that can be written" in str(done.exception)
     assert done.stdout == ""
     done = run_command(tmp_path / "no_bundle", "--data", rated)
     assert isinstance(done.exception, BundleError)

@@ -294,7 +294,7 @@ def test_an_output_that_is_a_file_is_told_before_scoring(fthnet, site: Path, tmp
     (tmp_path / "file").write_text("")
     done = fthnet("thresholds", "--data", site, "--sensitivity", 0.9, "-o", tmp_path / "file")
     assert done.returncode == 3
-    assert "expected a folder that can be made" in done.stderr
+    assert "expected a folder that can be written" in done.stderr
 
 
 def test_a_sensitivity_out_of_range_is_told_by_click(fthnet, site: Path) -> None:
