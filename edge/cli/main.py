@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import platform
+import re
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from typing import NoReturn
@@ -17,7 +18,7 @@ from typing import NoReturn
 import click
 
 from fthnet_kit.edge.cli.lazy_group import LazyGroup
-from fthnet_kit.edge.errors import InputError, KitError
+from fthnet_kit.edge.errors import InputError, KitError, MissingExtraError
 from fthnet_kit.edge.loop import stop_signals
 
 COMMANDS = {
@@ -40,6 +41,13 @@ COMMANDS = {
     "build": "fthnet_kit.convert.commands.build:build",
 }
 
+MISSING_LIBRARY = re.compile(r"(lib[\w.+-]*\.so[\w.]*): cannot open shared object file")
+SYSTEM_PACKAGES = {  # of Debian and Ubuntu; OpenCV and ONNX Runtime load them
+    "libGL.so.1": "libgl1",
+    "libgthread-2.0.so.0": "libglib2.0-0",
+    "libglib-2.0.so.0": "libglib2.0-0",
+    "libgomp.so.1": "libgomp1",
+}
 EXIT_CODES = """\b
 Exit codes:
   0  done
@@ -106,6 +114,16 @@ def main(arguments: list[str] | None = None) -> None:
         _end(str(error), error.exit_code)
     except OSError as error:
         _end(_in_words(error), InputError.exit_code)
+    except ImportError as error:
+        library = MISSING_LIBRARY.match(str(error))
+        if library is None:
+            raise
+        package = SYSTEM_PACKAGES.get(library[1], f"the package that has {library[1]}")
+        _end(
+            f"{error.name or 'a module'}: expected the system library {library[1]}, found none; "
+            f"sudo apt install {package}",
+            MissingExtraError.exit_code,
+        )
     except SystemExit:
         _flush_output()
         raise
