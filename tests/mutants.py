@@ -92,8 +92,8 @@ MUTANTS = {
     ),
     "one view for the mean of all": Mutant(
         "edge/inference/scorer.py",
-        "float(np.mean(scores))",
-        "float(scores[0])",
+        "float(np.mean(values))",
+        "float(values[0])",
         ("tests/edge/test_scorer.py", "-k", "mean_of"),
     ),
     "scores are not clipped": Mutant(
@@ -103,11 +103,14 @@ MUTANTS = {
         ("tests/edge/test_scorer.py", "-k", "clipped"),
     ),
     "the gate lets everything through": Mutant(
-        "edge/inference/scorer.py", "if not retina:", "if False:", ("tests/edge/test_scorer.py", "-k", "no_retina")
+        "edge/inference/scorer.py",
+        'if retina else _Prepared(None, "no_retina", stage_ms)',
+        "",
+        ("tests/edge/test_scorer.py", "-k", "no_retina"),
     ),
     "an engine's nan is a score": Mutant(
         "edge/inference/scorer.py",
-        "if not self.card.plausible.holds(scores):",
+        "if not self.card.plausible.holds(values):",
         "if False:",
         ("tests/edge/test_scorer.py", "-k", "no_number"),
     ),
