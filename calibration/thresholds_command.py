@@ -93,7 +93,9 @@ def thresholds(
     if output is not None:  # what is missing is told before minutes of scoring
         load_pyplot("the picture of the thresholds")
         make_folder(output)
-    errors, console = open_console(stderr=True), open_console()
+    errors, console = Console(markup=False, stderr=True), Console(markup=False, highlight=False)
+    if not console.is_terminal:
+        console.width = LOG_WIDTH
     backend = OnnxBackend(opened.model(), threads=threads)
     with QualityScorer(opened.card, backend, used_views) as scorer:
         shown = track(images, "scoring", console=errors, transient=True, disable=not errors.is_terminal)

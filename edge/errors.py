@@ -10,10 +10,26 @@ from typing import Literal
 PictureFault = Literal["missing", "damaged", "unsupported", "too_large", "unclear"]
 
 
+def one_line(text: str) -> str:
+    """Text of others as it may be shown: line breaks become spaces, and what a terminal would obey is spelled out."""
+    return "".join(letter if letter.isprintable() else _spelled_out(letter) for letter in text)
+
+
+def _spelled_out(letter: str) -> str:
+    return " " if letter.isspace() else ascii(letter)[1:-1]
+
+
 class KitError(Exception):
-    """Base of all errors that are the user's to mend. `exit_code` is the process's exit code."""
+    """Base of all errors that are the user's to mend. `exit_code` is the process's exit code.
+
+    Args:
+        message: becomes one line, whatever it quotes.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
 
 
 class InputError(KitError):

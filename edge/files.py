@@ -8,13 +8,14 @@ link is refused: whoever can plant one would choose where a service writes.
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import os
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from fthnet_kit.edge.errors import InputError
 
@@ -178,6 +179,18 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
             write_atomically(folder / name, content)
         except OSError as error:
             raise InputError(f"{folder / name}: expected a file that can be written, found {error.strerror}") from error
+
+
+def parse_json(content: str | bytes) -> Any:
+    """What JSON of others holds.
+
+    Raises:
+        ValueError: it is none, no text, or nested too deeply.
+    """
+    try:
+        return json.loads(content)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
 def read_secret(path: Path, what: str) -> str:

@@ -78,8 +78,8 @@ def train(
     recipe = Recipe(minutes, batch=batch - batch % 2, peak_lr=rate, seed=seed, new_head=new_head)
     run = TrainingRun(folders, config, start, pool, recipe, bundle, identity, group_column, replace)
     columns = (BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
-    with Bar(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("reading photographs", total=minutes)
+    with Bar(*columns, console=Console(markup=False, stderr=True)) as bar:
+        task = bar.add_task("loading photographs", total=minutes)
 
         def report(progress: Progress) -> None:
             last = progress.last

@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import pickle
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ import numpy as np
 from fthnet_kit.convert.network.config import FTHNetConfig
 from fthnet_kit.convert.network.fthnet import FTHNet
 from fthnet_kit.edge.errors import BundleError, MissingExtraError
-from fthnet_kit.edge.files import write_atomically
+from fthnet_kit.edge.files import parse_json, write_atomically
 
 try:
     import torch
@@ -34,6 +35,8 @@ except ImportError as error:
 Pool = Literal["soft", "avg"]
 CONFIG_KEY = "fthnet_config"
 BUFFER_SUFFIXES = (".attn_mask", ".relative_position_index")
+MOST_BYTES = 1 << 31  # of a file; the released model takes 60 MB
+SHARED = 4  # tensors of one storage may count so often
 NAMED_KEYS = 3  # how many offending keys a message names
 
 
@@ -73,7 +76,11 @@ def load_checkpoint(path: Path, pool: Pool | None = None) -> Checkpoint:
         state, metadata = _read_safetensors(path)
     else:
         state, metadata = _unwrap(_read_pth(path), path), {}
+    _refuse_inflated(state, path)
     config = _config(state, metadata, pool, path)
+    with torch.device("meta"):  # shapes without memory: a small file may describe a network of terabytes
+        expected = FTHNet(config).state_dict()
+    _compare(expected, state, path)
     network = FTHNet(config).eval()
     _fill(network, state, path)
     return Checkpoint(network, path)
@@ -118,7 +125,10 @@ def infer_config(state: Mapping[str, Tensor], pool: Pool) -> FTHNetConfig:
     depths, heads = [], []
     for stage in range(4):
         prefix = f"bbone.layers.{stage}.blocks."
-        depths.append(1 + max(int(key[len(prefix) :].split(".")[0]) for key in state if key.startswith(prefix)))
+        blocks = {int(key[len(prefix) :].split(".")[0]) for key in state if key.startswith(prefix)}
+        if blocks != set(range(len(blocks))):
+            raise ValueError(f"stage {stage}: expected blocks numbered from 0, found {sorted(blocks)[-3:]}")
+        depths.append(len(blocks))
         heads.append(state[f"{prefix}0.attn.relative_position_bias_table"].shape[1])
     table = state["bbone.layers.0.blocks.0.attn.relative_position_bias_table"]
     tap_channels = state["bbone.fcl_fc.0.weight"].shape[0]
@@ -143,6 +153,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _read_pth(path: Path) -> Any:
+    _refuse_bomb(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -156,15 +167,46 @@ def _read_pth(path: Path) -> Any:
         raise BundleError(f"{path}: expected a PyTorch checkpoint, found something else") from error
 
 
+def _refuse_bomb(path: Path) -> None:
+    """PyTorch writes tensors as they are, so that a checkpoint unpacks to no more than its own size."""
+    size = path.stat().st_size
+    if size > MOST_BYTES:
+        raise BundleError(f"{path}: expected a checkpoint of at most {MOST_BYTES} bytes, found {size}")
+    try:
+        with zipfile.ZipFile(path) as file:
+            unpacked = sum(entry.file_size for entry in file.infolist())
+    except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError):  # an older layout, or none
+        return
+    if unpacked > size:
+        raise BundleError(f"{path}: expected tensors as PyTorch writes them, found {unpacked} bytes packed into {size}")
+
+
+def _refuse_inflated(state: Mapping[str, Tensor], path: Path) -> None:
+    """A tensor may repeat its bytes, or be of a kind that stands for many more; weights do neither."""
+    size = path.stat().st_size
+    for key, value in state.items():
+        plain = value.layout == torch.strided and value.device.type == "cpu" and not value.is_quantized
+        if not plain or value.is_complex() or value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise BundleError(f"{path}: {key}: expected a plain tensor, found another kind")
+    held = sum(value.numel() * value.element_size() for value in state.values())
+    if held > SHARED * size:
+        raise BundleError(f"{path}: expected at most {SHARED * size} bytes of tensors in {size}, found {held}")
+
+
 def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
     """The state_dict inside the authors' layouts; the moving average where there is one."""
     for key in ("params_ema", "params", "state_dict"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
             break
-    if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
+    if not isinstance(content, dict) or not all(type(v) is Tensor for v in content.values()) or not all_text(content):
         raise BundleError(f"{path}: expected a state_dict (under params_ema, params or at the top), found none")
     return {key.removeprefix("module."): value for key, value in content.items()}
+
+
+def all_text(content: Mapping[Any, object]) -> bool:
+    """Whether there are keys, and all of them are text."""
+    return bool(content) and all(isinstance(key, str) for key in content)
 
 
 def _config(state: Mapping[str, Tensor], metadata: Mapping[str, str], pool: Pool | None, path: Path) -> FTHNetConfig:
@@ -179,7 +221,7 @@ def _config(state: Mapping[str, Tensor], metadata: Mapping[str, str], pool: Pool
         )
     try:
         config = infer_config(state, found)  # type: ignore[arg-type]
-    except (KeyError, ValueError, IndexError) as error:
+    except (KeyError, ValueError, IndexError, ArithmeticError) as error:
         raise BundleError(f"{path}: expected the weights of an FTHNet, found others ({error})") from error
     if stored is not None and stored != config:
         raise BundleError(f"{path}: its metadata and its tensors disagree: {stored} against {config}")
@@ -190,13 +232,17 @@ def _stored_config(metadata: Mapping[str, str], path: Path) -> FTHNetConfig | No
     if CONFIG_KEY not in metadata:
         return None
     try:
-        return FTHNetConfig(**json.loads(metadata[CONFIG_KEY]))
-    except (ValueError, TypeError) as error:
+        return FTHNetConfig(**parse_json(metadata[CONFIG_KEY]))
+    except (ValueError, TypeError, ArithmeticError) as error:
         raise BundleError(f"{path}: {CONFIG_KEY}: expected an FTHNet configuration, found {error}") from error
 
 
-def _fill(network: FTHNet, state: Mapping[str, Tensor], path: Path) -> None:
-    expected = network.state_dict()
+def _compare(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], path: Path) -> None:
+    """Names and shapes.
+
+    Raises:
+        BundleError: missing, surplus or misshapen entries.
+    """
     missing = [key for key in expected if key not in state and not key.endswith(BUFFER_SUFFIXES)]
     surplus = [key for key in state if key not in expected]
     for what, keys in (("missing", missing), ("surplus", surplus)):
@@ -206,6 +252,11 @@ def _fill(network: FTHNet, state: Mapping[str, Tensor], path: Path) -> None:
     for key, value in state.items():
         if value.shape != expected[key].shape:
             raise BundleError(f"{path}: {key}: expected shape {tuple(expected[key].shape)}, found {tuple(value.shape)}")
+
+
+def _fill(network: FTHNet, state: Mapping[str, Tensor], path: Path) -> None:
+    expected = network.state_dict()
+    for key, value in state.items():
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise BundleError(f"{path}: {key}: expected finite values, found NaN or infinity")
         if key.endswith(BUFFER_SUFFIXES) and not torch.equal(value.to(expected[key].dtype), expected[key]):

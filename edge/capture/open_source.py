@@ -17,6 +17,7 @@ Files are read in full; cameras are live: whoever reads late misses frames, and 
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from urllib.parse import parse_qsl, quote
 
@@ -31,15 +32,10 @@ from fthnet_kit.edge.capture.source import Source
 from fthnet_kit.edge.capture.usb_camera import CAMERA_OPTIONS, UsbCamera
 from fthnet_kit.edge.errors import InputError
 
+LARGEST_OPTION = 1e9
 NETWORK_SCHEMES = ("rtsp", "http", "https")
-WITHOUT_PLACE = {
-    "sim": "the simulated camera is sim:, with its options sim:?seconds=20",
-    "csi": "a Jetson's camera is csi://0",
-    "gst": "a GStreamer pipeline is gst:PIPELINE",
-    "usb": "a USB camera is its number, such as 0, or its file, such as /dev/video0",
-    "rtsp": "a network camera is rtsp://HOST/PATH",
-    "http": "a network camera is http://HOST/PATH",
-}
+LONGEST_URI = 4096
+MOST_CAMERAS = 1024  # numbers of devices
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".m4v", ".mpg", ".mpeg", ".webm", ".mjpg", ".mjpeg")
 
 
@@ -49,6 +45,7 @@ def make_source(uri: str) -> Source:
     Raises:
         InputError: no such file, an unknown option, or a folder without images.
     """
+    _refuse_unprintable(uri)
     if uri.startswith("sim:"):
         return SimulatedCamera(_session(uri[len("sim:") :].lstrip("?")))
     if uri.startswith(("rtsp://", "http://", "https://")):
@@ -58,9 +55,17 @@ def make_source(uri: str) -> Source:
     device, _, query = uri.partition("?")
     if device.startswith("csi://"):
         return VideoCapture(_csi_pipeline(device, query), live=True, backend=cv2.CAP_GSTREAMER)
-    if device.isdigit() or device.startswith(("/dev/video", "/dev/v4l/")):
+    if device.isdecimal() or device.startswith(("/dev/video", "/dev/v4l/")):
         return _camera(device, query)
     return _files(uri)
+
+
+def _refuse_unprintable(uri: str) -> None:
+    """Control characters, and what no file system or network can name."""
+    if "\0" in uri or "\n" in uri or "\r" in uri or len(uri) > LONGEST_URI:
+        raise InputError(
+            f"source: expected one line of at most {LONGEST_URI} characters, found {without_password(uri)[:60]!r}"
+        )
 
 
 def with_password(uri: str, password: str) -> str:
@@ -92,8 +97,14 @@ def _camera(device: str, query: str) -> UsbCamera:
     numbers = {name: _number(device, name, text) for name, text in options.items()}
     if ("width" in numbers) != ("height" in numbers):
         raise InputError(f"{device}?{query}: expected width and height together, found one of them")
-    target = int(device) if device.isdigit() else device
+    target = _device_number(device) if device.isdecimal() else device
     return UsbCamera(target, numbers, fourcc)
+
+
+def _device_number(device: str) -> int:
+    if not device.isascii() or len(device) > 4 or int(device) >= MOST_CAMERAS:
+        raise InputError(f"source: expected the number of a camera, 0 to {MOST_CAMERAS - 1}, found {device[:60]!r}")
+    return int(device)
 
 
 def _csi_pipeline(device: str, query: str) -> str:
@@ -101,7 +112,7 @@ def _csi_pipeline(device: str, query: str) -> str:
     sensor = device.removeprefix("csi://")
     options = _options(device, query, {"width", "height", "fps"})
     numbers = {name: round(_number(device, name, text)) for name, text in options.items()}
-    if not sensor.isdigit() or any(value < 1 for value in numbers.values()):
+    if not (sensor.isascii() and sensor.isdigit()) or any(value < 1 for value in numbers.values()):
         raise InputError(f"{device}?{query}: expected csi://0?width=1920&height=1080&fps=30, each a positive number")
     width, height, fps = numbers.get("width", 1920), numbers.get("height", 1080), numbers.get("fps", 30)
     return _ending_in_appsink(
@@ -138,15 +149,20 @@ def _options(what: str, query: str, known: set[str]) -> dict[str, str]:
 
 def _number(what: str, name: str, text: str) -> float:
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
-        raise InputError(f"{what}: {name}: expected a number, found {text!r}") from None
+        number = math.nan
+    if not abs(number) < LARGEST_OPTION:
+        raise InputError(f"{what}: {name}: expected a number below {LARGEST_OPTION:g}, found {text[:60]!r}")
+    return number
 
 
 def _files(uri: str) -> Source:
     path = Path(uri)
-    if uri.lower() in WITHOUT_PLACE and not path.exists():
-        raise InputError(f"{uri}: expected a source, found the beginning of one; {WITHOUT_PLACE[uri.lower()]}")
-    if path.is_file() and path.suffix.lower() in VIDEO_SUFFIXES:
+    try:
+        there = path.is_file()
+    except (OSError, ValueError) as error:  # a name that is too long, or that no file system takes
+        raise InputError(f"{uri[:60]!r}: expected the name of a file, found {error}") from error
+    if there and path.suffix.lower() in VIDEO_SUFFIXES:
         return VideoCapture(str(path), live=False, backend=cv2.CAP_FFMPEG)
     return ImageFiles(find_images([uri]))

@@ -136,9 +136,7 @@ def _follow(runner: Iterator[ShardDone], tasks: Sequence[ShardTask], most_failur
     """Show how far the work is, until it is done or too much of it failed."""
     from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
 
-    from fthnet_kit.edge.reporting.console import open_console, open_progress
-
-    console = open_console(stderr=True, soft_wrap=True)
+    console = Console(markup=False, stderr=True, highlight=False, soft_wrap=True)
     total = sum(len(task.names) for task in tasks)
     rows = failed = 0
     started = said = time.monotonic()
@@ -214,8 +212,8 @@ def _print_summary(summary: Summary) -> None:
     for column in FOLDER_COLUMNS:
         table.add_column(column, justify="left" if column == "folder" else "right", overflow="fold")
     for folder in summary.folders[:EXTREME_FOLDERS]:
-        table.add_row(*folder_cells(folder))
-    open_console().print(table)
+        table.add_row(*map(Text, folder_cells(folder)))
+    Console(markup=False, width=None if sys.stdout.isatty() else LOG_WIDTH).print(table)
     counts = {**summary.verdicts, **summary.reasons}
     middle = "-" if summary.median is None else f"{summary.median:.1f}"
     click.echo(f"median {middle}; " + ", ".join(f"{name} {count:,}" for name, count in counts.items()))

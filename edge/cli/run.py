@@ -112,7 +112,7 @@ def run(
     from fthnet_kit.edge.outputs.watchdog import WatchdogSink
     from fthnet_kit.edge.reporting.console import open_console
 
-    console = open_console(soft_wrap=True)
+    console = Console(markup=False, highlight=False, soft_wrap=True)
     config = current_config()
     address = source
     if source_password_file:

@@ -14,7 +14,7 @@ from typing import Any
 from fthnet_kit.edge.device.cores import available_cores
 from fthnet_kit.edge.device.machine import read_cpu_model
 from fthnet_kit.edge.errors import BundleError, InputError
-from fthnet_kit.edge.files import write_atomically
+from fthnet_kit.edge.files import parse_json, write_atomically
 from fthnet_kit.edge.model.bundle import Bundle
 from fthnet_kit.edge.model.choices import BACKENDS, PRECISIONS, BackendName, Precision
 
@@ -86,7 +86,7 @@ def write_pick(path: Path, bundle: Bundle, choice: Choice, evidence: Mapping[str
 def picked(bundle: Bundle, path: Path) -> Choice | None:
     """The choice that was measured for this bundle on this machine; None, with a warning, where it was for another."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:

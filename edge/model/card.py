@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fthnet_kit.edge.errors import BundleError
-from fthnet_kit.edge.files import read_regular
+from fthnet_kit.edge.files import parse_json, read_regular
 from fthnet_kit.edge.model.preprocess import Preprocessing
 from fthnet_kit.edge.model.score import RawRange, Thresholds
 
@@ -63,7 +63,7 @@ class ModelCard:
         import jsonschema
 
         try:
-            content = json.loads(text)
+            content = parse_json(text)
         except ValueError as error:
             raise BundleError(f"{where}: expected JSON, found something else ({error})") from error
         schema = json.loads(

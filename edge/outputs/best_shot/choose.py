@@ -48,7 +48,7 @@ from typing import Any, Literal, NamedTuple
 import cv2
 
 from fthnet_kit.edge.errors import InputError
-from fthnet_kit.edge.files import make_folder, new_private_folder, write_atomically
+from fthnet_kit.edge.files import make_folder, new_private_folder, parse_json, write_atomically
 from fthnet_kit.edge.guidance.measures import Measures
 from fthnet_kit.edge.image import Image
 from fthnet_kit.edge.loop.result import LiveResult
@@ -421,7 +421,7 @@ class BestShot:
 def _read_record(path: Path) -> dict[str, Any]:
     """A record; empty where there is none that can be read."""
     try:
-        record = json.loads(path.read_bytes())
+        record = parse_json(path.read_bytes())
     except (FileNotFoundError, ValueError):
         return {}
     return record if isinstance(record, dict) else {}

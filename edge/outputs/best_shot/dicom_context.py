@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
@@ -10,7 +9,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fthnet_kit.edge.errors import InputError, MissingExtraError
+from fthnet_kit.edge.files import parse_json, read_regular
 
+MOST_BYTES = 1 << 20  # of a context
 Code = tuple[str, str, str]  # value, scheme, meaning
 DEVICE_TYPES: dict[str, Code] = {  # of CID 4202
     "fundus_camera": ("409898007", "SCT", "Fundus Camera"),
@@ -79,7 +80,7 @@ class DicomContext:
             InputError: unreadable, a key that is unknown, or a value that cannot be.
         """
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = parse_json(read_regular(path.resolve(), MOST_BYTES))
         except (OSError, ValueError) as error:
             raise InputError(f"{path}: expected the DICOM context as JSON, found {error}") from error
         names = [field.name for field in fields(cls)]
@@ -101,8 +102,8 @@ class DicomContext:
         checks: tuple[tuple[str, bool, str], ...] = (
             *((name, _is_text(getattr(self, name)), "one line of at most 64 characters") for name in texts),
             *((name, isinstance(getattr(self, name), bool), "true or false") for name in flags),
-            ("laterality", self.laterality in LATERALITY, "R, L or B (DICOM has no value for an unknown eye)"),
-            ("device_type", self.device_type in DEVICE_TYPES, f"one of {', '.join(DEVICE_TYPES)}"),
+            ("laterality", self.laterality in tuple(LATERALITY), "R, L or B (DICOM has no value for an unknown eye)"),
+            ("device_type", self.device_type in tuple(DEVICE_TYPES), f"one of {', '.join(DEVICE_TYPES)}"),
             (
                 "pixel_spacing_mm",
                 _is_positive(self.pixel_spacing_mm, missing=self.device_type != "fundus_camera"),

@@ -19,6 +19,7 @@ LOG = logging.getLogger("fthnet")
 
 
 PORTS = {"mqtt": 1883, "mqtts": 8883}
+LONGEST_NAME = 1000  # characters, of a topic, a user or a password
 USER_VARIABLE, PASSWORD_VARIABLE = "FTHNET_MQTT_USER", "FTHNET_MQTT_PASSWORD"
 
 
@@ -68,8 +69,12 @@ class MqttOptions:
             InputError: it is no topic that may be published to.
         """
         topic = self.topic.replace("{device}", self.device_name())
-        if not topic.strip("/") or topic[0] in "/$" or topic.endswith("/") or {"#", "+", "\0", "{", "}"} & set(topic):
-            raise InputError(f"MQTT topic: expected a name like fthnet/{{device}}, found {topic!r}")
+        wrong = not topic.strip("/") or topic[0] in "/$" or topic.endswith("/") or {"#", "+", "{", "}"} & set(topic)
+        if wrong or not topic.isprintable() or len(topic) > LONGEST_NAME:
+            raise InputError(
+                f"MQTT topic: expected a name like fthnet/{{device}} of at most {LONGEST_NAME} characters, "
+                f"found {topic[:60]!r}"
+            )
         return topic
 
     def queue_file(self) -> Path:
@@ -125,7 +130,19 @@ def credentials(broker: Broker, options: MqttOptions) -> tuple[str | None, str |
         password = read_secret(options.password_file, "the MQTT password")
     if password is not None and user is None:
         raise InputError(f"MQTT: expected a user for the password, found none; set mqtt.user or {USER_VARIABLE}")
+    for what, text in (("user", user), ("password", password)):
+        if text is not None and ("\0" in text or len(text) > LONGEST_NAME or not _is_text(text)):
+            raise InputError(f"MQTT {what}: expected text of at most {LONGEST_NAME} characters, found something else")
     return user, password
+
+
+def _is_text(text: str) -> bool:
+    """Whether it can be sent."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def tls_context(options: MqttOptions) -> ssl.SSLContext:

@@ -39,11 +39,12 @@ Row = dict[str, Any]
 def flatten(record: Mapping[str, Any]) -> Row:
     """One record as one row: numbers, words and None, in columns."""
     row: Row = {}
-    for name, value in record.items():
+    for member, value in record.items():
+        name = cell(member)
         if name == "stage_ms" and isinstance(value, Mapping):
-            row.update({f"stage_{stage}_ms": cell(ms) for stage, ms in value.items()})
+            row.update({f"stage_{cell(stage)}_ms": cell(ms) for stage, ms in value.items()})
         elif isinstance(value, Mapping):
-            row.update({f"{name}_{inner}": cell(member) for inner, member in value.items()})
+            row.update({f"{name}_{cell(inner)}": cell(each) for inner, each in value.items()})
         elif name not in ("truth", "algorithm"):
             row[name] = cell(value)
     return row
@@ -107,7 +108,7 @@ def write_parquet(path: Path, output: BinaryIO) -> int:
     except ImportError as error:
         raise MissingExtraError("pyarrow", "parquet", purpose="writing Parquet") from error
     columns, count = columns_of(path)
-    if columns["captured_at"] == {str} and any(as_time(row["captured_at"]) is None for row in rows_of(path, count)):
+    if columns["captured_at"] == {str} and any(as_time(row.get("captured_at")) is None for row in rows_of(path, count)):
         columns["captured_at"].add(int)  # not all are times: text
     types = {name: arrow_type(pyarrow, name, kinds) for name, kinds in columns.items()}
     schema = pyarrow.schema(list(types.items()))
