@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -179,6 +180,18 @@ def test_one_name_is_one_thing(name: str) -> None:
         or (isinstance(node, ast.Assign) and any(getattr(target, "id", None) == name for target in node.targets))
     ]
     assert len(homes) <= 1, homes
+
+
+def test_no_console_reads_markup() -> None:
+    """Names of files and models are shown as they are: `[/x]` in one ends no command."""
+    consoles = [
+        f"{path.relative_to(ROOT)}: {match[0]}"
+        for folder in MAY_IMPORT
+        for path in (ROOT / folder).rglob("*.py")
+        for match in re.finditer(r"\bConsole\([^)]*", path.read_text())
+        if "markup=False" not in match[0]
+    ]
+    assert not consoles
 
 
 def test_packaging_lists_every_room() -> None:

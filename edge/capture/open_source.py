@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from urllib.parse import parse_qsl, quote
+from urllib.parse import parse_qsl, quote, urlsplit
 
 import cv2
 
@@ -62,6 +62,13 @@ def make_source(uri: str) -> Source:
 
 def _refuse_unprintable(uri: str) -> None:
     """Control characters, and what no file system or network can name."""
+    try:
+        parts = urlsplit(uri if "://" in uri else "")
+        parts.port  # noqa: B018  (raises where it is none)
+    except ValueError as error:
+        raise InputError(f"source: expected an address, found {without_password(uri)[:60]!r} ({error})") from error
+    if parts.scheme in NETWORK_SCHEMES and not parts.hostname:
+        raise InputError(f"source: expected {parts.scheme}://HOST/…, found no host")
     if "\0" in uri or "\n" in uri or "\r" in uri or len(uri) > LONGEST_URI:
         raise InputError(
             f"source: expected one line of at most {LONGEST_URI} characters, found {without_password(uri)[:60]!r}"

@@ -37,7 +37,9 @@ def doctor(bundle: Path | None, as_json: bool, strict: bool) -> None:
     if as_json:
         click.echo(json.dumps(report.to_dict(), indent=2, allow_nan=False))
     else:
-        Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else LOG_WIDTH).print(findings_table(report))
+        Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else LOG_WIDTH).print(
+            findings_table(report)
+        )
         click.echo(count_line(report))
     if strict and report.counts()["problem"]:
         click.get_current_context().exit(1)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fthnet_kit.edge.errors import one_line
 from fthnet_kit.edge.loop import stop_signals
 from fthnet_kit.edge.model.choices import BackendName, Precision
 
@@ -105,8 +106,8 @@ def open_records(path: Path, rotate_mb: float, budget_mb: float, key: Path | Non
 def headline(scorer: QualityScorer) -> str:
     """Which model runs, and on what."""
     facts = scorer.backend.describe()
-    return (
-        f"{scorer.card.title} on {facts['library']}, {facts['provider']}, "
+    return one_line(
+        f"{scorer.card.name} {scorer.card.version} on {facts['library']}, {facts['provider']}, "
         f"{facts['threads']} threads, views {scorer.views}"
     )
 

@@ -130,7 +130,11 @@ def explore(kind: str, valid: bytes, cases: int, number: int) -> int:
 
     @seed(number)
     @settings(
-        max_examples=cases, deadline=None, database=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate]
+        max_examples=cases,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+        phases=[Phase.generate],
     )
     @given(content=safetensors(valid) if kind == "safetensors" else pickles(valid))
     def answered(content: bytes) -> None:

@@ -47,7 +47,9 @@ AT_ONCE = 500
 CARD = json.loads((ROOT / "edge" / "demo" / "model_card.json").read_text())
 ODD = ["", "\0", "\ud800", "[/red]", "[bold", "../../etc/passwd", "²", "१", "nan", "inf", "1e999", "-1", "0", "9" * 400]
 ODD += ["a" * 300, "a" * 5000, "x\ny", "\x1b[2J", "%s%n", "~nobody/x", "/proc/self/mem", "{device}", "::1", "[::1]:1"]
-TEXT = st.one_of(st.sampled_from(ODD), st.text(max_size=30), st.text(alphabet="[]/\\:?&=%@#.-_ab01\n\"'{}", max_size=40))
+TEXT = st.one_of(
+    st.sampled_from(ODD), st.text(max_size=30), st.text(alphabet="[]/\\:?&=%@#.-_ab01\n\"'{}", max_size=40)
+)
 DEEP = "[" * 3000
 NUMBERS = st.one_of(st.integers(), st.floats(), st.sampled_from([10**400, -(10**400), 2**63, 2**64, 1e308]))
 LEAVES = st.one_of(st.none(), st.booleans(), NUMBERS, TEXT)
@@ -111,7 +113,9 @@ def configurations(draw: st.DrawFn) -> bytes:
     for _ in range(draw(st.integers(1, 4))):
         key = draw(st.sampled_from([*known_keys().values()]))
         name = draw(st.sampled_from([key.name, key.name, key.name, "x", '"a b"', "a.b", "source.x"]))
-        value = draw(st.one_of(JSON.map(toml_value), st.sampled_from(["1979-05-27", "07:32:00", "0x7f", "inf", "nan", DEEP])))
+        value = draw(
+            st.one_of(JSON.map(toml_value), st.sampled_from(["1979-05-27", "07:32:00", "0x7f", "inf", "nan", DEEP]))
+        )
         lines += [draw(st.sampled_from([f"[{key.section}]", f"[[{key.section}]]", "[x]", ""])), f"{name} = {value}"]
     return "\n".join(lines).encode("utf-8", "surrogatepass")
 
@@ -211,7 +215,9 @@ def show(text: str, _: Path) -> None:
 
 DICOM = {"laterality": "R", "device_type": "fundus_camera", "pixel_spacing_mm": 0.006, "patient_name": "A^B"}
 DICOM |= {"birth_date": "19700101", "sex": "F", "uid_root": "1.2.3.", "pupil_dilated": True, "lossy_ratio": 10}
-SCHEMES = st.sampled_from(["", "0?", "csi://", "csi://0?", "gst:", "rtsp://", "http://", "sim:?", "/dev/video", "photos/"])
+SCHEMES = st.sampled_from(
+    ["", "0?", "csi://", "csi://0?", "gst:", "rtsp://", "http://", "sim:?", "/dev/video", "photos/"]
+)
 QUERIES = st.lists(
     st.tuples(st.sampled_from(["width", "height", "fps", "seed", "seconds", "fourcc", "defect", "x"]), TEXT), max_size=4
 ).map(lambda pairs: "&".join(f"{name}={value}" for name, value in pairs))
@@ -236,7 +242,11 @@ def explore(name: str, cases: int, number: int) -> int:
 
     @seed(number)
     @settings(
-        max_examples=cases, deadline=None, database=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate]
+        max_examples=cases,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+        phases=[Phase.generate],
     )
     @given(case=strategy)
     def answered(case: Any) -> None:
