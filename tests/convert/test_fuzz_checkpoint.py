@@ -1,4 +1,4 @@
-"""Checkpoints of others: whatever a file holds, it is loaded or refused in one line, within the memory of its own size."""
+"""Checkpoints of others: each is loaded or refused in one line, within the memory of its own size."""
 
 from __future__ import annotations
 
