@@ -55,6 +55,8 @@ FOLDER = click.Path(path_type=Path)
     "--serve", metavar="[ADDRESS:]PORT", help="Page for a browser, and /metrics. Beyond this machine: a token."
 )
 @click.option("--serve-token-file", type=FOLDER, help="File with the page's token. Default: FTHNET_TOKEN.")
+@click.option("--serve-tls", type=FOLDER, help="Serve HTTPS with this certificate (PEM, with or without its key).")
+@click.option("--serve-tls-key", type=FOLDER, help="Key of that certificate, unencrypted.")
 @click.option(
     "--language",
     type=click.Choice(["en", "es", "zh", "fr"]),
@@ -84,6 +86,8 @@ def run(
     dicom: Path | None,
     serve: str | None,
     serve_token_file: Path | None,
+    serve_tls: Path | None,
+    serve_tls_key: Path | None,
     language: Language,
     mirror: bool,
     mqtt: str | None,
@@ -146,7 +150,16 @@ def run(
             sinks.best_shot = BestShot(best_shot, options, sinks.publish, dicom=context)
         if serve:
             sinks.page = PageSink(
-                open_server(serve, serve_token_file, scorer, sinks.best_shot, loop, language),
+                open_server(
+                    serve,
+                    serve_token_file,
+                    scorer,
+                    sinks.best_shot,
+                    loop,
+                    language,
+                    tls=None if serve_tls is None else (serve_tls, serve_tls_key),
+                    open_health=config.serve.open_health,
+                ),
                 lambda: sinks.guide.text,
                 lambda: None if sinks.best_shot is None else sinks.best_shot.shot,
             )

@@ -226,6 +226,28 @@ class ServeSection:
             must_exist=True,
         ),
     )
+    tls_certificate: Path | None = field(
+        default=None,
+        metadata=about(
+            "Certificate with which the page is served over HTTPS",
+            example="/etc/fthnet/page.pem",
+            option="serve_tls",
+            must_exist=True,
+        ),
+    )
+    tls_key: Path | None = field(
+        default=None,
+        metadata=about(
+            "Its key, unencrypted; not set where it stands in the same file",
+            example="/etc/fthnet/page.key",
+            option="serve_tls_key",
+            must_exist=True,
+        ),
+    )
+    open_health: bool = field(
+        default=False,
+        metadata=about("true: /healthz tells everybody whether it is alive, and nothing else without the token"),
+    )
 
 
 @dataclass(frozen=True)

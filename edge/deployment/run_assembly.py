@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from fthnet_kit.edge.outputs.preview.sink import PageSink
     from fthnet_kit.edge.outputs.records.checkpoints import Checkpoint
     from fthnet_kit.edge.outputs.records.writer import Records
+
+LOG = logging.getLogger("fthnet")
 
 
 @dataclass
@@ -119,23 +122,34 @@ def open_server(
     best_shot: BestShot | None,
     loop: LiveLoop,
     language: Language,
+    *,
+    tls: tuple[Path, Path | None] | None = None,
+    open_health: bool = False,
 ) -> PreviewServer:
-    """The page, wired to the best shot where there is one."""
+    """The page, wired to the best shot where there is one.
+
+    Args:
+        tls: certificate and key of HTTPS.
+        open_health: everybody may ask whether it is alive.
+    """
     from fthnet_kit.edge.outputs.preview.access import parse_address, read_token
-    from fthnet_kit.edge.outputs.preview.server import PreviewServer
+    from fthnet_kit.edge.outputs.preview.server import PreviewServer, tls_context
 
     token = read_token(token_file)
     address = parse_address(serve, token)
-    if best_shot is None:
-        return PreviewServer(address, token, scorer.card, summary=loop.summary, language=language)
+    context = None if tls is None else tls_context(*tls)
+    if context is None and not address.loopback:
+        LOG.warning("preview: without --serve-tls, whoever is on the network can read the token and the picture")
+    decisions = {} if best_shot is None else {"accept": best_shot.accept, "retake": best_shot.retake}
     return PreviewServer(
         address,
         token,
         scorer.card,
         summary=loop.summary,
         language=language,
-        accept=best_shot.accept,
-        retake=best_shot.retake,
+        tls=context,
+        open_health=open_health,
+        **decisions,  # type: ignore[arg-type]
     )
 
 

@@ -6,7 +6,10 @@ import contextlib
 import http.client
 import json
 import math
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
 import time
 from collections import Counter
@@ -30,6 +33,7 @@ from fthnet_kit.edge.loop.result import LiveResult, LiveSummary
 from fthnet_kit.edge.model.score import Reason, Score
 from fthnet_kit.edge.outputs.preview.access import Access, Address, parse_address, read_token
 from fthnet_kit.edge.outputs.preview.board import WaitingShot
+from fthnet_kit.edge.outputs.preview.doorman import Guesses, Sessions, source_of
 from tests.conftest import fake_scorer, make_card
 from tests.edge.test_live import ScriptedCamera
 
@@ -41,7 +45,8 @@ handlers_module = pytest.importorskip("fthnet_kit.edge.outputs.preview.handlers"
 from fthnet_kit.edge.outputs.preview.operations import encode, read_vitals  # noqa: E402
 from fthnet_kit.edge.outputs.preview.server import PreviewServer  # noqa: E402
 
-TOKEN = "0123456789abcdef"
+TOKEN = "0123456789abcdef"  # weak: the constructor takes any
+STRONG_TOKEN, OTHER_TOKEN = "0f3a9c5d7e1b24688642d1b5e7c9a3f0", "Zk3vQ8mP1xY7bN5rT2wL9c"
 ANYWHERE = Address("0.0.0.0", 0)
 LOOPBACK = Address("127.0.0.1", 0)
 JSON = {"Content-Type": "application/json"}
@@ -209,11 +214,12 @@ def test_what_is_no_address(text: str) -> None:
 
 def test_tokens(tmp_path: Path) -> None:
     file = tmp_path / "token"
-    file.write_text(TOKEN + "\n")
-    assert read_token(file, {"FTHNET_TOKEN": "x" * 20}) == TOKEN
-    assert read_token(None, {"FTHNET_TOKEN": "x" * 20}) == "x" * 20
+    file.write_text(STRONG_TOKEN + "\n")
+    assert read_token(file, {"FTHNET_TOKEN": OTHER_TOKEN}) == STRONG_TOKEN
+    assert read_token(None, {"FTHNET_TOKEN": OTHER_TOKEN}) == OTHER_TOKEN
     assert read_token(None, {}) is None
-    for bad in (b"", b"short", b"with a space in it", "é".encode() * 20, b"\xff" * 20):
+    weak = (TOKEN.encode(), b"x" * 64, b"0123456789" * 3, b"abcdefghijklmnopqrstuvwxyz"[:26], b"Aa1-" * 30)
+    for bad in (b"", b"short", b"with a space in it", "é".encode() * 20, b"\xff" * 20, *weak):
         file.write_bytes(bad)
         with pytest.raises(InputError, match=r"expected a (file with a )?token"):
             read_token(file, {})
@@ -223,7 +229,7 @@ def test_tokens(tmp_path: Path) -> None:
 
 def test_a_token_that_everybody_can_read_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     file = tmp_path / "token"
-    file.write_text(TOKEN)
+    file.write_text(STRONG_TOKEN)
     file.chmod(0o640)
     read_token(file, {})
     assert not caplog.messages
@@ -628,7 +634,10 @@ def test_the_form_sends_the_token_in_the_body(serve: Callable[..., PreviewServer
     server = serve(ANYWHERE, TOKEN)
     form = ask(server, "/")[2]
     assert b'method="post"' in form
-    assert post_token(server, "wrong")[::2] == (401, form)
+    status, _, again = post_token(server, "wrong")
+    assert status == 401
+    assert b'role="alert">That is not the token.' in again
+    assert b'role="alert">' not in form
     assert post_token(server, "%ff")[0] in (400, 401)
     assert ask(server, "/", method="POST")[0] == 401
     assert post_token(server, TOKEN, Origin="http://evil.example")[0] == 403
@@ -999,3 +1008,179 @@ def test_closing_ends_the_viewers_and_frees_the_port(serve: Callable[..., Previe
     again = serve(server.address)
     assert ask(again, "/")[0] == 200
     server.offer(make_result())  # nobody listens any more; no harm
+
+
+# ---- guesses, sessions, TLS and places
+
+
+def test_guesses_are_few_and_logged(serve: Callable[..., PreviewServer], caplog: pytest.LogCaptureFixture) -> None:
+    server = serve(ANYWHERE, TOKEN)
+    wrong = {"Authorization": "Bearer wrong"}
+    session = {"Cookie": post_token(server, TOKEN)[1]["set-cookie"].partition(";")[0]}
+    answers = [ask(server, "/healthz", wrong)[0] for _ in range(12)]
+    answers += [ask(server, f"/?token={number}")[0] for number in range(3)]
+    assert answers == [401] * 10 + [429] * 5
+    status, headers, body = ask(server, "/healthz", BEARER)
+    assert status == 429  # nor is the right one looked at, or guessing would go on
+    assert 0 < int(headers["retry-after"]) <= 60
+    assert b"too many wrong tokens" in body
+    assert b'role="status">Too many wrong tokens' in ask(server, f"/?token={TOKEN}")[2]
+    assert ask(server, "/metrics", session)[0] == 200  # who is logged in stays so
+    told = [message for message in caplog.messages if "wrong token from 127.0.0.1" in message]
+    assert len(told) == 10
+    assert "no token is looked at for 60 s" in caplog.text
+    assert "Bearer" not in caplog.text
+
+
+def test_the_pause_doubles_and_the_right_token_ends_the_count() -> None:
+    now = 0.0
+    guesses = Guesses(lambda: now)
+    tried = 0
+    pauses = []
+    while now < 3600:
+        if pause := guesses.pause_s("a"):
+            pauses.append(pause)
+            now += pause
+            continue
+        guesses.note("a")
+        tried += 1
+    assert pauses[:5] == [60, 120, 240, 480, 900]
+    assert tried <= 70
+    assert not guesses.pause_s("b")
+    for _ in range(9):
+        guesses.note("b")
+    guesses.forget("b")
+    guesses.note("b")
+    assert not guesses.pause_s("b")
+
+
+def test_the_memory_of_guesses_is_bounded() -> None:
+    guesses = Guesses()
+    for number in range(5000):
+        guesses.note(str(number))
+    assert len(guesses._wrong_s) == 4096
+
+
+def test_sessions_are_random_expire_and_can_be_ended(serve: Callable[..., PreviewServer]) -> None:
+    now = 0.0
+    sessions = Sessions(lambda: now)
+    first, second = sessions.begin("a"), sessions.begin("a")
+    assert first != second
+    assert len(first) >= 43
+    assert sessions.holds(first)
+    assert sessions.has_source("a")
+    now = 12 * 3600.0
+    assert not sessions.holds(first)
+    assert not sessions.has_source("a")
+    last = [sessions.begin("a") for _ in range(65)]
+    assert [sessions.holds(each) for each in last[:2]] == [False, True]
+
+    server = serve(ANYWHERE, TOKEN)
+    one, other = ({"Cookie": post_token(server, TOKEN)[1]["set-cookie"].partition(";")[0]} for _ in range(2))
+    assert one != other
+    status, headers, _ = ask(server, "/logout", one, "POST")
+    assert (status, headers["location"]) == (303, "./")
+    assert ask(server, "/metrics", one)[0] == 401
+    assert ask(server, "/metrics", other)[0] == 200
+
+
+def test_health_may_say_alive_or_not_and_nothing_else(serve: Callable[..., PreviewServer]) -> None:
+    server = serve(ANYWHERE, TOKEN, open_health=True)
+    assert ask(server, "/healthz")[::2] == (503, b'{"status": "unavailable"}')
+    server.offer(make_result())
+    assert ask(server, "/healthz")[::2] == (200, b'{"status": "ok"}')
+    assert b"camera" in ask(server, "/healthz", BEARER)[2]
+    assert ask(server, "/metrics")[0] == 401
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate for 127.0.0.1 and its key, in one file."""
+    program = shutil.which("openssl")
+    if program is None:
+        pytest.skip("needs openssl")
+    path = tmp_path_factory.mktemp("tls") / "page.pem"
+    made = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
+    names = ["-subj", "/CN=page", "-addext", "subjectAltName=IP:127.0.0.1"]
+    key, crt = path.with_suffix(".key"), path.with_suffix(".crt")
+    subprocess.run([program, *made, *names, "-keyout", key, "-out", crt], check=True, capture_output=True)
+    path.write_bytes(key.read_bytes() + crt.read_bytes())
+    path.chmod(0o600)
+    return path
+
+
+def test_tls_and_a_secure_cookie(serve: Callable[..., PreviewServer], certificate: Path) -> None:
+    server = serve(LOOPBACK, TOKEN, tls=server_module.tls_context(certificate, None))
+    assert server.url.startswith("https://127.0.0.1:")
+    trusting = ssl.create_default_context(cafile=str(certificate))
+    connection = http.client.HTTPSConnection("127.0.0.1", server.address.port, timeout=10, context=trusting)
+    connection.request("POST", "/", f"token={TOKEN}", {"Content-Type": "application/x-www-form-urlencoded"})
+    answer = connection.getresponse()
+    assert answer.status == 303
+    assert "; Secure" in (answer.headers["Set-Cookie"] or "")
+    connection.close()
+    with pytest.raises((OSError, http.client.HTTPException)):
+        ask(server, "/")  # without TLS
+    assert "Secure" not in post_token(serve(LOOPBACK, TOKEN), TOKEN)[1]["set-cookie"]
+
+
+def test_certificates_that_cannot_be_used_are_one_line(tmp_path: Path, certificate: Path) -> None:
+    (tmp_path / "x.pem").write_text("no certificate")
+    for given in ((tmp_path / "x.pem", None), (tmp_path / "none", None), (certificate.with_suffix(".crt"), None)):
+        with pytest.raises(InputError, match="--serve-tls: expected a certificate and its unencrypted key"):
+            server_module.tls_context(*given)
+
+
+@pytest.mark.parametrize(
+    ("address", "source"),
+    [
+        ("10.0.0.7", "10.0.0.7"),
+        ("::ffff:10.0.0.7", "10.0.0.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("", ""),
+    ],
+)
+def test_a_source_is_an_address_or_a_64(address: str, source: str) -> None:
+    assert source_of(address) == source
+
+
+def test_one_64_does_not_take_all_places_and_some_are_kept_for_who_is_logged_in(
+    serve: Callable[..., PreviewServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "source_of", lambda address: address.rpartition(".")[0])  # 127.0.1.x is one
+    monkeypatch.setattr(handlers_module, "source_of", lambda address: address.rpartition(".")[0])
+    server = serve(ANYWHERE, TOKEN, max_clients=2)  # 12 places, 6 of one source, 3 kept
+    post_token(server, TOKEN)
+    time.sleep(0.3)  # until its own place is free again
+    taken = [connect_from(f"127.0.1.{number}", server) for number in range(1, 7)]
+    taken += [connect_from(f"127.0.2.{number}", server) for number in range(1, 4)]
+    time.sleep(0.2)
+    for stranger in ("127.0.1.99", "127.0.2.99", "127.0.3.1"):
+        with connect_from(stranger, server) as refused:
+            assert refused.recv(1) == b""
+    assert ask(server, "/")[0] == 401  # from where somebody is logged in
+    for connection in taken:
+        connection.close()
+
+
+def test_requests_that_are_sent_ahead_are_bounded(serve: Callable[..., PreviewServer]) -> None:
+    server = serve()
+    with socket.create_connection(("127.0.0.1", server.address.port), timeout=10) as connection:
+        connection.sendall(b"GET /events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        connection.recv(100)
+        sent = 0
+        with pytest.raises(OSError):
+            while sent < 64 << 20:
+                connection.sendall(b"GET /preview.js HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * 100)
+                sent += 5000
+    assert sent < 32 << 20
+    assert ask(server, "/")[0] == 200
+
+
+def test_the_printed_address_is_one_that_others_can_use(serve: Callable[..., PreviewServer]) -> None:
+    assert serve().url.startswith("http://127.0.0.1:")
+    own = ANYWHERE.reachable().host
+    assert own != "0.0.0.0"
+    assert serve(ANYWHERE, TOKEN).url.startswith(f"http://{own}:")
+    assert Address("::1", 80).reachable() == Address("::1", 80)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import math
 import os
 import re
 import socket
+import string
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +17,30 @@ from urllib.parse import urlsplit
 
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.files import read_secret
+from fthnet_kit.edge.outputs.preview.doorman import Guesses, Sessions, source_of
 
 if TYPE_CHECKING:
     from tornado.httputil import HTTPServerRequest
 
 COOKIE = "fthnet_preview"
 TOKEN_VARIABLE = "FTHNET_TOKEN"  # noqa: S105  (a name, not a secret)
-TOKEN_FORM = re.compile(r"[!-~]{16,256}")
+TOKEN_FORM = re.compile(r"[!-~]{1,256}")
+TOKEN_BITS = 128  # what nobody guesses
+FEWEST_SIGNS = 8  # of a token that is drawn at random
+ALPHABETS = tuple(  # a token is counted as drawn from the smallest that holds it
+    frozenset(letters)
+    for letters in (
+        string.digits,
+        string.digits + "abcdef",
+        string.digits + "ABCDEF",
+        string.ascii_lowercase,
+        string.digits + string.ascii_lowercase,
+        string.ascii_letters,
+        string.digits + string.ascii_letters,
+        string.digits + string.ascii_letters + "-_+/=",
+        "".join(map(chr, range(33, 127))),
+    )
+)
 ADDRESS_FORM = re.compile(r"(?:(?:\[([^\]]+)\]|([^:]+)):)?([0-9]{1,5})", re.ASCII)
 LAST_PORT = 65535
 
@@ -59,6 +78,20 @@ class Address:
         """Only this machine can connect."""
         return ipaddress.ip_address(self.host).is_loopback
 
+    def reachable(self) -> Address:
+        """The same as others can type it: where all addresses of this machine are served, the one on its network."""
+        ip = ipaddress.ip_address(self.host)
+        if not ip.is_unspecified:
+            return self
+        family, elsewhere = (socket.AF_INET, "192.0.2.1") if ip.version == 4 else (socket.AF_INET6, "2001:db8::1")
+        try:
+            with socket.socket(family, socket.SOCK_DGRAM) as probe:  # asks for the way there, sends nothing
+                probe.connect((elsewhere, 9))
+                host = str(probe.getsockname()[0])
+        except OSError:  # no network
+            host = "127.0.0.1" if ip.version == 4 else "::1"
+        return Address(host, self.port)
+
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
@@ -90,12 +123,31 @@ def read_token(file: Path | None, environ: Mapping[str, str] = os.environ) -> st
     token = environ.get(TOKEN_VARIABLE) if file is None else read_secret(file, "a token")
     if token is None:
         return None
-    if not TOKEN_FORM.fullmatch(token.strip()):
+    token = token.strip()
+    if not TOKEN_FORM.fullmatch(token) or len(set(token)) < FEWEST_SIGNS or bits_of(token) < TOKEN_BITS:
         raise InputError(
-            f"{file or TOKEN_VARIABLE}: expected a token of 16 to 256 letters, digits and signs without spaces; "
-            "`openssl rand -hex 16` makes one"
+            f"{file or TOKEN_VARIABLE}: expected a token of {TOKEN_BITS} random bits, as 32 hexadecimal digits or 22 "
+            "letters and digits without spaces, found a weaker one; `openssl rand -hex 16` makes one"
         )
-    return token.strip()
+    return token
+
+
+def bits_of(token: str) -> float:
+    """How many bits a token has at most, if each of its signs was drawn at random."""
+    alphabet = next(letters for letters in ALPHABETS if letters >= set(token))
+    return len(token) * math.log2(len(alphabet))
+
+
+class PauseError(Exception):
+    """Too many wrong tokens came from there.
+
+    Attributes:
+        seconds: until the next is looked at.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"too many wrong tokens; wait {seconds:.0f} s")
+        self.seconds = seconds
 
 
 class Access:
@@ -110,13 +162,9 @@ class Access:
     def __init__(self, address: Address, token: str | None) -> None:
         self._loopback = address.loopback
         self._token = token
-        self._session = hmac.digest((token or "").encode(), b"fthnet preview session", "sha256").hex()
+        self.sessions = Sessions()
+        self.guesses = Guesses()
         self._names = {"localhost"} if address.loopback else {"localhost", *_own_names()}
-
-    @property
-    def session(self) -> str:
-        """What the cookie of a browser that has shown the token holds; the token cannot be found from it."""
-        return self._session
 
     def knows_host(self, host: str) -> bool:
         """Whether a Host header names this server."""
@@ -127,19 +175,41 @@ class Access:
             return False
         return ip is None or ip.is_loopback or not self._loopback
 
-    def is_token(self, given: str) -> bool:
-        """Whether this is the token."""
-        return self._token is not None and hmac.compare_digest(given.encode(), self._token.encode())
+    @property
+    def needs_token(self) -> bool:
+        """Whether who asks must show one."""
+        return self._token is not None
+
+    def is_token(self, given: str, address: str) -> bool:
+        """Whether this is the token; a wrong one is counted, and after too many none is looked at for a while.
+
+        Raises:
+            PauseError: so long.
+        """
+        if self._token is None:
+            return False
+        source = source_of(address)
+        if pause_s := self.guesses.pause_s(source):
+            raise PauseError(pause_s)
+        if hmac.compare_digest(given.encode("utf-8", "surrogateescape"), self._token.encode()):
+            self.guesses.forget(source)
+            return True
+        self.guesses.note(source)
+        return False
 
     def admits(self, request: HTTPServerRequest) -> bool:
-        """Whether a request carries the token, or the cookie that stands for it, or needs neither."""
+        """Whether a request carries the token, or the cookie that stands for it, or needs neither.
+
+        Raises:
+            PauseError: too many wrong tokens came from where it comes from.
+        """
         if self._token is None:
             return True
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and self.is_token(given.strip()):
-            return True
         cookie = request.cookies.get(COOKIE)
-        return cookie is not None and hmac.compare_digest(cookie.value.encode(), self._session.encode())
+        if cookie is not None and self.sessions.holds(cookie.value):
+            return True
+        return scheme.lower() == "bearer" and self.is_token(given.strip(), request.remote_ip or "")
 
     @staticmethod
     def same_origin(request: HTTPServerRequest) -> bool:

@@ -16,6 +16,7 @@ from importlib.resources import files
 from fthnet_kit.edge.guidance.texts import LANGUAGES, Language
 
 PAGE, TOKEN_PAGE = "index.html", "token.html"
+WRONG_TOKEN_PAGE, WAIT_PAGE = "token.html?wrong", "token.html?wait"  # the same, saying why it is shown again
 ASSETS = {  # by the path of the request: the file and its content type
     "/preview.css": ("preview.css", "text/css; charset=utf-8"),
     "/preview.js": ("preview.js", "text/javascript; charset=utf-8"),
@@ -46,6 +47,8 @@ def read_assets(language: Language) -> dict[str, bytes]:
     """Every file that is served, by its name; the pages speak the language."""
     words = words_in(language)
     pages = {name: fill(_read(name), words).encode() for name in (PAGE, TOKEN_PAGE)}
+    for name, role in ((WRONG_TOKEN_PAGE, b' role="alert"'), (WAIT_PAGE, b' role="status"')):
+        pages[name] = pages[TOKEN_PAGE].replace(role + b" hidden", role)
     return {**pages, **{name: _read(name).encode() for name, _ in ASSETS.values()}}
 
 

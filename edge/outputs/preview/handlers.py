@@ -6,14 +6,16 @@ import asyncio
 import http.client
 import json
 import logging
+import math
 import re
 import socket
 from importlib.metadata import version
 from typing import Any, cast
 
 from fthnet_kit.edge.errors import MissingExtraError
-from fthnet_kit.edge.outputs.preview.access import COOKIE
-from fthnet_kit.edge.outputs.preview.assets import ASSETS, PAGE, TOKEN_PAGE
+from fthnet_kit.edge.outputs.preview.access import COOKIE, PauseError
+from fthnet_kit.edge.outputs.preview.assets import ASSETS, PAGE, TOKEN_PAGE, WAIT_PAGE, WRONG_TOKEN_PAGE
+from fthnet_kit.edge.outputs.preview.doorman import SESSION_S, source_of
 from fthnet_kit.edge.outputs.preview.feed import Feed
 from fthnet_kit.edge.outputs.preview.operations import BOUNDARY, Action, Operations, Refusal
 
@@ -65,12 +67,19 @@ class Handler(web.RequestHandler):
             raise Refusal(403, "this server does not go by that name; use its IP address")
         if not access.same_origin(self.request):
             raise Refusal(403, "another page must not ask")
-        if not self.PUBLIC and not access.admits(self.request):
+        if not self.PUBLIC and not self.admitted():
             raise Refusal(
                 401,
                 "a token is needed: Authorization: Bearer TOKEN, or open /?token=TOKEN once",
                 self.operations.words["token_changed"],
             )
+
+    def admitted(self) -> bool:
+        """Whether who asks has shown the token, or needs none."""
+        try:
+            return self.operations.access.admits(self.request)
+        except PauseError as pause:
+            raise Refusal(429, str(pause), self.operations.words["token_wait"], retry_s=pause.seconds) from pause
 
     @property
     def stream(self) -> IOStream:
@@ -101,6 +110,8 @@ class Handler(web.RequestHandler):
             if status_code >= http.client.INTERNAL_SERVER_ERROR:
                 content["shown"] = self.operations.words["internal_error"]
         extra = {401: ("WWW-Authenticate", "Bearer"), 503: ("Retry-After", "5")}.get(status_code)
+        if isinstance(error, Refusal) and error.retry_s is not None:
+            extra = ("Retry-After", str(math.ceil(error.retry_s)))
         if extra is not None:
             self.set_header(*extra)
         self.finish(content)
@@ -119,29 +130,55 @@ class Page(Handler):
 
     def get(self) -> None:
         """`?token=` is exchanged for a cookie; the page takes it out of the address."""
-        if self._lets_in(self.get_query_argument("token", None)):
+        if self._lets_in_or_asks(self.get_query_argument("token", None)):
             self.send(self.operations.assets[PAGE], HTML)
-        else:
-            self._ask_for_token()
 
     def post(self) -> None:
         """The form's token comes in the body, so that no history and no log of addresses keeps it."""
-        if self._lets_in(self.get_body_argument("token", None)):
+        if self._lets_in_or_asks(self.get_body_argument("token", None)):
             self.redirect("./", status=303)
-        else:
-            self._ask_for_token()
+
+    def _lets_in_or_asks(self, token: str | None) -> bool:
+        """Whether the page may be shown; otherwise the answer is the form, which says what was wrong."""
+        try:
+            if self._lets_in(token):
+                return True
+            self._ask_for_token(401, TOKEN_PAGE if token is None else WRONG_TOKEN_PAGE)
+        except PauseError as pause:
+            self.set_header("Retry-After", str(math.ceil(pause.seconds)))
+            self._ask_for_token(429, WAIT_PAGE)
+        return False
 
     def _lets_in(self, token: str | None) -> bool:
-        """Whether the page may be shown; the right token is remembered in a cookie."""
+        """Whether the page may be shown; the right token begins a session, whose cookie stands for it."""
         access = self.operations.access
-        if token is not None and access.is_token(token):
-            self.set_cookie(COOKIE, access.session, httponly=True, samesite="Strict")
+        if token is not None and access.needs_token and access.is_token(token, self.request.remote_ip or ""):
+            self._begin_session()
             return True
         return access.admits(self.request)
 
-    def _ask_for_token(self) -> None:
-        self.set_status(401)
-        self.send(self.operations.assets[TOKEN_PAGE], HTML)
+    def _begin_session(self) -> None:
+        cookie = self.operations.access.sessions.begin(source_of(self.request.remote_ip or ""))
+        secure = self.request.protocol == "https"
+        self.set_cookie(COOKIE, cookie, httponly=True, samesite="Strict", secure=secure, max_age=int(SESSION_S))
+
+    def _ask_for_token(self, status: int, page: str) -> None:
+        self.set_status(status)
+        self.send(self.operations.assets[page], HTML)
+
+
+class Logout(Handler):
+    """Ends a session."""
+
+    PUBLIC = True
+
+    def post(self) -> None:
+        """The cookie is worth nothing from now on, wherever a copy of it lies."""
+        cookie = self.request.cookies.get(COOKIE)
+        if cookie is not None:
+            self.operations.access.sessions.end(cookie.value)
+        self.clear_cookie(COOKIE)
+        self.redirect("./", status=303)
 
 
 class Asset(Handler):
@@ -239,11 +276,19 @@ class Decision(Handler):
 class Health(Handler):
     """For watchdogs."""
 
+    def prepare(self) -> None:
+        """Where the option says so, everybody is told whether it is alive, and nothing else."""
+        self.PUBLIC = self.operations.open_health
+        super().prepare()
+
     def get(self) -> None:
         """200 while results are current, 503 with the reason while not."""
         healthy, content = self.operations.board.health()
         self.set_status(200 if healthy else 503)
-        self.finish({**content, "version": version("fthnet-edge-kit")})
+        if self.operations.open_health and not self.admitted():
+            self.finish({"status": content["status"]})
+        else:
+            self.finish({**content, "version": version("fthnet-edge-kit")})
 
 
 class MetricsText(Handler):
@@ -268,6 +313,7 @@ def make_application(operations: Operations) -> web.Application:
     """All paths, each fixed and without any parameter."""
     handlers: dict[str, type[Handler]] = {
         "/": Page,
+        "/logout": Logout,
         **dict.fromkeys(ASSETS, Asset),
         "/events": Events,
         "/stream.mjpg": Pictures,

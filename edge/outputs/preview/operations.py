@@ -39,12 +39,14 @@ class Refusal(web.HTTPError):
         status: of HTTP.
         words: why, in English, for programs.
         shown: why, in the operator's language, for the page; None where `words` have to do.
+        retry_s: after how long asking again makes sense.
     """
 
-    def __init__(self, status: int, words: str, shown: str | None = None) -> None:
+    def __init__(self, status: int, words: str, shown: str | None = None, *, retry_s: float | None = None) -> None:
         super().__init__(status)
         self.words = words
         self.shown = shown
+        self.retry_s = retry_s
 
 
 PICTURE_PX, PICTURE_QUALITY = 960, 75
@@ -88,6 +90,7 @@ class Operations:
         metrics: for Prometheus.
         decisions: called with the id of the shot that the operator decided on.
         workers: threads for what takes time.
+        open_health: everybody may ask whether it is alive, and is told nothing else.
     """
 
     access: Access
@@ -99,6 +102,7 @@ class Operations:
     metrics: Metrics
     decisions: Mapping[Action, Callable[[str], object]]
     workers: concurrent.futures.Executor
+    open_health: bool = False
     _deciding: asyncio.Lock = field(default_factory=asyncio.Lock)
     _shot_jpeg: tuple[str, bytes] = ("", b"")
 

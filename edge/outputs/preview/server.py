@@ -19,20 +19,24 @@ import contextlib
 import json
 import logging
 import socket
+import ssl
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 from fthnet_kit.edge.errors import InputError, MissingExtraError
+from fthnet_kit.edge.files import warn_if_others_read
 from fthnet_kit.edge.guidance.texts import Language
 from fthnet_kit.edge.loop.result import LiveResult, LiveSummary
 from fthnet_kit.edge.model.card import ModelCard
 from fthnet_kit.edge.outputs.preview.access import Access, Address, parse_address
 from fthnet_kit.edge.outputs.preview.assets import read_assets, words_in
 from fthnet_kit.edge.outputs.preview.board import CURRENT_S, Board, WaitingShot
+from fthnet_kit.edge.outputs.preview.doorman import Sessions, source_of
 from fthnet_kit.edge.outputs.preview.feed import Feed
 from fthnet_kit.edge.outputs.preview.handlers import make_application
 from fthnet_kit.edge.outputs.preview.operations import (
@@ -62,6 +66,8 @@ DEVICE_EVERY_S = 5.0
 MAX_CLIENTS = 8
 CONNECTIONS_PER_CLIENT = 6  # what a browser opens to one host
 MAX_HEADER_BYTES, MAX_BODY_BYTES = 16 << 10, 4 << 10
+MAX_UNREAD_BYTES = 128 << 10  # requests that a connection may send ahead; more ends it
+KEPT_SHARE = 4  # one in so many places is kept for who is logged in
 IDLE_S, BODY_S = 15.0, 5.0
 GONE_S = 10  # a viewer whose network is gone keeps its place for this long
 
@@ -78,6 +84,8 @@ class PreviewServer:
         summary: of the loop (`loop.summary`), for the metrics.
         language: of the page.
         max_clients: browsers at a time.
+        tls: serve HTTPS with this context (`tls_context`).
+        open_health: `/healthz` tells everybody whether it is alive, and only who shows the token more than that.
         current_s: a result older than this is not current: `/healthz` says so.
 
     Raises:
@@ -103,6 +111,8 @@ class PreviewServer:
         language: Language = "en",
         max_clients: int = MAX_CLIENTS,
         current_s: float = CURRENT_S,
+        tls: ssl.SSLContext | None = None,
+        open_health: bool = False,
     ) -> None:
         parse_address(str(address), token)  # refuses an open address without a token
         self._sockets = _listen(address)
@@ -122,8 +132,10 @@ class PreviewServer:
             metrics=self.metrics,
             decisions={"accept": accept, "retake": retake},
             workers=self._workers,
+            open_health=open_health,
         )
-        self._model = {"name": card.name, "version": card.version, "origin": card.origin, **vars(card.thresholds)}
+        self._tls = tls
+        self._model = {"name": card.name, "version": card.version, **vars(card.thresholds)}
         self._device: dict[str, Any] = {}
         self._stop = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -134,9 +146,8 @@ class PreviewServer:
 
     @property
     def url(self) -> str:
-        """The page, as this machine's browser finds it; without the token."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.address.host, self.address.host)  # noqa: S104
-        return f"http://{Address(host, self.address.port)}/"
+        """The page, as a browser finds it, on another machine too where it is open to others; without the token."""
+        return f"{'http' if self._tls is None else 'https'}://{self.address.reachable()}/"
 
     def offer(self, result: LiveResult, hint: str | None = None, shot: WaitingShot | None = None) -> None:
         """Note a result, what the operator should do, and the best shot that waits for a decision; never blocks."""
@@ -186,7 +197,10 @@ class PreviewServer:
             max_body_size=MAX_BODY_BYTES,
             idle_connection_timeout=IDLE_S,
             body_timeout=BODY_S,
+            max_buffer_size=MAX_UNREAD_BYTES,
+            ssl_options=self._tls,
         )
+        server.sessions = self.operations.access.sessions
         connections = CONNECTIONS_PER_CLIENT * self.events.limit
         one_host = connections if self.address.loopback else max(CONNECTIONS_PER_CLIENT, connections // 2)
         server.limit(connections, one_host)
@@ -224,17 +238,25 @@ class PreviewServer:
 
 
 class LimitedServer(HTTPServer):
-    """An HTTP server that closes connections beyond a number at once, and those whose other end is gone soon."""
+    """An HTTP server that closes connections beyond a number at once, and those whose other end is gone soon.
+
+    A source is an address, or for IPv6 a /64, as one machine may take any address of it.
+    """
+
+    sessions: Sessions
 
     def limit(self, connections: int, from_one_host: int) -> None:
-        """How many connections may be open, in all and from one address."""
+        """How many connections may be open, in all and from one source; some are kept for who is logged in."""
         self._limit, self._limit_of_host = connections, from_one_host
+        kept = 0 if from_one_host == connections else connections // KEPT_SHARE
+        self._limit_of_strangers = connections - kept
         self._open: Counter[str] = Counter()
 
     def handle_stream(self, stream: IOStream, address: tuple[Any, ...]) -> None:
         """One new connection."""
-        host = address[0]
-        if self._open.total() >= self._limit or self._open[host] >= self._limit_of_host:
+        host = source_of(address[0])
+        limit = self._limit if self.sessions.has_source(host) else self._limit_of_strangers
+        if self._open.total() >= limit or self._open[host] >= self._limit_of_host:
             stream.close()
             return
         self._open[host] += 1
@@ -243,7 +265,7 @@ class LimitedServer(HTTPServer):
 
     def on_close(self, server_conn: object) -> None:
         """One connection less."""
-        host = cast(Any, server_conn).context.address[0]
+        host = source_of(cast(Any, server_conn).context.address[0])
         self._open[host] -= 1
         self._open += Counter()  # forgets those that have none left
         super().on_close(server_conn)
@@ -255,6 +277,29 @@ def notice_when_gone(connection: socket.socket) -> None:
     for option, value in {"TCP_KEEPIDLE": GONE_S, "TCP_KEEPINTVL": 2, "TCP_KEEPCNT": 3}.items():
         if hasattr(socket, option):  # not everywhere
             connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+
+
+def tls_context(certificate: Path, key: Path | None) -> ssl.SSLContext:
+    """TLS 1.2 or newer, with the certificate that browsers are shown.
+
+    Args:
+        certificate: PEM, with what stands between it and its root.
+        key: PEM, unencrypted; None where it stands in the same file.
+
+    Raises:
+        InputError: they cannot be used.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(certificate, key, password=lambda: "")
+    except (OSError, ValueError) as error:  # SSLError is an OSError
+        found = error.strerror if isinstance(error, FileNotFoundError) else error
+        raise InputError(
+            f"--serve-tls: expected a certificate and its unencrypted key in PEM, found in {certificate}: {found}"
+        ) from error
+    warn_if_others_read(key or certificate, "the key of the page")
+    return context
 
 
 def _listen(address: Address) -> list[socket.socket]:
