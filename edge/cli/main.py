@@ -23,6 +23,7 @@ from fthnet_kit.edge.loop import stop_signals
 
 COMMANDS = {
     "run": "fthnet_kit.edge.cli.run:run",
+    "eye": "fthnet_kit.edge.cli.eye:eye",
     "score": "fthnet_kit.edge.cli.score:score",
     "archive": "fthnet_kit.edge.cli.archive:archive",
     "bundle": "fthnet_kit.edge.cli.bundle:bundle_group",

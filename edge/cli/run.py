@@ -10,14 +10,7 @@ import click
 from fthnet_kit.edge.cli.config import config_option, current_config
 from fthnet_kit.edge.cli.options import SIGNED, bits_option
 from fthnet_kit.edge.cli.settings import setting_options
-from fthnet_kit.edge.deployment.run_assembly import (
-    Sinks,
-    headline,
-    open_records,
-    open_scorer,
-    open_server,
-    rebuild_engine,
-)
+from fthnet_kit.edge.deployment.run_assembly import Sinks, headline, open_server, rebuild_engine, watched
 from fthnet_kit.edge.loop import stop_signals
 from fthnet_kit.edge.model.choices import BackendName, Precision
 
@@ -84,6 +77,7 @@ def run(
     save_best: Path | None,
     best_shot: Path | None,
     dicom: Path | None,
+    eye_file: Path | None,
     serve: str | None,
     serve_token_file: Path | None,
     serve_tls: Path | None,
@@ -107,9 +101,7 @@ def run(
     from fthnet_kit.edge.guidance.hints import Guide, Optics
     from fthnet_kit.edge.loop.live_loop import LiveLoop
     from fthnet_kit.edge.outputs.best_frame import BestFrame
-    from fthnet_kit.edge.outputs.best_shot.choose import BestShot
     from fthnet_kit.edge.outputs.best_shot.dicom_context import DicomContext
-    from fthnet_kit.edge.outputs.best_shot.shot import BestShotOptions
     from fthnet_kit.edge.outputs.mqtt.sink import MqttSink
     from fthnet_kit.edge.outputs.preview.sink import PageSink
     from fthnet_kit.edge.outputs.terminal import TerminalView
@@ -122,8 +114,9 @@ def run(
     if source_password_file:
         address = with_password(source, read_secret(source_password_file, "the camera's password"))
     make_source(address)  # a wrong URI is told before a model is loaded
-    if dicom and not best_shot:
-        raise InputError("--dicom: expected --best-shot beside it, found none; name a folder for the shots")
+    for option, value in (("--dicom", dicom), ("--eye-file", eye_file)):
+        if value and not best_shot:
+            raise InputError(f"{option}: expected --best-shot beside it, found none; name a folder for the shots")
     context = DicomContext.read(dicom) if dicom else None
     if rebuild:
         rebuild_engine(bundle, precision)
@@ -146,8 +139,7 @@ def run(
             aim_stops=config.best_shot.aim_stops,
         )
         if best_shot:
-            options = BestShotOptions.of(scorer.card.thresholds)
-            sinks.best_shot = BestShot(best_shot, options, sinks.publish, dicom=context)
+            sinks.keep_best_shots(best_shot, scorer.card.thresholds, context)
         if serve:
             sinks.page = PageSink(
                 open_server(
@@ -164,9 +156,7 @@ def run(
                 lambda: None if sinks.best_shot is None else sinks.best_shot.shot,
             )
             console.print(f"page: {sinks.page.server.url}")
-        if sinks.records is not None:
-            sinks.records.tell_heads(sinks.publish_head)
-        with TerminalView(console, source, guide=sinks.guide) as view:
+        with TerminalView(console, source, guide=sinks.guide) as view, watched(eye_file, sinks.best_shot):
             loop.feed([*sinks.all(), view, WatchdogSink()], max_frames)
     print_summary(console, loop.summary, sinks)
     if shortfalls := sinks.shortfalls():

@@ -180,10 +180,18 @@ class BestShotSection:
     dicom: Path | None = field(
         default=None,
         metadata=about(
-            "Write best shots as DICOM too, with the patient and camera of this JSON file",
+            "Write best shots as DICOM too, with the camera of this JSON file, and with its patient for the first eye",
             example="/etc/fthnet/dicom.json",
             option="dicom",
             must_exist=True,
+        ),
+    )
+    eye_file: Path | None = field(
+        default=None,
+        metadata=about(
+            "Watch this file for whose eye comes next; `fthnet eye` writes it",
+            example="/var/lib/fthnet/eye.json",
+            option="eye_file",
         ),
     )
     aim_stops: float = field(
@@ -320,6 +328,10 @@ class MqttSection:
     insecure_tls: bool = field(
         default=MqttOptions.insecure_tls,
         metadata=about("INSECURE: true does not check who the broker is; for tests only"),
+    )
+    take_eye: bool = field(
+        default=MqttOptions.take_eye,
+        metadata=about("true: a message to TOPIC/eye says whose eye comes next, as JSON"),
     )
     keepalive_s: int = field(
         default=MqttOptions.keepalive_s,

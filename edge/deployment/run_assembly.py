@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,9 +23,10 @@ if TYPE_CHECKING:
     from fthnet_kit.edge.inference.scorer import QualityScorer
     from fthnet_kit.edge.loop.live_loop import LiveLoop
     from fthnet_kit.edge.loop.sink import Sink
-    from fthnet_kit.edge.model.preprocess import Views
+    from fthnet_kit.edge.model.score import Thresholds
     from fthnet_kit.edge.outputs.best_frame import BestFrame
     from fthnet_kit.edge.outputs.best_shot.choose import BestShot
+    from fthnet_kit.edge.outputs.best_shot.dicom_context import DicomContext
     from fthnet_kit.edge.outputs.best_shot.shot import Shot
     from fthnet_kit.edge.outputs.mqtt.sink import MqttSink
     from fthnet_kit.edge.outputs.preview.server import PreviewServer
@@ -55,6 +58,15 @@ class Sinks:
         measuring = MeasuringSink([self.guide, *shots])
         sinks = (self.records, self.best_frame, measuring, self.mqtt, self.page)
         return [sink for sink in sinks if sink is not None]
+
+    def keep_best_shots(self, folder: Path, thresholds: Thresholds, context: DicomContext | None) -> None:
+        """Take the best shot of each eye; a broker may say whose eye it is."""
+        from fthnet_kit.edge.outputs.best_shot.choose import BestShot
+        from fthnet_kit.edge.outputs.best_shot.shot import BestShotOptions
+
+        self.best_shot = BestShot(folder, BestShotOptions.of(thresholds), self.publish, dicom=context)
+        if self.mqtt is not None:
+            self.mqtt.on_eye = self.best_shot.set_eye_json
 
     def shortfalls(self) -> list[str]:
         """What was to be kept and is not, in words; empty where all of it is there."""
@@ -140,7 +152,9 @@ def open_server(
     context = None if tls is None else tls_context(*tls)
     if context is None and not address.loopback:
         LOG.warning("preview: without --serve-tls, whoever is on the network can read the token and the picture")
-    decisions = {} if best_shot is None else {"accept": best_shot.accept, "retake": best_shot.retake}
+    decisions: dict[str, Any] = {}
+    if best_shot is not None:
+        decisions = {"accept": best_shot.accept, "retake": best_shot.retake, "set_eye": best_shot.set_eye_json}
     return PreviewServer(
         address,
         token,
@@ -149,8 +163,23 @@ def open_server(
         language=language,
         tls=context,
         open_health=open_health,
-        **decisions,  # type: ignore[arg-type]
+        **decisions,
     )
+
+
+@contextmanager
+def watched(eye_file: Path | None, best_shot: BestShot | None) -> Iterator[None]:
+    """Whose eye comes next, from a file, while the run goes on."""
+    from fthnet_kit.edge.outputs.best_shot.eye_context import EyeFile
+
+    if eye_file is None or best_shot is None:
+        yield
+        return
+    watcher = EyeFile(eye_file, best_shot.set_eye)
+    try:
+        yield
+    finally:
+        watcher.close()
 
 
 def rebuild_engine(bundle: Path | None, precision: Precision) -> None:

@@ -28,6 +28,7 @@ from fthnet_kit.edge.model.score import Algorithm, Score, Thresholds
 from fthnet_kit.edge.outputs.best_shot import choose as best_shot
 from fthnet_kit.edge.outputs.best_shot.choose import AppraisedBestShot, BestShot
 from fthnet_kit.edge.outputs.best_shot.dicom_context import DicomContext
+from fthnet_kit.edge.outputs.best_shot.eye_context import EyeContext
 from fthnet_kit.edge.outputs.best_shot.rank import Appraisal
 from fthnet_kit.edge.outputs.best_shot.shot import BestShotOptions, Shot
 from fthnet_kit.edge.outputs.best_shot.stretch import LEAST_FRAMES
@@ -361,11 +362,13 @@ def test_accepting_leaves_the_pictures_alone(tmp_path: Path) -> None:
     assert record(tmp_path)["accepted"] is True
 
 
-def test_a_replacement_without_a_context_leaves_no_dicom_file_of_the_old_frame(tmp_path: Path) -> None:
+def test_a_replacement_without_dicom_files_leaves_none_of_the_old_frame(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("pydicom")
     camera = Camera(tmp_path, dicom=DicomContext(laterality="R", pixel_spacing_mm=0.01))
     camera.show(*[60] * 6, 20)
-    camera.best_shot.context = None
+    monkeypatch.setattr(best_shot, "ophthalmic_photograph", lambda *_, **__: 1 / 0)
     camera.show(*[80] * 6, 20)
     camera.best_shot.close()
     assert sorted(path.name for path in (tmp_path / "EYE-000001").iterdir()) == ["best.json", "best.png"]
@@ -537,7 +540,7 @@ def test_dicom_files_beside_the_png(tmp_path: Path) -> None:
     right = DicomContext(laterality="R", pixel_spacing_mm=0.01, patient_name="Doe^Jane", patient_id="7")
     camera = Camera(tmp_path, dicom=right)
     camera.show(*[70] * 6, 20, *gone())
-    camera.best_shot.context = DicomContext(laterality="L", pixel_spacing_mm=0.01)
+    camera.best_shot.set_eye(EyeContext(laterality="L"))
     camera.show(*[75] * 6, 20)
     camera.best_shot.close()
     assert sorted(record(tmp_path)["sha256"]) == ["best.dcm", "best.png", "best_quality.dcm"]
@@ -549,7 +552,7 @@ def test_dicom_files_beside_the_png(tmp_path: Path) -> None:
     bgr = cv2.imread(str(tmp_path / "EYE-000001" / "best.png"))
     np.testing.assert_array_equal(first.pixel_array, bgr[..., ::-1])
     assert "Doe" not in (tmp_path / "EYE-000001" / "best.json").read_text()
-    with pytest.raises(InputError, match="laterality"):
+    with pytest.raises(InputError, match="pixel_spacing_mm"):
         BestShot(tmp_path, dicom=DicomContext())
 
 

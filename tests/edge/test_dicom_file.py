@@ -200,7 +200,6 @@ def test_times_are_utc_and_lossy_stays_lossy() -> None:
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"laterality": None}, "laterality"),
         ({"laterality": "U"}, "laterality"),
         ({"pixel_spacing_mm": None}, "pixel_spacing_mm"),
         ({"pixel_spacing_mm": -1}, "pixel_spacing_mm"),

@@ -57,6 +57,7 @@ from fthnet_kit.edge.outputs.best_shot.aim import MIDDLE_GRAY_STOPS
 from fthnet_kit.edge.outputs.best_shot.dicom_context import DicomContext
 from fthnet_kit.edge.outputs.best_shot.dicom_photograph import ophthalmic_photograph
 from fthnet_kit.edge.outputs.best_shot.dicom_report import quality_report
+from fthnet_kit.edge.outputs.best_shot.eye_context import EyeContext
 from fthnet_kit.edge.outputs.best_shot.rank import Appraisal, Appraiser
 from fthnet_kit.edge.outputs.best_shot.shot import BestShotOptions, Shot
 from fthnet_kit.edge.outputs.best_shot.stretch import Stretch
@@ -105,7 +106,8 @@ class BestShot:
         options: when a shot is taken.
         on_shot: called with each shot when it is taken (`revision` 1) and when it is replaced, on the
             thread that called `offer` or `close`, before the files are written; must not block.
-        dicom: also write DICOM files, with this context; `context` may be set anew between eyes.
+        dicom: also write DICOM files, of this camera; what it says of a patient or an eye holds for the first eye
+            alone, as after each `set_eye`.
         clock_s: monotonic seconds, for results without a frame.
 
     Raises:
@@ -130,12 +132,19 @@ class BestShot:
         self.options = options or BestShotOptions()
         self.shots = 0
         self.shot: Shot | None = None
-        self._context: DicomContext | None = None
-        self.context = dicom
+        self._last_known: tuple[EyeContext, DicomContext | None] | None = None
+        self._camera: DicomContext | None = None  # what holds for every eye
+        self._context: DicomContext | None = None  # of the eye in view, or of the next
+        self._eye: EyeContext | None = None
+        self._known_since_s = -math.inf
         self._on_shot = on_shot
         self._clock_s = clock_s
         self._lock = threading.Lock()
         self._now_s = -math.inf
+        if dicom is not None:
+            dicom.check()
+            self._camera = EyeContext().applied_to(dicom)
+            self._begin_context(EyeContext.of(dicom))
         self._seen_s: float | None = None  # until when a retina was last seen; None between two eyes
         self._stretch: Stretch | None = None
         self._spare: Image | None = None  # the buffer of a stretch that gave no shot
@@ -174,16 +183,47 @@ class BestShot:
         return f"the newest shot of eye {eyes} is not saved in {self.folder}: {why}"
 
     @property
-    def context(self) -> DicomContext | None:
-        """The DICOM context of the shots to come; set it anew for another eye or patient."""
-        return self._context
+    def eye(self) -> EyeContext | None:
+        """Whose eye the next shot is of; None where that is unknown."""
+        return self._eye
 
-    @context.setter
-    def context(self, context: DicomContext | None) -> None:
-        if context is not None:
-            context.check()
-            context = context.with_study()
-        self._context = context
+    def set_eye(self, eye: EyeContext | None) -> None:
+        """From now on it is this eye; None: nobody knows whose. Any thread may call it.
+
+        It ends when the eye has left or another is set. Frames that were captured before are of neither: a shot
+        that this call interrupts is not taken, whatever its frames were worth.
+        """
+        with self._lock:
+            if self._stretch is not None:
+                LOG.warning("best shot: the eye was set amid a shot, which is refused")
+            self._stretch = None
+            shots = self._leave()
+            self._begin_context(eye)
+            self._known_since_s = self._clock_s()
+        for shot in shots:
+            self._announce(shot)
+
+    def set_eye_json(self, content: bytes) -> None:
+        """The same from JSON, as `assets/eye_context.schema.json` describes it; an empty object ends a context.
+
+        Raises:
+            InputError: something else; what was set stays.
+        """
+        self.set_eye(EyeContext.parse(content))
+
+    def _begin_context(self, eye: EyeContext | None) -> None:
+        """What DICOM files say from now on; two eyes of one patient and order share their study."""
+        before, self._eye = self._eye, eye
+        if self._camera is None:
+            return
+        context = (eye or EyeContext()).applied_to(self._camera)
+        last = self._last_known if before is None else (before, self._context)
+        if eye is not None and last is not None and last[1] is not None and eye.same_study(last[0]):
+            names = ("study_instance_uid", "photograph_series_uid", "report_series_uid")
+            context = replace(context, **{name: getattr(last[1], name) for name in names})
+        self._context = context.with_study()
+        if eye is not None:
+            self._last_known = (eye, self._context)
 
     def offer(self, result: LiveResult, appraisal: Appraisal | None = None) -> None:
         """One result, with what its frame is ranked by; without an appraisal the score ranks it.
@@ -243,6 +283,8 @@ class BestShot:
         """What a result changes; the shots that it gave."""
         captured_s = self._clock_s() if result.frame is None else result.frame.captured_ns / 1e9
         self._now_s = max(self._now_s, captured_s)
+        if result.frame is not None and captured_s < self._known_since_s:
+            return []  # of whom, nobody can say
         value = result.score.value
         if result.score.reason in CAMERA_LOST:
             return self._leave()
@@ -274,6 +316,8 @@ class BestShot:
     def _leave(self) -> list[Shot]:
         """The eye has left; the next may be taken."""
         shots = self._end_stretch()
+        if self._seen_s is not None and self._eye is not None:
+            self._begin_context(None)
         self._seen_s = self._taken = self._armed_eye = None
         self._take = 1
         return shots
@@ -439,6 +483,7 @@ def _record(shot: Shot, options: BestShotOptions, files: dict[str, bytes]) -> di
         "take": shot.take,
         "revision": shot.revision,
         "accepted": shot.accepted,
+        "laterality": None if shot.context is None else shot.context.laterality,
         **shot.result.to_dict(),
         "ranked_by": "score" if shot.appraisal is None else "appraisal",
         "appraisal": None if shot.appraisal is None else shot.appraisal.to_dict(),

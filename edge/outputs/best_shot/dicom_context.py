@@ -31,8 +31,8 @@ class DicomContext:
     """What DICOM asks for and the camera cannot know; read from a JSON file with these names.
 
     Attributes:
-        laterality: which eye, ``R``, ``L`` or ``B``: Image Laterality is Type 1 and has no value for
-            "unknown", so that without it no DICOM file is written.
+        laterality: which eye, ``R``, ``L`` or ``B``; None where it is unknown: Image Laterality is then empty,
+            though it is Type 1, for a file that names the wrong eye is worse than one that an archive refuses.
         device_type: one of `DEVICE_TYPES`.
         pixel_spacing_mm: on the retina; the standard requires it of a fundus camera.
         field_of_view_deg, pupil_dilated: of this acquisition; None means not known.
@@ -102,7 +102,7 @@ class DicomContext:
         checks: tuple[tuple[str, bool, str], ...] = (
             *((name, _is_text(getattr(self, name)), "one line of at most 64 characters") for name in texts),
             *((name, isinstance(getattr(self, name), bool), "true or false") for name in flags),
-            ("laterality", self.laterality in tuple(LATERALITY), "R, L or B (DICOM has no value for an unknown eye)"),
+            ("laterality", self.laterality in (None, *LATERALITY), "R, L or B, or nothing where it is unknown"),
             ("device_type", self.device_type in tuple(DEVICE_TYPES), f"one of {', '.join(DEVICE_TYPES)}"),
             (
                 "pixel_spacing_mm",

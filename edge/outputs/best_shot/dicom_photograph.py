@@ -122,7 +122,7 @@ def _add_image(data: Dataset, image_bgr: Image, context: DicomContext, at: datet
 
 def _add_ophthalmic_parameters(data: Dataset, context: DicomContext) -> None:
     """Ocular Region Imaged, Ophthalmic Photography Acquisition Parameters, Ophthalmic Photographic Parameters."""
-    data.ImageLaterality = context.laterality
+    data.ImageLaterality = context.laterality or ""
     data.AnatomicRegionSequence = [_code(RETINA)]
     data.PatientEyeMovementCommanded = ""
     data.RefractiveStateSequence = []

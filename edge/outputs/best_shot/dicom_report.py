@@ -85,7 +85,6 @@ def quality_report(photograph: bytes, score: Score, context: DicomContext, *, in
 def _report_content(score: Score, context: DicomContext, reference: Dataset) -> Dataset:
     """The content tree: TID 1500 with one measurement group (TID 1501) about one photograph."""
     assert score.algorithm is not None
-    assert context.laterality is not None
     identification = [  # TID 2102, its order is significant
         _text("HAS CONCEPT MOD", ("111001", "DCM", "Algorithm Name"), score.algorithm.name),
         _text("HAS CONCEPT MOD", ("111003", "DCM", "Algorithm Version"), score.algorithm.version),
@@ -96,9 +95,10 @@ def _report_content(score: Score, context: DicomContext, reference: Dataset) -> 
     units = _code(SCORE_UNITS)
     rating.MeasuredValueSequence = [_dataset(NumericValue=f"{score.value:.3f}", MeasurementUnitsCodeSequence=[units])]
     site = _coded("HAS CONCEPT MOD", ("363698007", "SCT", "Finding Site"), EYE)
-    site.ContentSequence = [
-        _coded("HAS CONCEPT MOD", ("272741003", "SCT", "Laterality"), LATERALITY[context.laterality])
-    ]
+    if context.laterality is not None:
+        site.ContentSequence = [
+            _coded("HAS CONCEPT MOD", ("272741003", "SCT", "Laterality"), LATERALITY[context.laterality])
+        ]
     evaluation = []
     if score.verdict is not None and context.state_diagnostic_quality:
         evaluation = [_coded("CONTAINS", IMAGE_QUALITY, DIAGNOSTIC_QUALITY[score.verdict])]

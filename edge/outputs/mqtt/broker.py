@@ -38,6 +38,7 @@ class MqttOptions:
         ca_file: certificates that may vouch for the broker; None for the system's.
         cert_file, key_file: certificate and key with which this device proves who it is.
         insecure_tls: do not check the broker's certificate. For tests only.
+        take_eye: a message to the topic `…/eye` says whose eye comes next.
         keepalive_s: silence after which either side asks whether the other is there.
         first_backoff_s, longest_backoff_s: pause before a new attempt to connect, doubled each time.
     """
@@ -54,6 +55,7 @@ class MqttOptions:
     cert_file: Path | None = None
     key_file: Path | None = None
     insecure_tls: bool = False
+    take_eye: bool = False
     keepalive_s: int = 30
     first_backoff_s: float = 0.5
     longest_backoff_s: float = 60.0

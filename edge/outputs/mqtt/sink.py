@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from fthnet_kit.edge.errors import MissingExtraError
+from fthnet_kit.edge.errors import KitError, MissingExtraError
 from fthnet_kit.edge.loop.result import LiveResult
 from fthnet_kit.edge.loop.sink import BackgroundWorker
 from fthnet_kit.edge.outputs.mqtt.broker import Broker, MqttOptions, credentials, tls_context
@@ -53,6 +53,9 @@ class MqttSink:
 
     A record goes to the queue on disk first and leaves it when the broker has confirmed it, so that neither
     a broker that is away nor a killed process loses it.
+
+    Attributes:
+        on_eye: called with each message to `…/eye`, where the options ask for them.
 
     Args:
         url: `mqtt://host:port` or `mqtts://host:port`.
@@ -91,6 +94,7 @@ class MqttSink:
         self.broker = Broker.parse(url)
         self.topic = self.options.base_topic()
         self.delivered = 0
+        self.on_eye: Callable[[bytes], object] | None = None
         self.connected = False
         self._require_paho()
         self._tls = tls_context(self.options) if self.broker.scheme == "mqtts" else None
@@ -233,6 +237,8 @@ class MqttSink:
         def on_connect(_client: Client, _data: Any, _flags: Any, code: Any, _properties: Any) -> None:
             link.accepted = not code.is_failure
             link.refused = str(code) if code.is_failure else None
+            if link.accepted and self.options.take_eye:
+                client.subscribe(f"{self.topic}/eye", qos=1)
 
         def on_publish(_client: Client, _data: Any, number: int, code: Any, _properties: Any) -> None:
             link.confirmed = link.confirmed or not code.is_failure
@@ -241,9 +247,24 @@ class MqttSink:
             elif number in link.sent:
                 link.delivered.append(link.sent.pop(number))
 
+        def on_message(_client: Client, _data: Any, message: Any) -> None:
+            if not message.retain:  # what was kept may be of yesterday
+                self._take_eye(message.payload)
+
         client.on_connect = on_connect
+        client.on_message = on_message
         client.on_publish = on_publish
         return client
+
+    def _take_eye(self, payload: bytes) -> None:
+        """Whose eye comes next; what cannot be read says that nobody knows."""
+        if self.on_eye is None:
+            return
+        try:
+            self.on_eye(payload)
+        except KitError as error:
+            LOG.warning("mqtt: %s/eye: not taken, the eye is unknown: %s", self.topic, error)
+            self.on_eye(b"{}")
 
     def _serve(self, client: Client, link: Link) -> str:
         """Publish until the connection or the sink ends; why the connection ended, empty where we ended it."""

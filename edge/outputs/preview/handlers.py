@@ -9,10 +9,11 @@ import logging
 import math
 import re
 import socket
+from functools import partial
 from importlib.metadata import version
 from typing import Any, cast
 
-from fthnet_kit.edge.errors import MissingExtraError
+from fthnet_kit.edge.errors import KitError, MissingExtraError
 from fthnet_kit.edge.outputs.preview.access import COOKIE, PauseError
 from fthnet_kit.edge.outputs.preview.assets import ASSETS, PAGE, TOKEN_PAGE, WAIT_PAGE, WRONG_TOKEN_PAGE
 from fthnet_kit.edge.outputs.preview.doorman import SESSION_S, source_of
@@ -273,6 +274,23 @@ class Decision(Handler):
         self.finish({"id": shot_id, "decision": action})
 
 
+class Eye(Handler):
+    """Whose eye comes next."""
+
+    async def post(self) -> None:
+        """JSON, as `eye_context.schema.json` describes it; no form of another site can send that."""
+        if self.request.headers.get("Content-Type", "").partition(";")[0].strip().lower() != "application/json":
+            raise Refusal(415, "expected application/json")
+        set_eye = self.operations.set_eye
+        if set_eye is None:
+            raise Refusal(409, "no shots are kept in this run")
+        try:
+            await self.operations.in_thread(partial(set_eye, self.request.body))
+        except KitError as error:
+            raise Refusal(400, str(error)) from error
+        self.finish({"eye": "set"})
+
+
 class Health(Handler):
     """For watchdogs."""
 
@@ -321,6 +339,7 @@ def make_application(operations: Operations) -> web.Application:
         "/api/best.jpg": BestPicture,
         "/api/best/accept": Decision,
         "/api/best/retake": Decision,
+        "/api/eye": Eye,
         "/healthz": Health,
         "/metrics": MetricsText,
     }

@@ -90,6 +90,7 @@ class Operations:
         metrics: for Prometheus.
         decisions: called with the id of the shot that the operator decided on.
         workers: threads for what takes time.
+        set_eye: called with JSON that says whose eye comes next; None where no shots are kept.
         open_health: everybody may ask whether it is alive, and is told nothing else.
     """
 
@@ -103,6 +104,7 @@ class Operations:
     decisions: Mapping[Action, Callable[[str], object]]
     workers: concurrent.futures.Executor
     open_health: bool = False
+    set_eye: Callable[[bytes], object] | None = None
     _deciding: asyncio.Lock = field(default_factory=asyncio.Lock)
     _shot_jpeg: tuple[str, bytes] = ("", b"")
 

@@ -81,6 +81,7 @@ class PreviewServer:
         card: of the model, for its name and its thresholds.
         accept, retake: called with the id of the best shot that the operator decided on, in a thread of the server;
             a KitError or OSError is shown to the operator, as is False, and the decision can be made again.
+        set_eye: called with the JSON of `POST /api/eye`, in a thread of the server.
         summary: of the loop (`loop.summary`), for the metrics.
         language: of the page.
         max_clients: browsers at a time.
@@ -113,6 +114,7 @@ class PreviewServer:
         current_s: float = CURRENT_S,
         tls: ssl.SSLContext | None = None,
         open_health: bool = False,
+        set_eye: Callable[[bytes], object] | None = None,
     ) -> None:
         parse_address(str(address), token)  # refuses an open address without a token
         self._sockets = _listen(address)
@@ -133,6 +135,7 @@ class PreviewServer:
             decisions={"accept": accept, "retake": retake},
             workers=self._workers,
             open_health=open_health,
+            set_eye=set_eye,
         )
         self._tls = tls
         self._model = {"name": card.name, "version": card.version, **vars(card.thresholds)}
