@@ -312,8 +312,9 @@ class MisbehavingCamera:
             self._say(fault)
 
     def behave(self) -> None:
-        """End whatever fault is on; it is over when this returns."""
-        if self._process is None:
+        """End whatever fault is on; it is over when this returns. A camera that has died is started again."""
+        if self._process is None or self._process.poll() is not None:
+            self._end()
             self.start()
             return
         self._process.send_signal(signal.SIGCONT)

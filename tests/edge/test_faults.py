@@ -115,6 +115,7 @@ def shared_camera() -> Iterator[MisbehavingCamera]:
 
 @pytest.fixture
 def camera(shared_camera: MisbehavingCamera) -> Iterator[MisbehavingCamera]:
+    shared_camera.behave()  # one that an earlier test started again ended with that test
     yield shared_camera
     shared_camera.behave()
 
