@@ -313,12 +313,14 @@ class MisbehavingCamera:
 
     def behave(self) -> None:
         """End whatever fault is on; it is over when this returns. A camera that has died is started again."""
-        if self._process is None or self._process.poll() is not None:
-            self._end()
-            self.start()
-            return
-        self._process.send_signal(signal.SIGCONT)
-        self._say(HEALTHY)
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
+            try:
+                self._say(HEALTHY)
+                return
+            except (OSError, RuntimeError):
+                self._end()
+        self.start()
 
     def _say(self, mode: str) -> None:
         assert self._process is not None and self._process.stdin is not None
