@@ -14,6 +14,7 @@ from pathlib import Path
 from fthnet_kit.edge.deployment.config_sections import Config
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.files import make_folder, write_atomically
+from fthnet_kit.edge.outputs.preview.access import Address
 from fthnet_kit.edge.outputs.watchdog import WATCHDOG_S
 
 UNIT_PATH = Path("/etc/systemd/system/fthnet.service")
@@ -21,6 +22,13 @@ STATE_PATH = Path("/var/lib/fthnet")
 HEADER = "# Written by `fthnet install-service`; changes belong into `systemctl edit fthnet`."
 HOMES = ("/home", "/root", "/run/user")  # what ProtectHome= hides
 DEVICE_GROUPS = ("video", "render")
+WITHOUT_NETWORK = """\
+# Neither camera nor outputs need another machine.
+IPAddressDeny=any
+IPAddressAllow=localhost
+"""
+
+MAKE_USER = f"sudo useradd --system --home-dir {STATE_PATH} --shell /usr/sbin/nologin {{user}}"
 
 UNIT = """\
 {header}
@@ -37,7 +45,7 @@ User={user}
 {groups}StateDirectory=fthnet
 WorkingDirectory=%S/fthnet
 Environment=PYTHONUNBUFFERED=1 PYTHONFAULTHANDLER=1 XDG_CACHE_HOME=%S/fthnet/cache
-UMask=0027
+UMask=0077
 
 # Ready is the first result; an engine may be built before it.
 TimeoutStartSec=30min
@@ -50,7 +58,8 @@ Restart=always
 RestartSec=2
 
 # Memory: watch `systemctl status fthnet` for a day, then set about twice of what it shows.
-#MemoryMax=2G
+MemoryMax=75%
+TasksMax=256
 
 # What it may write
 ProtectSystem=strict
@@ -77,13 +86,18 @@ ProtectHostname=yes
 ProtectKernelLogs=yes
 ProtectKernelModules=yes
 ProtectKernelTunables=yes
+ProtectProc=invisible
+KeyringMode=private
 RemoveIPC=yes
 RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
 RestrictNamespaces=yes
 RestrictRealtime=yes
 RestrictSUIDSGID=yes
 SystemCallArchitectures=native
-
+SystemCallFilter=@system-service
+SystemCallFilter=~@privileged
+SystemCallErrorNumber=EPERM
+{network}
 [Install]
 WantedBy=multi-user.target
 """
@@ -104,6 +118,10 @@ def unit_text(config: Config, user: str, executable: Path | None = None) -> str:
         raise InputError(f"{config.path}: expected camera.source, found none; a service needs to know its camera")
     if not re.fullmatch(r"[a-z_][a-z0-9_-]{0,31}", user):
         raise InputError(f"--user: expected a user's name, found {user!r}")
+    if user == "root":
+        raise InputError(
+            f"--user: expected a user without rights, found root; {MAKE_USER.format(user='fthnet')} makes one"
+        )
     kit = [] if executable else [Path(__file__)]
     executable = executable or Path(sys.executable)
     path = config.path.absolute()
@@ -122,8 +140,17 @@ def unit_text(config: Config, user: str, executable: Path | None = None) -> str:
         watchdog_s=WATCHDOG_S,
         write_paths=f"ReadWritePaths={writable}\n" if writable else "",
         protect_home="read-only" if _any_below(seen, *HOMES) else "yes",
+        network="" if _needs_network(config) else WITHOUT_NETWORK,
         private_tmp=_private_tmp(config.camera.source, seen),
     )
+
+
+def _needs_network(config: Config) -> bool:
+    """Whether a run talks to other machines: its camera, its broker, or who looks at its page."""
+    source = config.camera.source or ""
+    served = config.serve.address is not None and not Address.parse(config.serve.address).loopback
+    local = source.isdecimal() or source.startswith(("/dev/", "csi://", "sim:")) or "://" not in source
+    return config.mqtt.url is not None or served or not local or source.startswith("gst:")
 
 
 def write_paths(config: Config) -> list[Path]:
@@ -149,12 +176,13 @@ def install(unit: Path, text: str, config: Config, user: str) -> None:
         InputError: no such user, no permission, or a unit of this name that is not ours.
     """
     try:
-        pwd.getpwnam(user)
+        number = pwd.getpwnam(user).pw_uid
     except KeyError as error:
         raise InputError(
-            f"--user: expected a user of this machine, found none named {user}; "
-            f"sudo useradd --system --home-dir {STATE_PATH} --shell /usr/sbin/nologin {user} makes one"
+            f"--user: expected a user of this machine, found none named {user}; {MAKE_USER.format(user=user)} makes one"
         ) from error
+    if number == 0:
+        raise InputError(f"--user: expected a user without rights, found {user}, which is another name of root")
     try:
         if unit.exists() and not unit.read_text(encoding="utf-8").startswith(HEADER):
             raise InputError(f"{unit}: expected a unit of ours or none, found another one, which stays as it is")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 
-from fthnet_kit.edge.errors import EngineError, KitError
+from fthnet_kit.edge.errors import EngineError, InputError, KitError
+from fthnet_kit.edge.files import make_folder
 from fthnet_kit.edge.inference.backend import Backend
 from fthnet_kit.edge.inference.cuda_memory import Gpu
 from fthnet_kit.edge.inference.engine_manifest import ENGINES, Target, load_engine
@@ -68,8 +70,24 @@ def open_backend(
         return OpenVinoBackend(bundle.model(precision, backend), threads)
     provider = PROVIDER_OF[backend]
     unsigned_cache = provider == "tensorrt" and bundle.signed is None  # nothing vouches for what lies there
-    cache = bundle.folder / ENGINES / backend if unsigned_cache else None
+    cache = engine_cache(bundle) if unsigned_cache else None
     return OnnxBackend(bundle.model(precision, provider), provider, threads, cache)
+
+
+def engine_cache(bundle: Bundle) -> Path | None:
+    """Where ONNX Runtime keeps the engines that it builds: a private folder of this user's cache, never the bundle.
+
+    Without one, where it cannot be made, they are built at every start.
+    """
+    base = os.environ.get("XDG_CACHE_HOME")
+    folder = Path(base) if base else Path.home() / ".cache"
+    folder = folder / "fthnet" / "tensorrt" / bundle.card.weights_sha256[:16]
+    try:
+        make_folder(folder, private=True)
+    except InputError as error:
+        logger.warning("TensorRT engines are not kept: %s", error)
+        return None
+    return folder
 
 
 def as_picked(bundle: Bundle, threads: int | None, pick: Path | None) -> tuple[BackendName, Precision, int | None]:

@@ -20,7 +20,7 @@ from fthnet_kit.edge.errors import BundleError
 from fthnet_kit.edge.image import Image
 from fthnet_kit.edge.inference.engine_manifest import ENGINES
 from fthnet_kit.edge.inference.onnx_runtime import OnnxBackend, provider_options
-from fthnet_kit.edge.inference.open_backend import BACKENDS, engine_precision, open_backend
+from fthnet_kit.edge.inference.open_backend import BACKENDS, engine_cache, engine_precision, open_backend
 from fthnet_kit.edge.model.bundle import FP32_NAME, shipped_bundle
 from tests.conftest import ROOT
 
@@ -248,3 +248,18 @@ def test_engines_of_onnx_runtime_are_not_taken_for_ours(bundle: Bundle, absent: 
         scores = backend.infer(np.zeros((1, 384, 384, 3), np.uint8))
     assert np.isfinite(scores).all()
     assert bundle.model_path().name == FP32_NAME
+
+
+def test_engines_of_onnx_runtime_lie_in_a_private_cache_and_not_in_the_bundle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    bundle = Bundle.open()
+    folder = engine_cache(bundle)
+    assert folder is not None
+    assert folder.is_relative_to(tmp_path / "cache")
+    assert folder.stat().st_mode & 0o777 == 0o700
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert engine_cache(bundle) is None
+    assert "engines are not kept" in caplog.text
