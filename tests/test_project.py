@@ -17,6 +17,9 @@ import venv
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 from fthnet_kit.edge.cli.main import COMMANDS
 
@@ -192,6 +195,42 @@ def test_no_console_reads_markup() -> None:
         if "markup=False" not in match[0]
     ]
     assert not consoles
+
+
+KNOWN_WEAK_BELOW = {  # CVE-2026-24747, -2023-4863, -2025-51480 and -2026-34445, -2026-31958, -2024-28219
+    "torch": "2.10",
+    "opencv-python": "4.8.1.78",
+    "onnx": "1.21",
+    "tornado": "6.5.5",
+    "pillow": "10.3",
+}
+
+
+def test_no_dependency_may_be_one_that_is_known_to_be_weak() -> None:
+    text = (ROOT / "pyproject.toml").read_text()
+    for name, least in KNOWN_WEAK_BELOW.items():
+        bounds = re.findall(rf'"{name}[>=]=([0-9.]+)', text)
+        assert bounds, name
+        assert all(Version(bound) >= Version(least) for bound in bounds), (name, bounds)
+
+
+def test_the_lock_names_every_dependency_of_a_device_with_hashes() -> None:
+    lock = (ROOT / "requirements-device.txt").read_text()
+    entries = [
+        part for part in re.split(r"\n(?=[a-z])", lock.partition("requirements-device.txt\n")[2]) if "==" in part
+    ]
+    locked = {canonicalize_name(part.partition("==")[0]): part for part in entries}
+    assert all("--hash=sha256:" in part for part in locked.values())
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = settings["dependencies"]
+    wanted += [
+        each for extra in ("serve", "mqtt", "dicom", "sign") for each in settings["optional-dependencies"][extra]
+    ]
+    for requirement in map(Requirement, wanted):
+        found = locked[canonicalize_name(requirement.name)]
+        version = re.search(r"==([0-9.]+)", found)
+        assert version is not None
+        assert requirement.specifier.contains(version[1]), requirement
 
 
 def test_packaging_lists_every_room() -> None:
