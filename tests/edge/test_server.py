@@ -283,6 +283,24 @@ def test_every_answer_carries_the_security_headers(serve: Callable[..., PreviewS
         assert "server" not in headers
 
 
+@pytest.mark.parametrize(
+    ("origin", "shown"),
+    [
+        ("intact, unsigned", "完整，未签名"),
+        ("intact, its signature not checked", "完整，签名未验证"),
+        ("signed by 0a1b2c3d, release 7", "由 0a1b2c3d 签名，版本 7"),
+        ("something else", "something else"),
+    ],
+)
+def test_whose_the_model_is_is_told_in_the_pages_language(origin: str, shown: str) -> None:
+    server = PreviewServer(LOOPBACK, None, make_card(origin=origin), language="zh")
+    try:
+        with Viewer(server, "/events") as viewer:
+            assert viewer.event()["model"]["origin"] == shown
+    finally:
+        server.close()
+
+
 def test_events_tell_the_state(serve: Callable[..., PreviewServer]) -> None:
     server = serve()
     with Viewer(server, "/events") as viewer:

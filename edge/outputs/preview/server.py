@@ -18,6 +18,7 @@ import concurrent.futures
 import contextlib
 import json
 import logging
+import re
 import socket
 import ssl
 import threading
@@ -138,7 +139,8 @@ class PreviewServer:
             set_eye=set_eye,
         )
         self._tls = tls
-        self._model = {"name": card.name, "version": card.version, **vars(card.thresholds)}
+        origin = self._origin_in_words(card.origin)
+        self._model = {"name": card.name, "version": card.version, "origin": origin, **vars(card.thresholds)}
         self._device: dict[str, Any] = {}
         self._stop = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -146,6 +148,18 @@ class PreviewServer:
         self._thread = threading.Thread(target=self._run, name="preview", daemon=True)
         self._thread.start()
         self._running.wait(5.0)
+
+    def _origin_in_words(self, origin: str) -> str:
+        """`ModelCard.origin` in the language of the page."""
+        operations = self.operations
+        if signed := re.fullmatch(r"signed by (?P<key>.+), release (?P<release>\d+)", origin):
+            return operations.words["origin_signed"].format_map(signed.groupdict())
+        known = {
+            "unsigned": operations.words["origin_unsigned"],
+            "intact, unsigned": operations.words["origin_intact"],
+            "intact, its signature not checked": operations.words["origin_unchecked"],
+        }
+        return known.get(origin, origin)
 
     @property
     def url(self) -> str:
