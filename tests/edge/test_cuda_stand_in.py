@@ -10,10 +10,10 @@ import pytest
 
 from tests.cuda_stand_in.rig import build_driver, compiler, on_stand_in, process_on_stand_in
 
+pytestmark = pytest.mark.slow
+
 OPEN = """
 import pycuda.driver as cuda, stand_in
-
-pytestmark = pytest.mark.slow
 
 cuda.init()
 device = cuda.Device(0)

@@ -13,13 +13,13 @@ from fthnet_kit.edge.errors import EngineError
 from fthnet_kit.edge.inference import cuda_graph
 from tests.cuda_stand_in.rig import on_stand_in, process_on_stand_in
 
+pytestmark = pytest.mark.slow
+
 START = """
 import stand_in
 from tensorrt_stand_in import make_tensorrt, plan
 from fthnet_kit.edge.errors import EngineError
 from fthnet_kit.edge.inference.tensorrt_engine import TrtBackend
-
-pytestmark = pytest.mark.slow
 
 trt = make_tensorrt()
 rng = np.random.default_rng(0)
