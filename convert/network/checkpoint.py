@@ -94,7 +94,7 @@ def _other_than_a_checkpoint(path: Path) -> str | None:
         head = file.read(12)
     if not head:
         return "an empty file"
-    if head.startswith((b"\xff\xd8\xff", b"\x89PNG", b"II*\0", b"MM\0*", b"BM", b"GIF8")):
+    if head.startswith((b"\xff\xd8\xff", b"\x89PNG", b"II*\0", b"MM\0*", b"GIF8")):
         return "a picture; `fthnet score` scores one"
     return None
 

@@ -30,7 +30,7 @@ from fthnet_kit.edge.outputs.mqtt.message_queue import MessageQueue
 from fthnet_kit.edge.outputs.records.writer import Records
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
-SESSION = "sim:?seconds=3&fps=5&realtime=0"
+SESSION = "sim:?seconds=8&fps=5&realtime=0&seed=3"
 CONTEXT = '{"laterality": "R", "pixel_spacing_mm": 0.006, "patient_id": "P-1"}'
 VICTIM = b"a file that the service's user may write and no guest may choose"
 
