@@ -22,23 +22,29 @@ pytest.importorskip("ray.data")
 __all__ = ["pictures", "undisturbed"]  # fixtures
 
 
-def actors() -> list[int]:
-    """Processes in which Ray runs shards."""
+def descends(process: int, ancestor: int) -> bool:
+    """Whether a process was started by another, or by one that it started."""
+    while process > 1 and process != ancestor:
+        process = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+    return process == ancestor
+
+
+def actors(command: int) -> list[int]:
+    """Processes in which the Ray of this command runs shards; never another Ray's on this machine."""
     found = []
-    for comm in Path("/proc").glob("[0-9]*/cmdline"):
+    for line in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
-            if b"ShardActor" in comm.read_bytes():
-                found.append(int(comm.parent.name))
+            if b"ShardActor" in line.read_bytes() and descends(int(line.parent.name), command):
+                found.append(int(line.parent.name))
     return found
 
 
 @pytest.mark.slow
 def test_a_killed_actor_changes_no_row(undisturbed: Path, pictures: Path, tmp_path: Path) -> None:
     asked = ("score", pictures, "-o", tmp_path, "--shard-size", SHARD, "--workers", 2, "--ray", "--threads", 1)
-    before = set(actors())
     with running(*asked) as process:
         until_more_shards(tmp_path, 0, process)
-        killed = [actor for actor in actors() if actor not in before][:1]
+        killed = actors(process.pid)[:1]
         for actor in killed:
             os.kill(actor, signal.SIGKILL)
         output = process.communicate(timeout=280)[0]
