@@ -203,7 +203,7 @@ def _value(known: Key, value: Any, path: Path) -> Any:
 
 def _number(known: Key, value: Any) -> float:
     whole = known.kind is int
-    if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)) or not _is_finite(value):
         raise ValueError(f"expected a {'whole ' if whole else ''}number, found {_shown(value)}")
     least, most, above = (known.metadata[name] for name in ("least", "most", "above"))
     if least is not None and value < least:
@@ -213,6 +213,13 @@ def _number(known: Key, value: Any) -> float:
     if most is not None and value > most:
         raise ValueError(f"expected {most} or less, found {value}")
     return value if whole else float(value)
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # TOML's whole numbers have no bound here
+        return False
 
 
 def _contradictions(config: Config) -> Iterator[tuple[str, str]]:

@@ -102,4 +102,7 @@ def _draw_gaps(axis: Any, times: list[datetime], shown: list[dict[str, Any]]) ->
 
 
 def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, (int, float)) else None
+    try:
+        return float(value) if isinstance(value, (int, float)) else None
+    except OverflowError:  # JSON's whole numbers have no bound
+        return None
