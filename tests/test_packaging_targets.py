@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 OLDEST = (3, 10)
 GLIBC = {"3.10": 35, "3.12": 39}  # minor version in Ubuntu 22.04 and 24.04, which JetPack 6 and 7 are made of
 TESTS_NEED = ("pytest", "hypothesis", "jsonschema", "pillow")
-COPIED = ("edge", "convert", "calibration", "bench", "tests", "pyproject.toml", "README.md", "LICENSE")
+COPIED = ("edge", "convert", "calibration", "bench", "docs", "tests", "pyproject.toml", "README.md", "LICENSE")
 
 
 def run(*command: object, timeout: float = 900, **kwargs: object) -> subprocess.CompletedProcess[str]:

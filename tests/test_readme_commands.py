@@ -16,7 +16,7 @@ CAMERA = "sim:?seconds=2&fps=5&realtime=0"
 STAND_INS = {
     "--serve 8080": "--serve 0",
     "sudo fthnet install-service": "fthnet install-service --print",
-    "--user screening": "--user root",
+    "--user screening": "--user nobody",
 }
 
 

@@ -96,7 +96,15 @@ def _is_image(path: Path) -> bool:
 
 def _below(folder: Path) -> list[Path]:
     inside = (path for path in folder.rglob("*") if not any(_is_kept(part) for part in path.relative_to(folder).parts))
-    return sorted(path for path in inside if path.is_file())
+    return sorted(path for path in inside if _is_file(path))
+
+
+def _is_file(path: Path) -> bool:
+    """Whether there is a file that may be looked at."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def _is_kept(part: str) -> bool:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("pyarrow", reason="needs the extra [parquet]")
+pytest.importorskip("ray.data", reason="needs the extra [ray]")
 from tests.edge.archive.test_archive import (
     SHARD,
     pictures,
@@ -18,7 +20,6 @@ from tests.edge.archive.test_archive import (
     until_more_shards,
 )
 
-pytest.importorskip("ray.data")
 __all__ = ["pictures", "undisturbed"]  # fixtures
 
 
