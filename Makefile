@@ -22,7 +22,7 @@ test: lint  ## everything that the tests need, then the tests
 	$(TEST_VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
 
 test-long: $(TEST_VENV)/installed  ## what takes minutes: the wheel, the Pythons of JetPack, soaks, fuzz, mutants
-	$(TEST_VENV)/bin/python -m pytest -m 'long and not gpu' $(PYTEST_ARGS)
+	$(TEST_VENV)/bin/python -m pytest -n $(JOBS) --dist worksteal -m 'long and not gpu' $(PYTEST_ARGS)
 
 soak: $(TEST_VENV)/installed  ## the real run against a camera with a fault every few seconds
 	$(TEST_VENV)/bin/fthnet bench soak --minutes $(SOAK_MINUTES) --json .soak.json
