@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import glob
 import logging
+import os
 import time
 from collections import Counter
 from pathlib import Path
@@ -95,7 +96,11 @@ def _is_image(path: Path) -> bool:
 
 
 def _below(folder: Path) -> list[Path]:
-    inside = (path for path in folder.rglob("*") if not any(_is_kept(part) for part in path.relative_to(folder).parts))
+    """Files in a folder and in those below it; what may not be looked at, or goes meanwhile, is left out."""
+    inside: list[Path] = []
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not _is_kept(name)]
+        inside += [Path(place, name) for name in names if not _is_kept(name)]
     return sorted(path for path in inside if _is_file(path))
 
 
