@@ -8,7 +8,7 @@ SOAK_MINUTES ?= 20
 # Processes that run tests.
 JOBS ?= auto
 
-.PHONY: demo check test test-long test-arm lint soak clean
+.PHONY: demo check test test-long test-arm gpu-pack lint soak clean
 
 demo: $(DEMO_VENV)/installed  ## score the simulated fundus camera with the shipped model
 	rm -rf .demo

@@ -6,7 +6,8 @@ from typing import Any
 
 import click
 
-from fthnet_kit.edge.cli.options import PATH, Function, Option, bits_option
+from fthnet_kit.edge.cli.options import PATH, bits_option
+from fthnet_kit.edge.cli.settings import Function, Option
 
 POINTS = click.FloatRange(0, 100)  # of a score or a MOS
 FQS_FOLDER = "Folder in FQS form: images and a table with file_name and meanOpinionScore."

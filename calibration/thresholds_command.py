@@ -73,7 +73,6 @@ def thresholds(
         score_images,
     )
     from fthnet_kit.calibration.thresholds_report import ThresholdReport
-    from fthnet_kit.edge.cli.options import views_of
     from fthnet_kit.edge.files import make_folder
     from fthnet_kit.edge.inference.onnx_runtime import OnnxBackend
     from fthnet_kit.edge.inference.scorer import QualityScorer
@@ -93,9 +92,7 @@ def thresholds(
     if output is not None:  # what is missing is told before minutes of scoring
         load_pyplot("the picture of the thresholds")
         make_folder(output)
-    errors, console = Console(markup=False, stderr=True), Console(markup=False, highlight=False)
-    if not console.is_terminal:
-        console.width = LOG_WIDTH
+    errors, console = open_console(stderr=True), open_console()
     backend = OnnxBackend(opened.model(), threads=threads)
     with QualityScorer(opened.card, backend, used_views) as scorer:
         shown = track(images, "scoring", console=errors, transient=True, disable=not errors.is_terminal)

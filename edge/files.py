@@ -129,6 +129,41 @@ def _close_to_others(path: Path, handle: int | None = None) -> None:
         LOG.warning("%s: cannot be closed to others on this machine; its rights stay as they are", path)
 
 
+def open_regular(path: Path, most: int) -> BinaryIO:
+    """A regular file of at most `most` bytes, open for reading; a link, pipe or device is not opened.
+
+    Raises:
+        OSError: it cannot be read, is no regular file, or is larger; `strerror` says which.
+    """
+    _require_regular(path.lstat(), path, most)
+    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    try:
+        _require_regular(os.fstat(file.fileno()), path, most)  # it may be another one by now
+    except OSError:
+        file.close()
+        raise
+    return file
+
+
+def _require_regular(found: os.stat_result, path: Path, most: int) -> None:
+    if stat.S_ISLNK(found.st_mode):
+        raise OSError(errno.ELOOP, "a symbolic link", str(path))
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "no regular file", str(path))
+    if found.st_size > most:
+        raise OSError(errno.EFBIG, f"{found.st_size} bytes, more than the {most} that it may have", str(path))
+
+
+def read_regular(path: Path, most: int) -> bytes:
+    """Content of a regular file of at most `most` bytes; raises as `open_regular` does, or if it grows meanwhile."""
+    with open_regular(path, most) as file:
+        size = os.fstat(file.fileno()).st_size
+        content = file.read(size + 1)
+    if len(content) > size:
+        raise OSError(errno.EFBIG, "that it grew while it was read", str(path))
+    return content
+
+
 def make_folder(folder: Path, *, private: bool = False) -> None:
     """A folder, with its parents; one that is there keeps its rights.
 
@@ -211,6 +246,15 @@ def read_secret(path: Path, what: str) -> str:
         raise InputError(f"{path}: expected {what}, found an empty file")
     warn_if_others_read(path, what)
     return secret
+
+
+def state_folder() -> Path:
+    """Where this user's, or this service's, state belongs."""
+    service = os.environ.get("STATE_DIRECTORY", "").split(":")[0]  # set by systemd
+    if service:
+        return Path(service)
+    home = os.environ.get("XDG_STATE_HOME")
+    return (Path(home) if home else Path.home() / ".local" / "state") / "fthnet"
 
 
 def warn_if_others_read(path: Path, what: str) -> None:

@@ -85,8 +85,8 @@ def accuracy(
     if output is not None:  # what is missing is told before minutes of scoring
         load_pyplot("the picture of the accuracy")
         make_folder(output)
-    errors = Console(markup=False, stderr=True)
-    with Progress(console=errors, transient=True, disable=not errors.is_terminal) as bar:
+    errors = open_console(stderr=True)
+    with open_progress(errors, transient=True, disable=not errors.is_terminal) as bar:
         task = bar.add_task("scoring", total=sum(len(photographs.paths) for photographs in data))
         report = measure_accuracy(
             opened,
@@ -99,7 +99,7 @@ def accuracy(
         )
     for line in head_lines(report):
         click.echo(line)
-    console = Console(markup=False, width=None if sys.stdout.isatty() else LOG_WIDTH, highlight=False)
+    console = open_console()
     for place in range(len(data)):
         click.echo(f"\n{data_line(report, place)}")
         for section in sections(report, place):

@@ -89,9 +89,7 @@ def severity(
     if output is not None:  # what is missing is told before minutes of scoring
         load_pyplot("the picture of the severities")
         make_folder(output)
-    errors, console = Console(markup=False, stderr=True), Console(markup=False, highlight=False)
-    if not console.is_terminal:
-        console.width = LOG_WIDTH
+    errors, console = open_console(stderr=True), open_console()
     with OnnxBackend(opened.model(), threads=threads) as backend:
         shown = track(images, "scoring", console=errors, transient=True, disable=not errors.is_terminal)
         report = measure_severity(backend, opened.card.preprocessing, shown)

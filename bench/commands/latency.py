@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fthnet_kit.edge.cli.options import bundle_argument, views_of, views_option
+from fthnet_kit.edge.cli.options import bundle_argument, views_option
 from fthnet_kit.edge.model.choices import BACKENDS, PRECISIONS, BackendName, Precision
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def latency(
         backend, precision, threads = as_picked(opened, threads, None)
     earlier = read_results(Path(compare)) if compare and Path(compare).is_file() else None
     other = other_of(compare) if compare and earlier is None else None
-    errors = Console(markup=False, stderr=True, highlight=False)
+    errors = open_console(stderr=True)
     pictures = Pictures(source)
 
     def scorer(other_precision: Precision = precision, other_backend: BackendName = backend) -> partial[QualityScorer]:
@@ -110,7 +110,7 @@ def latency(
             say(f"{compare} in turn")
             content["comparison"] = compare_in_turn(scorer(), scorer(**other), str(compare), pictures, plan.limit)
     pictures.close()
-    output = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else LOG_WIDTH)
+    output = open_console()
     for part in latency_tables(content):
         output.print(part)
     if json_file is not None:

@@ -29,8 +29,8 @@ def pick(bundle: Path | None, config: Path | None, runs: int, dry_run: bool) -> 
     from fthnet_kit.edge.reporting.console import busy, open_console
 
     opened = Bundle.open(bundle)
-    with Console(markup=False, stderr=True, highlight=False).status("measuring") as status:
-        choice, evidence = measure_picks(opened, runs, status.update)
+    with busy(open_console(stderr=True), "measuring") as say:
+        choice, evidence = measure_picks(opened, runs, say)
     table = Table()
     for column in ("backend", "precision"):
         table.add_column(column)
@@ -40,7 +40,7 @@ def pick(bundle: Path | None, config: Path | None, runs: int, dry_run: bool) -> 
         ratio = row["ratio"]
         figures = (f"{row['median_ms']:.1f}", f"{ratio['value']:.2f}", f"{ratio['low']:.2f} to {ratio['high']:.2f}")
         table.add_row(row["backend"], row["precision"], str(row["threads"] or "all"), *figures)
-    Console(markup=False, highlight=False).print(table)
+    open_console().print(table)
     click.echo(f"fastest: {choice}")
     if not dry_run:
         path = pick_file(config)

@@ -399,7 +399,7 @@ def soak(
         slowest = "never" if row["slowest_recovery_s"] is None else f"{row['slowest_recovery_s']:.2f}"
         said = ", ".join(f"{reason} {count}" for reason, count in row["reasons"].items())
         table.add_row(name, FAULTS[name], str(row["times"]), slowest, said)
-    console = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 160)
+    console = open_console()
     console.print(table)
     for name, check in report["checks"].items():
         console.print(f"{'passed' if check['passed'] else 'FAILED'}  {name}: {check['found']}")

@@ -222,7 +222,7 @@ def live(seconds: float, fps: float, bundle: Path | None, precision: str | None,
     for load in loads:
         cells = (" / ".join(f"{load.ms[row][p]:.2f}" for p in PERCENTILES[:3]) for row in ROWS)
         table.add_row(load.name, f"{load.scored} of {load.captured}", *cells)
-    console = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 160)
+    console = open_console()
     console.print(table)
     console.print("delivered meanwhile: " + ", ".join(f"{n} {what}" for what, n in loads[1].delivered.items()))
     if mqtt is None:

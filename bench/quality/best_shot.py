@@ -140,7 +140,7 @@ def best_shot(
     from fthnet_kit.edge.reporting.console import open_console
 
     first = Session(seconds, fps, first_seed, 640, 480, realtime=False)
-    errors, kept = Console(markup=False, stderr=True), []
+    errors, kept = open_console(stderr=True), []
     with (
         QualityScorer.from_bundle(bundle, threads=threads) as scorer,
         tempfile.TemporaryDirectory(prefix="fthnet-shots-") as folder,
@@ -157,7 +157,7 @@ def best_shot(
     for way, name in WAYS.items():
         *shares, within = found[way].values()
         table.add_row(name, *(f"{share:.3f}" for share in shares), f"{within:.0%}")
-    Console(markup=False, highlight=False).print(table)
+    open_console().print(table)
     if json_file is not None:
         facts = {"kind": "fthnet-best-shot", "distribution": found, "sessions": [asdict(one) for one in kept]}
         write_file(json_file, (json.dumps(facts, indent=1) + "\n").encode())

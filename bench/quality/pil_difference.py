@@ -14,6 +14,7 @@ import click
 import numpy as np
 
 from fthnet_kit.edge.capture.image_files import find_images
+from fthnet_kit.edge.cli.options import signature_option
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.formats.read import read_image
 from fthnet_kit.edge.inference.scorer import QualityScorer

@@ -20,9 +20,8 @@ from fthnet_kit.convert.network.checkpoint import Checkpoint, load_checkpoint
 from fthnet_kit.convert.network.config import FTHNetConfig
 from fthnet_kit.convert.network.fthnet import FTHNet
 from fthnet_kit.edge.errors import MissingExtraError
-from fthnet_kit.edge.formats.read import read_image
 from fthnet_kit.edge.model.card import CARD_NAME, ModelCard
-from fthnet_kit.edge.model.preprocess import Preprocessing, prepare
+from fthnet_kit.edge.model.preprocess import Preprocessing, prepare_file
 
 try:
     import torch
@@ -192,7 +191,7 @@ def parent_identity(parent: Checkpoint) -> dict[str, str]:
 def look_into(network: FTHNet, images: Sequence[LabelledImage]) -> Aliveness:
     """`measure_aliveness` on at most `LOOKED_INTO` photographs, centre view."""
     chosen = [images[index] for index in np.linspace(0, len(images) - 1, min(len(images), LOOKED_INTO)).astype(int)]
-    batches = (normalise(torch.from_numpy(prepare(read_image(i.path), Preprocessing(), 1))) for i in chosen)
+    batches = (normalise(torch.from_numpy(prepare_file(i.path, Preprocessing(), 1))) for i in chosen)
     return measure_aliveness(network, batches, np.array([image.mos for image in chosen]))
 
 

@@ -34,6 +34,7 @@ class Identity:
     accuracy: tuple[Mapping[str, Any], ...] = ()
     hypernetwork: Mapping[str, float] = field(default_factory=dict)
     parent: Mapping[str, str] = field(default_factory=dict)
+    raw_range: RawRange = field(default_factory=RawRange)
 
 
 def write_bundle(

@@ -119,7 +119,9 @@ def build_progress(title: str) -> Iterator[Report]:
     """A bar of the build's phases; nothing where stderr is no terminal."""
     from rich.progress import TaskID
 
-    console = Console(markup=False, stderr=True)
+    from fthnet_kit.edge.reporting.console import open_console, open_progress
+
+    console = open_console(stderr=True)
     tasks: dict[str, TaskID] = {}
     with open_progress(console, transient=True, disable=not console.is_terminal) as bar:
 
@@ -174,9 +176,9 @@ def check_bundle(bundle: Bundle, device: str | None) -> None:
     tensorrt = load_tensorrt("tensorrt_rtx")
     title = f"{bundle.card.title}, TensorRT for RTX {tensorrt.version}"
     found: list[Checked] = []
-    with Console(markup=False, stderr=True, highlight=False).status("building") as status:
-        found.extend(check_builds(bundle, tensorrt, [device] if device else None, status.update))
-    output = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else LOG_WIDTH)
+    with busy(open_console(stderr=True), "building") as say:
+        found.extend(check_builds(bundle, tensorrt, [device] if device else None, say))
+    output = open_console()
     output.print(check_table(title, found))
     engines, seconds = sum(not one.unsupported for one in found), sum(one.seconds for one in found)
     output.print(

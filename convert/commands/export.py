@@ -108,7 +108,7 @@ def export(
             training_data=training_data,
             intended_use=intended_use or Identity.intended_use,
         ),
-        Preprocessing(field_crop=field_crop, normalisation=normalisation, views=int(views)),  # type: ignore[arg-type]
+        preprocessing_for(checkpoint, field_crop, normalisation, int(views), resize),
         batch=batch,
         half_checkpoint=half_checkpoint,
         images=find_images([str(images)]) if images else (),

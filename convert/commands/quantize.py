@@ -17,7 +17,9 @@ def progress_report() -> Iterator[Callable[[str, int, int], None]]:
     """A progress bar on stderr that shows one task after the other."""
     from rich.progress import TaskID
 
-    with Progress(console=Console(markup=False, stderr=True)) as bar:
+    from fthnet_kit.edge.reporting.console import open_console, open_progress
+
+    with open_progress(open_console(stderr=True)) as bar:
         tasks: dict[str, TaskID] = {}
 
         def report(what: str, done: int, total: int) -> None:

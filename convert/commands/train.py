@@ -77,9 +77,8 @@ def train(
     rate = peak_lr or (1e-4 if start and not new_head else 3e-4)
     recipe = Recipe(minutes, batch=batch - batch % 2, peak_lr=rate, seed=seed, new_head=new_head)
     run = TrainingRun(folders, config, start, pool, recipe, bundle, identity, group_column, replace)
-    columns = (BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
-    with Bar(*columns, console=Console(markup=False, stderr=True)) as bar:
-        task = bar.add_task("loading photographs", total=minutes)
+    with open_progress(open_console(stderr=True), BarColumn(), TimeRemainingColumn()) as bar:
+        task = bar.add_task("reading photographs", total=minutes)
 
         def report(progress: Progress) -> None:
             last = progress.last
@@ -104,4 +103,5 @@ def train(
         click.echo(fact)
     for warning in result.warnings:
         click.echo(f"warning: {warning}", err=True)
+    tell_unsigned(bundle)
     click.echo(f"bundle: {bundle}")

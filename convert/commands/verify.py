@@ -32,9 +32,7 @@ def verify(bundle: Path | None, folders: tuple[Path, ...], images: int, output: 
         raise BundleError(f"{opened.folder}: expected converted graphs to verify, found none; run `fthnet quantize`")
     with progress_report() as report:
         found = run(opened, folders, images, report)
-    console = Console(markup=False)
-    if not console.is_terminal:
-        console.width = 160
+    console = open_console()
     console.print(verification_table(found))
     console.print(noise_line(found))
     if output is not None:

@@ -26,9 +26,9 @@ import cv2
 from fthnet_kit.edge.capture.http_camera import HttpCamera
 from fthnet_kit.edge.capture.image_files import ImageFiles, find_images
 from fthnet_kit.edge.capture.network_stream import NetworkStream
-from fthnet_kit.edge.capture.opencv_source import PASSWORDS, VideoCapture
+from fthnet_kit.edge.capture.opencv_source import VideoCapture
 from fthnet_kit.edge.capture.simulated_camera import Session, SimulatedCamera
-from fthnet_kit.edge.capture.source import Source
+from fthnet_kit.edge.capture.source import Source, without_password
 from fthnet_kit.edge.capture.usb_camera import CAMERA_OPTIONS, UsbCamera
 from fthnet_kit.edge.errors import InputError
 
@@ -36,6 +36,14 @@ LARGEST_OPTION = 1e9
 NETWORK_SCHEMES = ("rtsp", "http", "https")
 LONGEST_URI = 4096
 MOST_CAMERAS = 1024  # numbers of devices
+WITHOUT_PLACE = {
+    "sim": "the simulated camera is sim:, with its options sim:?seconds=20",
+    "csi": "a Jetson's camera is csi://0",
+    "gst": "a GStreamer pipeline is gst:PIPELINE",
+    "usb": "a USB camera is its number, such as 0, or its file, such as /dev/video0",
+    "rtsp": "a network camera is rtsp://HOST/PATH",
+    "http": "a network camera is http://HOST/PATH",
+}
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".m4v", ".mpg", ".mpeg", ".webm", ".mjpg", ".mjpeg")
 
 
@@ -91,7 +99,7 @@ def with_password(uri: str, password: str) -> str:
     if scheme not in NETWORK_SCHEMES or not separator or not at or not user or ":" in user:
         raise InputError(
             "camera password: expected an address such as rtsp://USER@HOST/stream beside it, with a user and without "
-            f"a password, found {PASSWORDS.sub('…', uri)}"
+            f"a password, found {without_password(uri)}"
         )
     return f"{scheme}://{user}:{quote(password, safe='')}@{host}{slash}{path}"
 
@@ -170,6 +178,8 @@ def _files(uri: str) -> Source:
         there = path.is_file()
     except (OSError, ValueError) as error:  # a name that is too long, or that no file system takes
         raise InputError(f"{uri[:60]!r}: expected the name of a file, found {error}") from error
+    if uri.lower() in WITHOUT_PLACE and not path.exists():
+        raise InputError(f"{uri}: expected a source, found the beginning of one; {WITHOUT_PLACE[uri.lower()]}")
     if there and path.suffix.lower() in VIDEO_SUFFIXES:
         return VideoCapture(str(path), live=False, backend=cv2.CAP_FFMPEG)
     return ImageFiles(find_images([uri]))

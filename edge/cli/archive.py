@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fthnet_kit.edge.cli.options import bits_option, model_options, views_of
+from fthnet_kit.edge.cli.options import bits_option, model_options
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.model.choices import BackendName, Precision
 
@@ -100,7 +100,7 @@ def score_command(
     cores = available_cores()
     workers = workers or (1 if backend in GPU_BACKENDS else cores)
     threads = threads or max(1, cores // workers)
-    options = ModelOptions(bundle, precision, backend, views_of(views), cuda_graph, threads, assumed_bits())
+    options = ModelOptions(bundle, precision, backend, views, cuda_graph, threads, assumed_bits())
     run = ArchiveRun.of(options, names, shard_size)
     run.claim(output)
     ours = range(shard_index or 0, run.shards, shard_count or 1)
@@ -136,7 +136,9 @@ def _follow(runner: Iterator[ShardDone], tasks: Sequence[ShardTask], most_failur
     """Show how far the work is, until it is done or too much of it failed."""
     from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
 
-    console = Console(markup=False, stderr=True, highlight=False, soft_wrap=True)
+    from fthnet_kit.edge.reporting.console import open_console, open_progress
+
+    console = open_console(stderr=True, soft_wrap=True)
     total = sum(len(task.names) for task in tasks)
     rows = failed = 0
     started = said = time.monotonic()
@@ -212,8 +214,8 @@ def _print_summary(summary: Summary) -> None:
     for column in FOLDER_COLUMNS:
         table.add_column(column, justify="left" if column == "folder" else "right", overflow="fold")
     for folder in summary.folders[:EXTREME_FOLDERS]:
-        table.add_row(*map(Text, folder_cells(folder)))
-    Console(markup=False, width=None if sys.stdout.isatty() else LOG_WIDTH).print(table)
+        table.add_row(*folder_cells(folder))
+    open_console().print(table)
     counts = {**summary.verdicts, **summary.reasons}
     middle = "-" if summary.median is None else f"{summary.median:.1f}"
     click.echo(f"median {middle}; " + ", ".join(f"{name} {count:,}" for name, count in counts.items()))

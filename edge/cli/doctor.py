@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fthnet_kit.edge.cli.options import signature_option
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -37,9 +39,7 @@ def doctor(bundle: Path | None, as_json: bool, strict: bool) -> None:
     if as_json:
         click.echo(json.dumps(report.to_dict(), indent=2, allow_nan=False))
     else:
-        Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else LOG_WIDTH).print(
-            findings_table(report)
-        )
+        open_console().print(findings_table(report))
         click.echo(count_line(report))
     if strict and report.counts()["problem"]:
         click.get_current_context().exit(1)

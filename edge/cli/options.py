@@ -7,15 +7,32 @@ from typing import Any
 
 import click
 
-from fthnet_kit.edge.cli.settings import Option, setting, setting_options
+from fthnet_kit.edge.cli.settings import Function, Option, setting, setting_options
+from fthnet_kit.edge.trust.policy import VARIABLE, require_key
 
 PATH = click.Path(path_type=Path)
+SIGNED = {  # what the option of `model.require_signature` does beyond being an option
+    "metavar": "KEY.pub",
+    "envvar": VARIABLE,
+    "expose_value": False,
+    "callback": lambda context, parameter, value: require_key(value),
+}
 
-bundle_argument = click.argument("bundle", required=False, type=PATH)
+signature_option = setting("model.require_signature", **SIGNED)
 threads_option = setting("model.threads")
 views_option = setting("model.views")
 backend_option = setting("model.backend")
-model_options = setting_options("model")  # of every command that runs a model to score pictures
+model_options = setting_options("model", require_signature=SIGNED)  # of every command that scores pictures
+
+
+def tell_unsigned(bundle: Path) -> None:
+    """Say that nobody vouches for a bundle that was just made or changed."""
+    click.echo(f"unsigned: `fthnet bundle sign {bundle}` says whose it is, and devices can ask for that")
+
+
+def bundle_argument(function: Function) -> Function:
+    """A bundle, and the key that it must be signed with."""
+    return signature_option(click.argument("bundle", required=False, type=PATH)(function))
 
 
 def bits_option(function: Function) -> Function:
@@ -39,22 +56,3 @@ def _assume_bits(context: click.Context, _: click.Parameter, bits: int | None) -
 def output_option(text: str) -> Option[Any]:
     """``--output``, for a report that nobody must have."""
     return click.option("-o", "--output", type=PATH, help=text)
-
-
-def model_options(function: Function) -> Function:
-    """Options of every command that runs a model to score pictures."""
-    for option in (
-        threads_option,
-        backend_option,
-        click.option("--cuda-graph/--no-cuda-graph", help="On TensorRT: launch the network as one CUDA graph."),
-        click.option("--precision", type=click.Choice(PRECISIONS), default="auto", show_default=True),
-        views_option,
-        click.option("--bundle", type=PATH, help="Bundle folder. Default: the demonstration bundle of the kit."),
-    ):
-        function = option(function)
-    return function
-
-
-def views_of(text: str | None) -> Views | None:
-    """The number of views that an option names."""
-    return None if text is None else int(text)  # type: ignore[return-value]

@@ -10,7 +10,15 @@ import click
 from fthnet_kit.edge.cli.config import config_option, current_config
 from fthnet_kit.edge.cli.options import SIGNED, bits_option
 from fthnet_kit.edge.cli.settings import setting_options
-from fthnet_kit.edge.deployment.run_assembly import Sinks, headline, open_server, rebuild_engine, watched
+from fthnet_kit.edge.deployment.run_assembly import (
+    Sinks,
+    headline,
+    open_records,
+    open_scorer,
+    open_server,
+    rebuild_engine,
+    watched,
+)
 from fthnet_kit.edge.loop import stop_signals
 from fthnet_kit.edge.model.choices import BackendName, Precision
 
@@ -26,39 +34,20 @@ FOLDER = click.Path(path_type=Path)
 
 @click.command()
 @config_option
-@click.option(
-    "--source",
-    required=True,
-    metavar="URI",
-    help="0, /dev/video0?width=1920&height=1080, csi://0 (Jetson), gst:PIPELINE, rtsp://…, http://…, a video, "
-    "a folder or glob of images, or sim:?seconds=20&fps=15&seed=3.",
+@setting_options(
+    "camera",
+    "model",
+    "records",
+    "best_shot",
+    "guidance",
+    "serve",
+    "mqtt",
+    source={"required": True},
+    require_signature=SIGNED,
 )
-@model_options
 @bits_option
-@click.option("--rebuild", is_flag=True, help="Build the TensorRT engine first where there is none that may run here.")
-@click.option("--records", type=FOLDER, help="Append one JSON record a result to this file; see `fthnet records`.")
-@click.option("--records-rotate-mb", "rotate_mb", type=float, default=64.0, show_default=True, help="Of one file.")
-@click.option("--records-budget-mb", "budget_mb", type=float, default=1024.0, show_default=True, help="Of all files.")
-@click.option("--save-best", type=FOLDER, help="Keep the best frame of the run in this folder.")
-@click.option("--best-shot", type=FOLDER, help="Keep the best frame of each eye in this folder.")
-@click.option(
-    "--dicom", type=FOLDER, help="Write best shots as DICOM too, with the patient and camera of this JSON file."
-)
-@click.option(
-    "--serve", metavar="[ADDRESS:]PORT", help="Page for a browser, and /metrics. Beyond this machine: a token."
-)
-@click.option("--serve-token-file", type=FOLDER, help="File with the page's token. Default: FTHNET_TOKEN.")
-@click.option("--serve-tls", type=FOLDER, help="Serve HTTPS with this certificate (PEM, with or without its key).")
-@click.option("--serve-tls-key", type=FOLDER, help="Key of that certificate, unencrypted.")
-@click.option(
-    "--language",
-    type=click.Choice(["en", "es", "zh", "fr"]),
-    default="en",
-    show_default=True,
-    help="Of the hints and the page.",
-)
-@click.option("--mirror/--no-mirror", help="The picture is mirrored: hints to move swap left and right.")
-@click.option("--mqtt", metavar="URL", help="Send results to mqtt://HOST or mqtts://HOST.")
+@click.option("--rebuild", is_flag=True, help="Build the TensorRT engine first if none is there that may run here.")
+@click.option("--save-best", type=FOLDER, help="Folder for the best frame of the run.")
 @click.option("--max-frames", type=click.IntRange(1), help="Stop after this many scored frames.")
 def run(
     source: str,
@@ -91,10 +80,12 @@ def run(
 
     While a frame is scored, newer camera frames replace older ones; files are read in full. Ctrl-C, SIGTERM or a
     terminal that closes (SIGHUP; not under nohup) ends cleanly. Without a frame, or with one that must not be scored,
-    the score is empty and gives the reason. Exit code 5: no camera at the start, or its driver hangs again and again.
+    the score is empty and gives the reason.
+
+    Exit code 3: something that was to be kept could not be written. Exit code 5: no camera at the start, or its driver
+    hangs again and again.
     """
     from fthnet_kit.edge.capture.open_source import make_source, with_password
-    from fthnet_kit.edge.capture.opencv_source import PASSWORDS
     from fthnet_kit.edge.errors import InputError
     from fthnet_kit.edge.files import read_secret
     from fthnet_kit.edge.guidance.hint_follower import GuideSink
@@ -108,7 +99,7 @@ def run(
     from fthnet_kit.edge.outputs.watchdog import WatchdogSink
     from fthnet_kit.edge.reporting.console import open_console
 
-    console = Console(markup=False, highlight=False, soft_wrap=True)
+    console = open_console(soft_wrap=True)
     config = current_config()
     address = source
     if source_password_file:
@@ -156,6 +147,8 @@ def run(
                 lambda: None if sinks.best_shot is None else sinks.best_shot.shot,
             )
             console.print(f"page: {sinks.page.server.url}")
+        if sinks.records is not None:
+            sinks.records.tell_heads(sinks.publish_head)
         with TerminalView(console, source, guide=sinks.guide) as view, watched(eye_file, sinks.best_shot):
             loop.feed([*sinks.all(), view, WatchdogSink()], max_frames)
     print_summary(console, loop.summary, sinks)

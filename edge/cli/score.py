@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fthnet_kit.edge.cli.options import bits_option, model_options, views_of
+from fthnet_kit.edge.cli.options import bits_option, model_options
 from fthnet_kit.edge.model.choices import BackendName, Precision
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def score(
     from fthnet_kit.edge.inference.scorer import QualityScorer
     from fthnet_kit.edge.reporting.console import open_console
 
-    errors = Console(markup=False, stderr=True, highlight=False, soft_wrap=True)
+    errors = open_console(stderr=True, soft_wrap=True)
     paths = find_images(list(images))
     table = Table()
     table.add_column("image", overflow="fold")
@@ -66,7 +66,7 @@ def score(
                 value = "-" if result.value is None else f"{result.value:.1f}"
                 table.add_row(str(path), value, result.verdict or result.reason or "", f"{result.total_ms:.0f}")
     if not as_json and table.row_count:
-        Console(markup=False, width=None if sys.stdout.isatty() else LOG_WIDTH).print(table)
+        open_console().print(table)
     if unreadable:
         raise InputError(
             f"{unreadable} of {len(paths)} images could not be read and were skipped; they are named above"

@@ -116,6 +116,15 @@ class ModelSection:
             must_exist=True,
         ),
     )
+    require_signature: Path | None = field(
+        default=None,
+        metadata=about(
+            "Public key that must have signed the bundle; unsigned, altered and older ones are refused",
+            example="/etc/fthnet/maker.pub",
+            option="require_signature",
+            must_exist=True,
+        ),
+    )
     precision: Precision = field(default="auto", metadata=about("Number format of the network", option="precision"))
     backend: BackendName = field(
         default="auto",

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from fthnet_kit.edge.inference.scorer import QualityScorer
     from fthnet_kit.edge.loop.live_loop import LiveLoop
     from fthnet_kit.edge.loop.sink import Sink
+    from fthnet_kit.edge.model.preprocess import Views
     from fthnet_kit.edge.model.score import Thresholds
     from fthnet_kit.edge.outputs.best_frame import BestFrame
     from fthnet_kit.edge.outputs.best_shot.choose import BestShot
@@ -122,7 +123,7 @@ def headline(scorer: QualityScorer) -> str:
     """Which model runs, and on what."""
     facts = scorer.backend.describe()
     return one_line(
-        f"{scorer.card.name} {scorer.card.version} on {facts['library']}, {facts['provider']}, "
+        f"{scorer.card.title} on {facts['library']}, {facts['provider']}, "
         f"{facts['threads']} threads, views {scorer.views}"
     )
 

@@ -69,7 +69,7 @@ class QualityScorer:
             manufacturer=card.manufacturer,
             parameters=(
                 f"views={self.views};field_crop={card.preprocessing.field_crop};resize={card.preprocessing.resize};"
-                f"{facts['library']};{facts['provider']};kit={version('fthnet-edge-kit')}"
+                f"{facts['library']};{facts['provider']};kit={version('fthnet-edge-kit')};bundle={card.origin}"
             ),
         )
 

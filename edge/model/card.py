@@ -36,6 +36,8 @@ class ModelCard:
         hypernetwork: how alive it is: share of saturated units, points that scores change by another image's taps
             or generated weights, and the rank correlation that is left then. Empty: not measured.
         parent: name, version where it has one, and weights of the model that this one was fine-tuned from.
+        raw_range: raw values that the network can plausibly give; None in cards that do not state it.
+        origin: whose the bundle is, as far as opening it has shown; no part of the card's file.
     """
 
     name: str
@@ -52,6 +54,18 @@ class ModelCard:
     precisions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     hypernetwork: Mapping[str, float] = field(default_factory=dict)
     parent: Mapping[str, str] = field(default_factory=dict)
+    raw_range: RawRange | None = None
+    origin: str = field(default="unsigned", compare=False)
+
+    @property
+    def title(self) -> str:
+        """Name and version, and whose it is."""
+        return f"{self.name} {self.version} ({self.origin})"
+
+    @property
+    def plausible(self) -> RawRange:
+        """Raw values that are scores: the card's range, or the default where it states none."""
+        return self.raw_range or RawRange()
 
     @classmethod
     def from_json(cls, text: str, where: str = CARD_NAME) -> ModelCard:

@@ -55,7 +55,7 @@ class TerminalView:
 
     Args:
         console: where to draw.
-        source: the source's URI, for the title; without a password.
+        source: the source's URI, for the title; its password is not shown.
         stale_s: a result older than this is not shown as current.
         guide: has the hint to show.
     """

@@ -194,7 +194,7 @@ def test_a_run_killed_with_9_goes_on_and_ends_with_the_same_schedule(photographs
             process.kill()
     state = torch.load(tmp_path / "run" / "state.pt", weights_only=True)
     assert 0 < state["elapsed"] < 120
-    done = subprocess.run([*command, "go on"], capture_output=True, text=True, check=True)
+    done = subprocess.run([*command, "go on"], capture_output=True, text=True, check=True, timeout=900)
     (_, step, elapsed), (_, last, end) = (line.split() for line in done.stdout.splitlines())
     assert int(step) == state["step"] > 0
     assert float(elapsed) >= state["elapsed"]

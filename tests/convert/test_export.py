@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from fthnet_kit.convert.bundle.write import Identity
+from fthnet_kit.convert.commands.export import preprocessing_for
 from fthnet_kit.convert.network.checkpoint import load_checkpoint
 from fthnet_kit.convert.network.config import FTHNetConfig
 from fthnet_kit.convert.network.fthnet import FTHNet

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fthnet_kit.edge.cli.config import config_group, config_option, current_config
+from fthnet_kit.edge.cli.options import SIGNED
 from fthnet_kit.edge.cli.run import run
 from fthnet_kit.edge.cli.settings import setting_options
 from fthnet_kit.edge.deployment.config_file import default_map, load_config, missing_files, render
@@ -284,7 +285,7 @@ def test_paths_start_at_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 @click.command()
 @config_option
-@setting_options("camera", "model", "mqtt", source={"required": True})
+@setting_options("camera", "model", "mqtt", source={"required": True}, require_signature=SIGNED)
 def stand_in(**values: object) -> None:
     """As `run`, without the work."""
     click.echo(repr({**values, "stall_s": current_config().live.options().stall_s}))
