@@ -12,14 +12,11 @@ import contextlib
 import io
 import json
 import os
-import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -36,11 +33,12 @@ from fthnet_kit.edge.outputs.mqtt.sink import Link, MqttSink
 from fthnet_kit.edge.outputs.preview.access import Address
 from fthnet_kit.edge.outputs.records.chain import ORIGIN, chain_value, read_records
 from fthnet_kit.edge.outputs.records.export import write_csv, write_parquet
-from fthnet_kit.edge.outputs.records.plot import draw
+from fthnet_kit.edge.outputs.records.plot import _number, draw
 from fthnet_kit.edge.outputs.records.verify import verify
 from fthnet_kit.edge.outputs.records.writer import Records
 from fthnet_kit.edge.outputs.terminal import TerminalView
 from tests.conftest import ROOT, FakeBackend, make_card
+from tests.fuzzing import explore, explore_long
 
 FEW = 150
 AT_ONCE = 500
@@ -236,47 +234,24 @@ PARSERS: dict[str, tuple[st.SearchStrategy[Any], Callable[[Any, Path], None]]] =
 }
 
 
-def explore(name: str, cases: int, number: int) -> int:
-    """Try a parser; the number of cases. Anything but an answer or an error of one line is raised."""
-    strategy, parse = PARSERS[name]
-    tried = 0
-
-    @seed(number)
-    @settings(
-        max_examples=cases,
-        deadline=None,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-        phases=[Phase.generate],
-    )
-    @given(case=strategy)
-    def answered(case: Any) -> None:
-        nonlocal tried
-        tried += 1
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                parse(case, Path(folder))
-            except KitError as error:
-                assert "\n" not in str(error), repr(str(error))
-
-    answered()
-    return tried
-
-
 @pytest.mark.parametrize("name", PARSERS)
 def test_what_others_wrote_is_read_or_refused_in_one_line(name: str) -> None:
     pytest.importorskip("paho")
     pytest.importorskip("pyarrow")
     few = FEW // 15 if name == "records as a picture" else FEW
-    assert explore(name, few, number=1) >= few // 2
+    assert explore(*PARSERS[name], few, number=1) >= few // 2
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", PARSERS)
 def test_parsers_for_ten_minutes_each(name: str) -> None:
-    until = time.monotonic() + float(os.environ.get("FTHNET_FUZZ_SECONDS", "600"))
-    tried, number = 0, int(os.environ.get("FTHNET_FUZZ_SEED", time.time_ns() % 2**32))
-    while time.monotonic() < until:
-        number += 1
-        tried += explore(name, AT_ONCE, number)
+    tried = explore_long(*PARSERS[name], AT_ONCE)
     print(f"{name}: {tried} cases, 0 escapes")
+
+
+def test_whole_numbers_without_bound_are_refused_or_left_out(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    endless = "1" + "0" * 400
+    with pytest.raises(KitError, match="expected a number"):
+        read_configuration(f"[live]\nuseless_s = {endless}\n".encode(), tmp_path)
+    assert _number(int(endless)) is None
