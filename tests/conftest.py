@@ -164,10 +164,11 @@ def demo_scorer() -> QualityScorer:
 
 @pytest.fixture(scope="session")
 def fthnet() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs the console command in a process of its own."""
+    """Runs the console command in a process of its own, without what a command run in this one told OpenCV."""
 
     def run(*arguments: object, timeout: float = 300, **kwargs: object) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "fthnet_kit.edge.cli", *map(str, arguments)]
+        kwargs.setdefault("env", {k: v for k, v in os.environ.items() if not k.startswith("OPENCV_")})
         return subprocess.run(command, capture_output=True, text=True, timeout=timeout, **kwargs)  # type: ignore[call-overload]
 
     return run

@@ -192,7 +192,7 @@ def small_files() -> None:
 
 
 def test_what_a_full_disk_took_is_not_claimed(tmp_path: Path, fthnet: Command) -> None:
-    command = ["run", "--source", "sim:?seconds=8&fps=5&realtime=0", "--save-best", tmp_path / "best"]
+    command = ["run", "--source", "sim:?seconds=8&fps=5&seed=3", "--save-best", tmp_path / "best"]
     command += ["--best-shot", tmp_path / "shots", "--records", tmp_path / "r.jsonl"]
     done = fthnet(*command, preexec_fn=small_files)
     assert done.returncode == 3
