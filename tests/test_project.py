@@ -170,6 +170,17 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
         walk(module, ())
 
 
+@pytest.mark.parametrize("path", PRODUCT, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_private_name_is_imported(path: Path) -> None:
+    names = [
+        alias.name
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("fthnet_kit.")
+        for alias in node.names
+    ]
+    assert [name for name in names if name.startswith("_")] == []
+
+
 FORMER_DOUBLES = ("Shot", "Recent", "Listener", "RANGES_NAME")
 
 

@@ -28,7 +28,7 @@ from fthnet_kit.edge.device.sensors import (
     read_temperatures,
     read_throttling,
 )
-from fthnet_kit.edge.device.sysfs import MB, ROOT, _field, _first_line, _printable, entries, line, text
+from fthnet_kit.edge.device.sysfs import MB, ROOT, entries, field_of, first_line, line, printable, text
 
 Run = Callable[[Sequence[str]], "str | None"]
 
@@ -143,7 +143,7 @@ def read_device(root: Path = ROOT, run: Run = run_command, folder: Path | None =
         model=line(root / "proc/device-tree/model") or line(root / "sys/class/dmi/id/product_name") or cpu_model,
         soc=read_soc(root),
         cpu_model=cpu_model,
-        architecture=_first_line(run(["uname", "-m"])),
+        architecture=first_line(run(["uname", "-m"])),
         cores=read_cores(root),
         governor=read_governor(root),
         cpu_clocks=read_cpu_clocks(root),
@@ -167,7 +167,7 @@ def read_device(root: Path = ROOT, run: Run = run_command, folder: Path | None =
 
 def read_cpu_model(root: Path = ROOT) -> str | None:
     """Name of the processor, as x86 and some Arm kernels tell it."""
-    return _field(root / "proc/cpuinfo", "model name")
+    return field_of(root / "proc/cpuinfo", "model name")
 
 
 def read_soc(root: Path = ROOT) -> str | None:
@@ -205,18 +205,18 @@ def read_jetpack(l4t: str | None, run: Run = run_command) -> str | None:
 def read_power_mode(run: Run = run_command) -> str | None:
     """Power mode of a Jetson; `nvpmodel` prints warnings, then ``NV Power Mode: MAXN_SUPER`` and a number."""
     found = re.search(r"^NV Power Mode:[ \t]*(\S[^\r\n]*)", run(["nvpmodel", "-q"]) or "", re.MULTILINE)
-    return _printable(found[1]) if found else None
+    return printable(found[1]) if found else None
 
 
 def read_system(root: Path = ROOT) -> str | None:
     """Name of the operating system."""
     found = re.search(r'^PRETTY_NAME="?([^"\r\n]+)', text(root / "etc/os-release") or "", re.MULTILINE)
-    return _printable(found[1]) if found else None
+    return printable(found[1]) if found else None
 
 
 def read_cores(root: Path = ROOT) -> int | None:
     """Cores that are switched on and that this process may use."""
-    allowed = _cores(_field(root / "proc/self/status", "Cpus_allowed_list"))
+    allowed = _cores(field_of(root / "proc/self/status", "Cpus_allowed_list"))
     online = _cores(line(root / "sys/devices/system/cpu/online"))
     return len(allowed & online if allowed and online else allowed or online) or None
 

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from fthnet_kit.edge.device.sysfs import MB, ROOT, _field, entries, integer, line
+from fthnet_kit.edge.device.sysfs import MB, ROOT, entries, field_of, integer, line
 
 PLAUSIBLE_C = (-50, 150)  # a sensor that is switched off reports -256 °C
 
@@ -68,7 +68,7 @@ def read_load_average(root: Path = ROOT) -> tuple[float, ...]:
 
 def read_memory_mb(root: Path, name: str) -> int | None:
     """An entry of /proc/meminfo in MB."""
-    found = re.fullmatch(r"([0-9]{1,15}) kB", _field(root / "proc/meminfo", name) or "")
+    found = re.fullmatch(r"([0-9]{1,15}) kB", field_of(root / "proc/meminfo", name) or "")
     return int(found[1]) * 1024 // MB if found else None
 
 

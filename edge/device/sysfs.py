@@ -25,7 +25,7 @@ def text(path: Path) -> str | None:
 
 def line(path: Path) -> str | None:
     """The first line of a file that has any; ends of C strings count as ends of lines."""
-    return _first_line(text(path))
+    return first_line(text(path))
 
 
 def integer(path: Path) -> int | None:
@@ -42,15 +42,18 @@ def entries(folder: Path, pattern: str = "*") -> list[Path]:
         return []
 
 
-def _first_line(content: str | None) -> str | None:
-    lines = (_printable(part) for part in re.split(r"[\0\r\n]", content or ""))
+def first_line(content: str | None) -> str | None:
+    """The first line of a text that has anything to print, without what cannot be printed; None where none has."""
+    lines = (printable(part) for part in re.split(r"[\0\r\n]", content or ""))
     return next((part for part in lines if part), None)
 
 
-def _printable(content: str) -> str:
+def printable(content: str) -> str:
+    """A text without what cannot be printed, and without space around it."""
     return "".join(character for character in content if character.isprintable()).strip()
 
 
-def _field(path: Path, name: str) -> str | None:
+def field_of(path: Path, name: str) -> str | None:
+    """What a file of lines `name: value` states for a name; None where it states nothing."""
     found = re.search(rf"^{re.escape(name)}[ \t]*:[ \t]*(.*)$", text(path) or "", re.MULTILINE)
-    return _printable(found[1]) or None if found else None
+    return printable(found[1]) or None if found else None

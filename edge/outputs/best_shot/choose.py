@@ -16,55 +16,36 @@ leaves, a stable stretch whose rank is better by `margin` points replaces it: th
 atomically, with a higher `revision` in the record. When the eye has left, the next one may be taken.
 
 The operator may `accept` a shot: it is not replaced any more. `retake` discards it and arms again; the
-discarded files are kept beside it under other names (`retaken-1.png` …), never deleted.
-
-Each eye has a folder, numbered on from the highest that is there already, so that neither a restart nor
-a clock that jumps can overwrite one:
-
-    EYE-000001/best.png     the frame at full resolution, pixel for pixel
-               best.json    score, algorithm, what decided (`appraisal`), every score and rank of the stretch,
-                            SHA-256 of the other files
-               best.dcm     with a DICOM context: the photograph
-               best_quality.dcm     and the report with its score (`dicom_file`)
-
-`best.json` is written last: its hashes tell whether a power cut fell between two files. While the disk
-is full the old files stay, and the newest shot is tried again every five seconds.
+discarded files are kept beside it under other names (`retaken-1.png` …), never deleted. `folder` says how the
+files lie on the disk. While the disk is full the old files stay, and the newest shot is tried again every
+five seconds.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import math
-import re
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-import cv2
-
-from fthnet_kit.edge.errors import InputError
-from fthnet_kit.edge.files import make_folder, new_private_folder, parse_json, write_atomically
 from fthnet_kit.edge.guidance.measures import Measures
 from fthnet_kit.edge.image import Image
 from fthnet_kit.edge.loop.result import LiveResult
 from fthnet_kit.edge.loop.sink import BackgroundWorker
 from fthnet_kit.edge.outputs.best_shot.aim import MIDDLE_GRAY_STOPS
 from fthnet_kit.edge.outputs.best_shot.dicom_context import DicomContext
-from fthnet_kit.edge.outputs.best_shot.dicom_photograph import ophthalmic_photograph
-from fthnet_kit.edge.outputs.best_shot.dicom_report import quality_report
 from fthnet_kit.edge.outputs.best_shot.eye_context import EyeContext
+from fthnet_kit.edge.outputs.best_shot.folder import ShotFolder
 from fthnet_kit.edge.outputs.best_shot.rank import Appraisal, Appraiser
 from fthnet_kit.edge.outputs.best_shot.shot import BestShotOptions, Shot
 from fthnet_kit.edge.outputs.best_shot.stretch import Stretch
 
 LOG = logging.getLogger("fthnet")
 CAMERA_LOST = ("no_frame", "stalled", "frozen")
-FOLDER_NAME = re.compile(r"EYE-(\d{6,})")
 
 
 class AppraisedBestShot:
@@ -156,15 +137,8 @@ class BestShot:
         self._retry_s = math.inf
         self._jobs = 0  # that wait or are under way
         self._jobs_lock = threading.Lock()
-        self._folders: set[Path] = set()  # made by this process
-        make_folder(folder, private=True)
-        try:
-            numbers = [int(match[1]) for path in folder.iterdir() if (match := FOLDER_NAME.fullmatch(path.name))]
-            for left_over in folder.glob("EYE-*/.*.tmp"):  # of a run that was killed
-                left_over.unlink()
-        except OSError as error:
-            raise InputError(f"{folder}: expected a folder that can be written, found {error.strerror}") from error
-        self._next_eye = max(numbers, default=0) + 1
+        self._files = ShotFolder(folder, self.options)
+        self._next_eye = self._files.highest_eye() + 1
         self._worker: BackgroundWorker[_Job] = BackgroundWorker(self._do, self.WAITING_JOBS, "best shot")
         self._worker.CLOSE_TIMEOUT_S = self.CLOSE_TIMEOUT_S
 
@@ -335,7 +309,7 @@ class BestShot:
             eye = self._next_eye if self._armed_eye is None else self._armed_eye
             self._next_eye = max(self._next_eye, eye + 1)
             self.shots += 1
-            folder = self.folder / f"EYE-{eye:06d}"
+            folder = self._files.of_eye(eye)
             samples = tuple(stretch.samples)
             shot = Shot(eye, self._take, 1, folder, stretch.best, samples, stretch.appraisal, context=self._context)
         elif not taken.accepted and stretch.rank >= taken.rank + options.margin:
@@ -385,10 +359,10 @@ class BestShot:
         """In the worker's thread; an OSError is counted by the worker, and no other error ends the thread."""
         try:
             if job.kind == "discard":
-                self._set_aside(job.shot.folder)
+                self._files.set_aside(job.shot)
                 return
-            if job.kind == "save" or not self._mark_accepted(job.shot):
-                self._save(job.shot)
+            if job.kind == "save" or not self._files.mark_accepted(job.shot):
+                self._files.save(job.shot)
             with self._lock:
                 if self._unsaved is job.shot:
                     self._unsaved = None
@@ -402,100 +376,3 @@ class BestShot:
         finally:
             with self._jobs_lock:
                 self._jobs -= 1
-
-    @staticmethod
-    def _mark_accepted(shot: Shot) -> bool:
-        """Note it in the record, where the shot lies there already; its other files stay as they are."""
-        path = shot.folder / "best.json"
-        record = _read_record(path)
-        if (record.get("take"), record.get("revision")) != (shot.take, shot.revision):
-            return False
-        write_atomically(path, _to_json({**record, "accepted": True}), private=True)
-        return True
-
-    def _save(self, shot: Shot) -> None:
-        """Write the files of a shot; a take before it that lies there still is set aside, never overwritten."""
-        record = shot.folder / "best.json"
-        if shot.folder not in self._folders:
-            new_private_folder(shot.folder)  # fails where another process has taken the number meanwhile
-            self._folders.add(shot.folder)
-        if record.exists() and _read_record(record).get("take") != shot.take:
-            self._set_aside(shot.folder)
-        assert shot.result.frame is not None
-        try:
-            ok, png = cv2.imencode(".png", shot.result.frame.image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
-        except cv2.error as error:
-            raise OSError(f"the frame cannot be encoded as PNG: {error}") from error
-        if not ok:
-            raise OSError("the frame cannot be encoded as PNG")
-        files = {"best.png": png.tobytes(), **self._dicom_files(shot)}
-        for name in {"best.dcm", "best_quality.dcm"} - set(files):
-            (shot.folder / name).unlink(missing_ok=True)  # of the revision that is replaced
-        for name, content in files.items():
-            write_atomically(shot.folder / name, content, private=True)
-        write_atomically(record, _to_json(_record(shot, self.options, files)), private=True)
-
-    def _dicom_files(self, shot: Shot) -> dict[str, bytes]:
-        """The DICOM files of a shot, by name; none where they are not asked for or cannot be made."""
-        context, frame, score = shot.context, shot.result.frame, shot.result.score
-        if context is None or frame is None:
-            return {}
-        try:
-            photograph = ophthalmic_photograph(
-                frame.image, score, context, captured_at=shot.result.captured_at, instance_number=shot.eye
-            )
-            report = quality_report(photograph, score, context, instance_number=shot.eye)
-        except Exception as error:  # the PNG and its record are written whatever DICOM says
-            LOG.warning("best shot: no DICOM files of eye %d: %s", shot.eye, error)
-            return {}
-        return {"best.dcm": photograph, "best_quality.dcm": report}
-
-    @staticmethod
-    def _set_aside(folder: Path) -> None:
-        """Rename the files of a discarded take, the record last, to the first free `retaken-N` names."""
-        number = 1
-        while list(folder.glob(f"retaken-{number}[._]*")):
-            number += 1
-        for name in ("best.png", "best.dcm", "best_quality.dcm", "best.json"):
-            path = folder / name
-            if path.exists():
-                path.rename(folder / name.replace("best", f"retaken-{number}"))
-
-
-def _read_record(path: Path) -> dict[str, Any]:
-    """A record; empty where there is none that can be read."""
-    try:
-        record = parse_json(path.read_bytes())
-    except (FileNotFoundError, ValueError):
-        return {}
-    return record if isinstance(record, dict) else {}
-
-
-def _to_json(record: dict[str, Any]) -> bytes:
-    return (json.dumps(record, indent=2) + "\n").encode()
-
-
-def _record(shot: Shot, options: BestShotOptions, files: dict[str, bytes]) -> dict[str, Any]:
-    """What `best.json` holds. No patient data: those are in the DICOM files alone."""
-    best_s = next(sample.at_s for sample in shot.stretch if sample.rank == shot.rank)
-    return {
-        "eye": shot.eye,
-        "take": shot.take,
-        "revision": shot.revision,
-        "accepted": shot.accepted,
-        "laterality": None if shot.context is None else shot.context.laterality,
-        **shot.result.to_dict(),
-        "ranked_by": "score" if shot.appraisal is None else "appraisal",
-        "appraisal": None if shot.appraisal is None else shot.appraisal.to_dict(),
-        "stretch": [
-            {
-                "frame": sample.frame,
-                "seconds": round(sample.at_s - best_s, 3),
-                "score": round(sample.score, 3),
-                "rank": round(sample.rank, 3),
-            }
-            for sample in shot.stretch
-        ],
-        "options": asdict(options),
-        "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
-    }

@@ -132,13 +132,18 @@ class DicomContext:
         """
         return replace(
             self,
-            study_instance_uid=self.study_instance_uid or _new_uid(self),
-            photograph_series_uid=self.photograph_series_uid or _new_uid(self),
-            report_series_uid=self.report_series_uid or _new_uid(self),
+            study_instance_uid=self.study_instance_uid or new_uid(self),
+            photograph_series_uid=self.photograph_series_uid or new_uid(self),
+            report_series_uid=self.report_series_uid or new_uid(self),
         )
 
 
-def _pydicom() -> Any:
+def load_pydicom() -> Any:
+    """The library.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
     try:
         import pydicom
         import pydicom.errors
@@ -148,8 +153,9 @@ def _pydicom() -> Any:
     return pydicom
 
 
-def _new_uid(context: DicomContext) -> str:
-    uid = _pydicom().uid
+def new_uid(context: DicomContext) -> str:
+    """A UID that was never used, below the root of the context."""
+    uid = load_pydicom().uid
     return str(uid.generate_uid(uid.PYDICOM_ROOT_UID if context.uid_root is None else context.uid_root))
 
 

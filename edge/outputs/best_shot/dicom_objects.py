@@ -7,7 +7,7 @@ from importlib.metadata import version
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
-from fthnet_kit.edge.outputs.best_shot.dicom_context import Code, DicomContext, _new_uid, _pydicom
+from fthnet_kit.edge.outputs.best_shot.dicom_context import Code, DicomContext, load_pydicom, new_uid
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -27,7 +27,7 @@ def _patient_and_study(context: DicomContext, at: datetime) -> Dataset:
         PatientID=context.patient_id,
         PatientBirthDate=context.birth_date,
         PatientSex=context.sex,
-        StudyInstanceUID=context.study_instance_uid or _new_uid(context),
+        StudyInstanceUID=context.study_instance_uid or new_uid(context),
         StudyDate=_date(at),
         StudyTime=_time(at),
         StudyID=context.study_id,
@@ -50,7 +50,7 @@ def _code(code: Code) -> Dataset:
 
 
 def _dataset(**elements: Any) -> Dataset:
-    data: Dataset = _pydicom().Dataset()
+    data: Dataset = load_pydicom().Dataset()
     for keyword, value in elements.items():
         setattr(data, keyword, value)
     return data
@@ -58,7 +58,7 @@ def _dataset(**elements: Any) -> Dataset:
 
 def _file(data: Dataset) -> bytes:
     """DICOM Part 10, Explicit VR Little Endian."""
-    pydicom = _pydicom()
+    pydicom = load_pydicom()
     data.file_meta = pydicom.dataset.FileMetaDataset()
     data.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
     buffer = BytesIO()
@@ -69,7 +69,7 @@ def _file(data: Dataset) -> bytes:
 def _device_uid(context: DicomContext) -> str:
     """The same for the same camera and kit, in every report."""
     device = [context.manufacturer, context.model, context.serial_number, "FTHNet Edge Kit", _kit_version()]
-    uid = _pydicom().uid
+    uid = load_pydicom().uid
     root = uid.PYDICOM_ROOT_UID if context.uid_root is None else context.uid_root
     return str(uid.generate_uid(root, entropy_srcs=device))
 

@@ -32,7 +32,7 @@ from fthnet_kit.edge.outputs.best_shot.dicom_context import (
     DEVICE_TYPES,
     Code,
     DicomContext,
-    _new_uid,
+    new_uid,
 )
 from fthnet_kit.edge.outputs.best_shot.dicom_objects import (
     _code,
@@ -83,9 +83,9 @@ def ophthalmic_photograph(
         raise InputError(f"expected a BGR uint8 image (H, W, 3), found {image_bgr.dtype} {image_bgr.shape}")
     at = _utc(captured_at)
     data = _patient_and_study(context, at)
-    data.SOPClassUID, data.SOPInstanceUID = PHOTOGRAPH_CLASS, _new_uid(context)
+    data.SOPClassUID, data.SOPInstanceUID = PHOTOGRAPH_CLASS, new_uid(context)
     data.Modality, data.SeriesNumber = "OP", 1
-    data.SeriesInstanceUID = context.photograph_series_uid or _new_uid(context)
+    data.SeriesInstanceUID = context.photograph_series_uid or new_uid(context)
     _add_image(data, image_bgr, context, at, instance_number)
     _add_ophthalmic_parameters(data, context)
     data.ContributingEquipmentSequence = [_selecting_algorithm(score)]
@@ -94,7 +94,7 @@ def ophthalmic_photograph(
 
 def _add_image(data: Dataset, image_bgr: Image, context: DicomContext, at: datetime, instance_number: int) -> None:
     """Synchronization, General Image, Image Pixel, Multi-frame, Ophthalmic Photography Image."""
-    data.SynchronizationFrameOfReferenceUID = _new_uid(context)
+    data.SynchronizationFrameOfReferenceUID = new_uid(context)
     data.SynchronizationTrigger = "NO TRIGGER"
     data.AcquisitionTimeSynchronized = "N"
     data.InstanceNumber = instance_number

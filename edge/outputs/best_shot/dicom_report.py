@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.model.score import Score, Verdict
-from fthnet_kit.edge.outputs.best_shot.dicom_context import LATERALITY, Code, DicomContext, _new_uid, _pydicom
+from fthnet_kit.edge.outputs.best_shot.dicom_context import LATERALITY, Code, DicomContext, load_pydicom, new_uid
 from fthnet_kit.edge.outputs.best_shot.dicom_objects import (
     EYE,
     _code,
@@ -50,7 +50,7 @@ def quality_report(photograph: bytes, score: Score, context: DicomContext, *, in
         InputError: a score without a value or without its algorithm, or no photograph.
         MissingExtraError: pydicom is not installed.
     """
-    pydicom = _pydicom()
+    pydicom = load_pydicom()
     context.check()
     if score.value is None or score.algorithm is None:
         raise InputError("expected a score with a value and its algorithm, found one without")
@@ -62,9 +62,9 @@ def quality_report(photograph: bytes, score: Score, context: DicomContext, *, in
     data = _patient_and_study(context, _utc(None))
     for keyword in ("StudyInstanceUID", "StudyDate", "StudyTime"):
         setattr(data, keyword, getattr(image, keyword))
-    data.SOPClassUID, data.SOPInstanceUID = REPORT_CLASS, _new_uid(context)
+    data.SOPClassUID, data.SOPInstanceUID = REPORT_CLASS, new_uid(context)
     data.Modality, data.SeriesNumber, data.InstanceNumber = "SR", 2, instance_number
-    data.SeriesInstanceUID = context.report_series_uid or _new_uid(context)
+    data.SeriesInstanceUID = context.report_series_uid or new_uid(context)
     data.ReferencedPerformedProcedureStepSequence = []
     data.PerformedProcedureCodeSequence = []
     data.ContentDate, data.ContentTime = _date(at), _time(at)
@@ -108,7 +108,7 @@ def _report_content(score: Score, context: DicomContext, reference: Dataset) -> 
         ("125007", "DCM", "Measurement Group"),
         [
             _text("HAS OBS CONTEXT", ("112039", "DCM", "Tracking Identifier"), "Image quality"),
-            _uid("HAS OBS CONTEXT", ("112040", "DCM", "Tracking Unique Identifier"), _new_uid(context)),
+            _uid("HAS OBS CONTEXT", ("112040", "DCM", "Tracking Unique Identifier"), new_uid(context)),
             site,
             _image("CONTAINS", ("121112", "DCM", "Source of Measurement"), reference),
             rating,
