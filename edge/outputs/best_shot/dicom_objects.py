@@ -16,27 +16,27 @@ if TYPE_CHECKING:
 EYE: Code = ("81745001", "SCT", "Eye")
 
 
-def _patient_and_study(context: DicomContext, at: datetime) -> Dataset:
+def patient_and_study(context: DicomContext, at: datetime) -> Dataset:
     """Patient, General Study, General Equipment, SOP Common."""
-    data = _dataset(
+    data = dataset_of(
         SpecificCharacterSet="ISO_IR 192",
         TimezoneOffsetFromUTC="+0000",
-        InstanceCreationDate=_date(at),
-        InstanceCreationTime=_time(at),
+        InstanceCreationDate=dicom_date(at),
+        InstanceCreationTime=dicom_time(at),
         PatientName=context.patient_name,
         PatientID=context.patient_id,
         PatientBirthDate=context.birth_date,
         PatientSex=context.sex,
         StudyInstanceUID=context.study_instance_uid or new_uid(context),
-        StudyDate=_date(at),
-        StudyTime=_time(at),
+        StudyDate=dicom_date(at),
+        StudyTime=dicom_time(at),
         StudyID=context.study_id,
         AccessionNumber=context.accession_number,
         ReferringPhysicianName=context.referring_physician,
         Manufacturer=context.manufacturer,
         ManufacturerModelName=context.model or "unknown",
         DeviceSerialNumber=context.serial_number or "unknown",
-        SoftwareVersions=f"FTHNet Edge Kit {_kit_version()}",
+        SoftwareVersions=f"FTHNet Edge Kit {kit_version()}",
     )
     if not context.patient_name and not context.patient_id:
         data.PatientIdentityRemoved = "YES"
@@ -44,19 +44,21 @@ def _patient_and_study(context: DicomContext, at: datetime) -> Dataset:
     return data
 
 
-def _code(code: Code) -> Dataset:
+def code_item(code: Code) -> Dataset:
+    """One item of a code sequence."""
     value, scheme, meaning = code
-    return _dataset(CodeValue=value, CodingSchemeDesignator=scheme, CodeMeaning=meaning)
+    return dataset_of(CodeValue=value, CodingSchemeDesignator=scheme, CodeMeaning=meaning)
 
 
-def _dataset(**elements: Any) -> Dataset:
+def dataset_of(**elements: Any) -> Dataset:
+    """A data set of these elements, by keyword."""
     data: Dataset = load_pydicom().Dataset()
     for keyword, value in elements.items():
         setattr(data, keyword, value)
     return data
 
 
-def _file(data: Dataset) -> bytes:
+def file_bytes(data: Dataset) -> bytes:
     """DICOM Part 10, Explicit VR Little Endian."""
     pydicom = load_pydicom()
     data.file_meta = pydicom.dataset.FileMetaDataset()
@@ -66,27 +68,31 @@ def _file(data: Dataset) -> bytes:
     return buffer.getvalue()
 
 
-def _device_uid(context: DicomContext) -> str:
+def device_uid(context: DicomContext) -> str:
     """The same for the same camera and kit, in every report."""
-    device = [context.manufacturer, context.model, context.serial_number, "FTHNet Edge Kit", _kit_version()]
+    device = [context.manufacturer, context.model, context.serial_number, "FTHNet Edge Kit", kit_version()]
     uid = load_pydicom().uid
     root = uid.PYDICOM_ROOT_UID if context.uid_root is None else context.uid_root
     return str(uid.generate_uid(root, entropy_srcs=device))
 
 
-def _utc(at: datetime | None) -> datetime:
+def in_utc(at: datetime | None) -> datetime:
+    """A time in UTC, as every file states it; now where none is given."""
     return (at or datetime.now(timezone.utc)).astimezone(timezone.utc)
 
 
-def _date(at: datetime) -> str:
+def dicom_date(at: datetime) -> str:
+    """A DA value."""
     return at.strftime("%Y%m%d")
 
 
-def _time(at: datetime) -> str:
+def dicom_time(at: datetime) -> str:
+    """A TM value, to the microsecond."""
     return at.strftime("%H%M%S.%f")
 
 
-def _kit_version() -> str:
+def kit_version() -> str:
+    """The installed version of the kit."""
     return version("fthnet-edge-kit")
 
 

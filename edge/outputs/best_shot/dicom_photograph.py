@@ -35,14 +35,14 @@ from fthnet_kit.edge.outputs.best_shot.dicom_context import (
     new_uid,
 )
 from fthnet_kit.edge.outputs.best_shot.dicom_objects import (
-    _code,
-    _dataset,
-    _date,
-    _file,
-    _kit_version,
-    _patient_and_study,
-    _time,
-    _utc,
+    code_item,
+    dataset_of,
+    dicom_date,
+    dicom_time,
+    file_bytes,
+    in_utc,
+    kit_version,
+    patient_and_study,
 )
 
 if TYPE_CHECKING:
@@ -81,15 +81,15 @@ def ophthalmic_photograph(
     height, width, channels = image_bgr.shape if image_bgr.ndim == 3 else (0, 0, 0)
     if image_bgr.dtype != "uint8" or channels != 3 or not (0 < height <= LARGEST_SIDE and 0 < width <= LARGEST_SIDE):
         raise InputError(f"expected a BGR uint8 image (H, W, 3), found {image_bgr.dtype} {image_bgr.shape}")
-    at = _utc(captured_at)
-    data = _patient_and_study(context, at)
+    at = in_utc(captured_at)
+    data = patient_and_study(context, at)
     data.SOPClassUID, data.SOPInstanceUID = PHOTOGRAPH_CLASS, new_uid(context)
     data.Modality, data.SeriesNumber = "OP", 1
     data.SeriesInstanceUID = context.photograph_series_uid or new_uid(context)
     _add_image(data, image_bgr, context, at, instance_number)
     _add_ophthalmic_parameters(data, context)
     data.ContributingEquipmentSequence = [_selecting_algorithm(score)]
-    return _file(data)
+    return file_bytes(data)
 
 
 def _add_image(data: Dataset, image_bgr: Image, context: DicomContext, at: datetime, instance_number: int) -> None:
@@ -100,8 +100,8 @@ def _add_image(data: Dataset, image_bgr: Image, context: DicomContext, at: datet
     data.InstanceNumber = instance_number
     data.PatientOrientation = ""
     data.ImageType = ["ORIGINAL", "PRIMARY", "", "COLOR"]
-    data.ContentDate, data.ContentTime = _date(at), _time(at)
-    data.AcquisitionDateTime = _date(at) + _time(at)
+    data.ContentDate, data.ContentTime = dicom_date(at), dicom_time(at)
+    data.AcquisitionDateTime = dicom_date(at) + dicom_time(at)
     data.NumberOfFrames = 1
     data.FrameIncrementPointer = 0x00181063  # Frame Time; of one frame nothing is incremented
     data.FrameTime = "0"
@@ -123,7 +123,7 @@ def _add_image(data: Dataset, image_bgr: Image, context: DicomContext, at: datet
 def _add_ophthalmic_parameters(data: Dataset, context: DicomContext) -> None:
     """Ocular Region Imaged, Ophthalmic Photography Acquisition Parameters, Ophthalmic Photographic Parameters."""
     data.ImageLaterality = context.laterality or ""
-    data.AnatomicRegionSequence = [_code(RETINA)]
+    data.AnatomicRegionSequence = [code_item(RETINA)]
     data.PatientEyeMovementCommanded = ""
     data.RefractiveStateSequence = []
     data.EmmetropicMagnification = None
@@ -133,7 +133,7 @@ def _add_ophthalmic_parameters(data: Dataset, context: DicomContext) -> None:
     if context.pupil_dilated:
         data.DegreeOfDilation = None
         data.MydriaticAgentSequence = []
-    data.AcquisitionDeviceTypeCodeSequence = [_code(DEVICE_TYPES[context.device_type])]
+    data.AcquisitionDeviceTypeCodeSequence = [code_item(DEVICE_TYPES[context.device_type])]
     data.IlluminationTypeCodeSequence = []
     data.LightPathFilterTypeStackCodeSequence = []
     data.ImagePathFilterTypeStackCodeSequence = []
@@ -146,11 +146,11 @@ def _selecting_algorithm(score: Score) -> Dataset:
     """Contributing Equipment: the software that chose this frame among the camera's."""
     algorithm = score.algorithm
     what = "no score" if score.value is None else f"score {score.value:.1f} of 100, {score.verdict}"
-    return _dataset(
-        PurposeOfReferenceCodeSequence=[_code(("109101", "DCM", "Acquisition Equipment"))],
+    return dataset_of(
+        PurposeOfReferenceCodeSequence=[code_item(("109101", "DCM", "Acquisition Equipment"))],
         Manufacturer=_short(algorithm.manufacturer if algorithm else "FTHNet Edge Kit"),
         ManufacturerModelName=_short(algorithm.name if algorithm else "FTHNet Edge Kit"),
-        SoftwareVersions=_short(algorithm.version if algorithm else _kit_version()),
+        SoftwareVersions=_short(algorithm.version if algorithm else kit_version()),
         ContributionDescription=f"Chose this frame by image quality: {what}"[:1024],
     )
 

@@ -12,15 +12,15 @@ from fthnet_kit.edge.model.score import Score, Verdict
 from fthnet_kit.edge.outputs.best_shot.dicom_context import LATERALITY, Code, DicomContext, load_pydicom, new_uid
 from fthnet_kit.edge.outputs.best_shot.dicom_objects import (
     EYE,
-    _code,
-    _dataset,
-    _date,
-    _device_uid,
-    _file,
-    _kit_version,
-    _patient_and_study,
-    _time,
-    _utc,
+    code_item,
+    dataset_of,
+    device_uid,
+    dicom_date,
+    dicom_time,
+    file_bytes,
+    in_utc,
+    kit_version,
+    patient_and_study,
 )
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def quality_report(photograph: bytes, score: Score, context: DicomContext, *, in
     except pydicom.errors.InvalidDicomError as error:
         raise InputError(f"expected a DICOM photograph, found {error}") from error
     at = datetime.now(timezone.utc)
-    data = _patient_and_study(context, _utc(None))
+    data = patient_and_study(context, in_utc(None))
     for keyword in ("StudyInstanceUID", "StudyDate", "StudyTime"):
         setattr(data, keyword, getattr(image, keyword))
     data.SOPClassUID, data.SOPInstanceUID = REPORT_CLASS, new_uid(context)
@@ -67,19 +67,19 @@ def quality_report(photograph: bytes, score: Score, context: DicomContext, *, in
     data.SeriesInstanceUID = context.report_series_uid or new_uid(context)
     data.ReferencedPerformedProcedureStepSequence = []
     data.PerformedProcedureCodeSequence = []
-    data.ContentDate, data.ContentTime = _date(at), _time(at)
+    data.ContentDate, data.ContentTime = dicom_date(at), dicom_time(at)
     data.CompletionFlag, data.VerificationFlag = "COMPLETE", "UNVERIFIED"
-    reference = _dataset(
+    reference = dataset_of(
         ReferencedSOPClassUID=str(image.SOPClassUID), ReferencedSOPInstanceUID=str(image.SOPInstanceUID)
     )
-    series = _dataset(SeriesInstanceUID=str(image.SeriesInstanceUID), ReferencedSOPSequence=[reference])
+    series = dataset_of(SeriesInstanceUID=str(image.SeriesInstanceUID), ReferencedSOPSequence=[reference])
     data.CurrentRequestedProcedureEvidenceSequence = [
-        _dataset(StudyInstanceUID=str(image.StudyInstanceUID), ReferencedSeriesSequence=[series])
+        dataset_of(StudyInstanceUID=str(image.StudyInstanceUID), ReferencedSeriesSequence=[series])
     ]
     root = _report_content(score, context, reference)
     del root.RelationshipType
     data.update(root)
-    return _file(data)
+    return file_bytes(data)
 
 
 def _report_content(score: Score, context: DicomContext, reference: Dataset) -> Dataset:
@@ -92,8 +92,8 @@ def _report_content(score: Score, context: DicomContext, reference: Dataset) -> 
         _text("HAS CONCEPT MOD", ("111002", "DCM", "Algorithm Parameters"), score.algorithm.parameters),
     ]
     rating = _item("CONTAINS", "NUM", IMAGE_QUALITY, identification)
-    units = _code(SCORE_UNITS)
-    rating.MeasuredValueSequence = [_dataset(NumericValue=f"{score.value:.3f}", MeasurementUnitsCodeSequence=[units])]
+    units = code_item(SCORE_UNITS)
+    rating.MeasuredValueSequence = [dataset_of(NumericValue=f"{score.value:.3f}", MeasurementUnitsCodeSequence=[units])]
     site = _coded("HAS CONCEPT MOD", ("363698007", "SCT", "Finding Site"), EYE)
     if context.laterality is not None:
         site.ContentSequence = [
@@ -117,8 +117,8 @@ def _report_content(score: Score, context: DicomContext, reference: Dataset) -> 
     )
     observer = [  # TID 1001: the device that observed
         _coded("HAS OBS CONTEXT", ("121005", "DCM", "Observer Type"), ("121007", "DCM", "Device")),
-        _uid("HAS OBS CONTEXT", ("121012", "DCM", "Device Observer UID"), _device_uid(context)),
-        _text("HAS OBS CONTEXT", ("121013", "DCM", "Device Observer Name"), f"FTHNet Edge Kit {_kit_version()}"),
+        _uid("HAS OBS CONTEXT", ("121012", "DCM", "Device Observer UID"), device_uid(context)),
+        _text("HAS OBS CONTEXT", ("121013", "DCM", "Device Observer Name"), f"FTHNet Edge Kit {kit_version()}"),
     ]
     language = _coded(
         "HAS CONCEPT MOD",
@@ -138,15 +138,15 @@ def _report_content(score: Score, context: DicomContext, reference: Dataset) -> 
     measurements = _item("CONTAINS", "CONTAINER", ("126010", "DCM", "Imaging Measurements"), [group])
     report = ("126000", "DCM", "Imaging Measurement Report")
     root = _item("", "CONTAINER", report, [language, *observer, procedure, library, measurements])
-    root.ContentTemplateSequence = [_dataset(MappingResource="DCMR", TemplateIdentifier="1500")]
+    root.ContentTemplateSequence = [dataset_of(MappingResource="DCMR", TemplateIdentifier="1500")]
     return root
 
 
 def _item(relationship: str, kind: str, name: Code | None, children: Sequence[Dataset] = ()) -> Dataset:
     """A content item of a structured report."""
-    item = _dataset(RelationshipType=relationship, ValueType=kind)
+    item = dataset_of(RelationshipType=relationship, ValueType=kind)
     if name is not None:
-        item.ConceptNameCodeSequence = [_code(name)]
+        item.ConceptNameCodeSequence = [code_item(name)]
     if kind == "CONTAINER":
         item.ContinuityOfContent = "SEPARATE"
     if children:
@@ -168,7 +168,7 @@ def _uid(relationship: str, name: Code, value: str) -> Dataset:
 
 def _coded(relationship: str, name: Code, value: Code) -> Dataset:
     item = _item(relationship, "CODE", name)
-    item.ConceptCodeSequence = [_code(value)]
+    item.ConceptCodeSequence = [code_item(value)]
     return item
 
 
