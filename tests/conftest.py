@@ -19,6 +19,7 @@ from hypothesis import settings
 
 from fthnet_kit.edge import ModelCard, Preprocessing, QualityScorer, Thresholds
 from fthnet_kit.edge.image import Image
+from fthnet_kit.edge.reporting.json_schema import load_jsonschema
 
 ROOT = Path(__file__).parents[1]
 os.environ["XDG_CONFIG_HOME"] = str(ROOT / "build" / "no-config")  # what was picked on this machine decides no test
@@ -40,6 +41,7 @@ def restore_signals() -> None:
 
 
 restore_signals()
+load_jsonschema()  # before a test imports it with its grammars
 
 
 def children_of(pid: int) -> set[int]:

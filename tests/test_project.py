@@ -14,6 +14,7 @@ try:
 except ImportError:  # Python 3.10
     import tomli as tomllib
 import venv
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -85,12 +86,18 @@ def dotted(path: Path) -> str:
 
 
 MODULES = [dotted(path) for path in PRODUCT if path.stem != "__main__"]
+KNOWN = set(MODULES)
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 def imported_folders(path: Path) -> set[str]:
     """Folders of the kit that a module names in its imports, wherever they stand in it."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.ImportFrom) and node.module:
             names.add(node.module)
         elif isinstance(node, ast.Import):
@@ -123,13 +130,14 @@ ROOMS = {  # a room imports only from the lines below its own; rooms of one line
 OUTPUTS_KNOW = {("preview", "best_shot")}  # the page shows the shot that waits
 
 
+@cache
 def imported_modules(path: Path) -> set[str]:
     """Modules of the kit that a file imports, also in functions and for types alone."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return {name for name in names if name in MODULES}
+    return names & KNOWN
 
 
 def test_rooms_import_only_from_rooms_below() -> None:
@@ -174,7 +182,7 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
 def test_no_private_name_is_imported(path: Path) -> None:
     names = [
         alias.name
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in ast.walk(tree_of(path))
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("fthnet_kit.")
         for alias in node.names
     ]
@@ -189,7 +197,7 @@ def test_one_name_is_one_thing(name: str) -> None:
     homes = [
         path
         for path in PRODUCT
-        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        for node in tree_of(path).body
         if (isinstance(node, ast.ClassDef) and node.name == name)
         or (isinstance(node, ast.Assign) and any(getattr(target, "id", None) == name for target in node.targets))
     ]

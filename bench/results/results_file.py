@@ -19,6 +19,7 @@ import numpy as np
 
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.files import write_files
+from fthnet_kit.edge.reporting.json_schema import schema_problem
 
 SCHEMAS = {"fthnet-latency": "latency.schema.json", "fthnet-accuracy": "accuracy.schema.json"}
 COMMANDS = {"fthnet-latency": "fthnet bench latency --json", "fthnet-accuracy": "fthnet bench accuracy -o FOLDER"}
@@ -115,13 +116,9 @@ def _schema(name: str) -> dict[str, Any]:
 
 def _problem(content: Mapping[str, Any]) -> str | None:
     """What does not fit the schema, in one line; None where everything does."""
-    import jsonschema
-
-    validator = jsonschema.Draft202012Validator(_schema(content["schema"]))
-    found = jsonschema.exceptions.best_match(validator.iter_errors(_shortened(content)))
+    found = schema_problem(_shortened(content), _schema(content["schema"]))
     if found is not None:
-        place = ".".join(str(part) for part in found.absolute_path) or "the file"
-        return f"{place}: {_one_line(found.message)}"
+        return f"{found.place or 'the file'}: {_one_line(found.message)}"
     return next(_uneven(content), None)
 
 

@@ -22,6 +22,7 @@ from fthnet_kit.edge.errors import EngineError
 from fthnet_kit.edge.files import read_regular
 from fthnet_kit.edge.inference.tensorrt_library import LibraryName
 from fthnet_kit.edge.model.bundle import RANGES_NAME, REPORTS, Bundle
+from fthnet_kit.edge.reporting.json_schema import schema_problem
 
 ENGINES = "engines"
 SCHEMA_VERSION = 1
@@ -101,8 +102,6 @@ class EngineManifest:
             EngineError: missing, unreadable, or no manifest.
             BundleError: not covered by the bundle's signature.
         """
-        import jsonschema
-
         try:
             read = read_regular(path, MOST_MANIFEST_BYTES)
             content = json.loads(read)
@@ -115,10 +114,9 @@ class EngineManifest:
         schema = json.loads(
             (files("fthnet_kit.edge") / "assets/engine_manifest.schema.json").read_text(encoding="utf-8")
         )
-        problem = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(schema).iter_errors(content))
+        problem = schema_problem(content, schema)
         if problem is not None:
-            place = ".".join(str(part) for part in problem.absolute_path) or "the manifest"
-            raise EngineError(f"{path}: {_one_line(place)}: {_one_line(problem.message)}")
+            raise EngineError(f"{path}: {_one_line(problem.place or 'the manifest')}: {_one_line(problem.message)}")
         del content["schema"]
         return cls(**{**content, "target": Target(**content["target"])})
 

@@ -13,6 +13,7 @@ from fthnet_kit.edge.errors import BundleError
 from fthnet_kit.edge.files import parse_json, read_regular
 from fthnet_kit.edge.model.preprocess import Preprocessing
 from fthnet_kit.edge.model.score import RawRange, Thresholds
+from fthnet_kit.edge.reporting.json_schema import schema_problem
 
 CARD_NAME = "model_card.json"
 SCHEMA_VERSION = 1
@@ -74,8 +75,6 @@ class ModelCard:
         Raises:
             BundleError: not JSON, or not a valid card; the message names the first offending key.
         """
-        import jsonschema
-
         try:
             content = parse_json(text)
         except ValueError as error:
@@ -83,10 +82,9 @@ class ModelCard:
         schema = json.loads(
             (files("fthnet_kit.edge") / "assets" / "model_card.schema.json").read_text(encoding="utf-8")
         )
-        problem = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(schema).iter_errors(content))
+        problem = schema_problem(content, schema)
         if problem is not None:
-            place = ".".join(str(part) for part in problem.absolute_path) or "the card"
-            raise BundleError(f"{where}: {place}: {problem.message.splitlines()[0]}")
+            raise BundleError(f"{where}: {problem.place or 'the card'}: {problem.message.splitlines()[0]}")
         del content["schema"]
         try:
             content["preprocessing"] = Preprocessing(**content["preprocessing"])

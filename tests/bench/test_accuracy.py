@@ -429,6 +429,7 @@ def test_metrics_that_cannot_be_told_are_null_and_dashes() -> None:
     assert "– [–, –]" in accuracy_reports(report)["accuracy.html"].decode()
 
 
+@pytest.mark.slow
 def test_emulated_fp16_is_said(rated: Path) -> None:
     data = read_data(rated, limit=3)
     report = measure_accuracy(Bundle.open(), [data], (1,), ("fp16",))
@@ -470,6 +471,7 @@ def test_scores_of_blurred_copies_agree_with_falling_labels(rated: Path, tmp_pat
         assert done.stdout.count(f"fp32 less {name}") == 2
 
 
+@pytest.mark.slow
 def test_folds_take_twenty_views(rated: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     arguments = ("--fold-column", "fold", "--precision", "int8", "--threads", 2, "-o", tmp_path)
@@ -498,6 +500,7 @@ def test_sharp_photographs_part_from_blurred_ones(classed: Path, tmp_path: Path)
     assert content["agreement"] == []
 
 
+@pytest.mark.slow
 def test_several_folders_of_both_forms_are_measured_each_by_itself(rated: Path, classed: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     out = tmp_path / "out"
@@ -566,6 +569,7 @@ def test_simple_measures_are_what_their_names_say() -> None:
         assert value(step[..., [1, 0, 2]].copy()) == 0
 
 
+@pytest.mark.slow
 def test_drimdb_parts_good_from_bad(data: Path) -> None:
     if not (data / "drimdb_val").is_dir():
         pytest.skip("no drimdb_val")
@@ -573,6 +577,7 @@ def test_drimdb_parts_good_from_bad(data: Path) -> None:
     assert report.runs[0].metrics["AUC"].value > 0.95
 
 
+@pytest.mark.slow
 def test_the_validation_split_is_ranked_alike_in_both_precisions(data: Path) -> None:
     if not (data / "fundus").is_dir():
         pytest.skip("no fundus")

@@ -34,6 +34,7 @@ def test_a_scorer_that_knows_the_truth_keeps_the_best_frame(tmp_path: Path) -> N
     assert kept.best == max(quality_of(frame) for frame in frames_of(SMALL))
 
 
+@pytest.mark.slow
 def test_a_score_that_tells_nothing_still_gives_nearly_the_best_frame(tmp_path: Path) -> None:
     """Every frame with the eye in view scores the same: what is kept is the choice of the rank."""
 

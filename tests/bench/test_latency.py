@@ -207,6 +207,7 @@ def test_a_comparison_with_itself_contains_one() -> None:
     assert found["ratio"]["high"] - found["ratio"]["low"] < 0.05
 
 
+@pytest.mark.slow
 def test_two_scorers_in_turn(pictures: Pictures) -> None:
     five, one = (partial(QualityScorer.from_bundle, None, "fp32", views) for views in (5, 1))
     found = compare_in_turn(five, one, "one view", pictures, Limit(runs=10))

@@ -108,6 +108,7 @@ def test_learning_rate_warms_up_and_ends_low() -> None:
     assert recipe.learning_rate(5000, 1) == pytest.approx(recipe.final_lr)
 
 
+@pytest.mark.long
 def test_a_run_ends_when_what_follows_still_fits(photographs: Path, tmp_path: Path) -> None:
     told: list[Progress] = []
     run = trainer(photographs, tmp_path / "run", Ticks(1.0))
@@ -127,6 +128,7 @@ def test_a_run_ends_when_what_follows_still_fits(photographs: Path, tmp_path: Pa
     assert {progress.stage for progress in told} == {"training", "validating"}
 
 
+@pytest.mark.slow
 def test_a_run_too_short_for_anything_takes_one_step_and_tells_a_loss(photographs: Path, tmp_path: Path) -> None:
     run = trainer(photographs, tmp_path / "run", minutes=0.001)
     best = run.run()

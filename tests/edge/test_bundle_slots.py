@@ -223,6 +223,7 @@ SCRIPTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_the_scripts_of_updaters(name: str, tmp_path: Path) -> None:
     make_key(tmp_path / "maker")

@@ -89,6 +89,7 @@ def test_no_defect_gives_no_hint() -> None:
     assert told("none", 1, 0.0).keys() == {None}
 
 
+@pytest.mark.slow
 def test_a_natural_session_is_not_called_dirty() -> None:
     played = camera("", 3, 30.0)
     guide = Guide()

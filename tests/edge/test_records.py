@@ -677,6 +677,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_kill_9_at_any_moment_loses_no_whole_record(tmp_path: Path) -> None:
     rng = random.Random(5)
     path = tmp_path / "r.jsonl"
@@ -746,6 +747,7 @@ def test_reading_while_writing_sees_a_whole_chain(tmp_path: Path) -> None:
     assert (verify(path).first_seq or 0) > 0
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_records(tmp_path: Path) -> None:
     started = time.monotonic()
     write(tmp_path / "r.jsonl", 100_000, rotate_mb=8)

@@ -154,6 +154,7 @@ def test_no_sample_of_fqs_is_refused(data: Path) -> None:
         assert why_not_retina(view_of(cv2.imread(str(path)))) is None
 
 
+@pytest.mark.slow
 def test_no_gradable_retina_is_refused(data: Path) -> None:
     gradable = fundus(data, GRADABLE, "val")
     assert len(gradable) > 100

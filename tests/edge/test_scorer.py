@@ -139,6 +139,7 @@ def test_closing_closes_the_backend(photograph: np.ndarray) -> None:
         scorer.backend.infer(np.zeros((1, 384, 384, 3), np.uint8))
 
 
+@pytest.mark.slow
 def test_the_readme_example_runs(tmp_path: Path, photograph: np.ndarray) -> None:
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
     (example,) = [block for block in blocks if "QualityScorer" in block]
@@ -149,6 +150,7 @@ def test_the_readme_example_runs(tmp_path: Path, photograph: np.ndarray) -> None
     assert "good" in done.stdout or "usable" in done.stdout or "reject" in done.stdout
 
 
+@pytest.mark.slow
 def test_good_photographs_score_above_bad_ones(data: Path, demo_scorer: QualityScorer) -> None:
     rows = list(csv.DictReader((data / "drimdb_val" / "labels.csv").open()))
     values: dict[str, list[float]] = {"good": [], "bad": [], "outlier": []}
@@ -165,6 +167,7 @@ def test_good_photographs_score_above_bad_ones(data: Path, demo_scorer: QualityS
     assert passed["outlier"] == 0
 
 
+@pytest.mark.slow
 def test_the_gate_lets_real_retinas_through(data: Path, demo_scorer: QualityScorer) -> None:
     rows = list(csv.DictReader((data / "fundus" / "scores.csv").open()))
     worth_scoring = [row for row in rows if row["split"] == "val" and float(row["meanOpinionScore"]) >= 15]

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.files import parse_json, read_regular
 from fthnet_kit.edge.outputs.best_shot.dicom_context import MOST_BYTES, DicomContext
+from fthnet_kit.edge.reporting.json_schema import schema_problem
 
 LOG = logging.getLogger("fthnet")
 
@@ -41,15 +42,13 @@ class EyeContext:
         Raises:
             InputError: no JSON, an unknown key, or a value that cannot be; no value is repeated, as it may be a name.
         """
-        import jsonschema
-
         try:
             found = parse_json(content)
         except ValueError as error:
             raise InputError("eye: expected its context as JSON, found something else") from error
-        problem = next(iter(jsonschema.Draft202012Validator(_schema()).iter_errors(found)), None)
+        problem = schema_problem(found, _schema())
         if problem is not None:
-            key = ".".join(str(part) for part in problem.absolute_path) or "the object"
+            key = problem.place or "the object"
             raise InputError(
                 f"eye: {key}: expected what eye_context.schema.json allows, found a key or value that it does not"
             )
