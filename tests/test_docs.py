@@ -42,9 +42,9 @@ def resolved(words: list[str]) -> tuple[click.Command, list[str]]:
     command: click.Command = group
     context = click.Context(command, info_name="fthnet")
     while isinstance(command, click.Group):
-        found = command.get_command(context, words[0])
-        assert found is not None, f"no command {words[0]}"
-        command, words = found, words[1:]
+        _, found, words = command.resolve_command(context, words)
+        assert found is not None, f"no command in {words}"
+        command = found
     return command, words
 
 

@@ -22,6 +22,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from fthnet_kit.bench.dossier.knowledge import weaknesses
 from fthnet_kit.edge.cli.main import COMMANDS
 
 ROOT = Path(__file__).parents[1]
@@ -49,6 +50,7 @@ HEAVY = (
     "prometheus_client",
     "tornado",
     "cryptography",
+    "cyclonedx",
 )
 NEEDS_EXTRA = {  # modules that are nothing without an optional library: importing them names the extra
     "fthnet_kit.edge.outputs.preview.prometheus",
@@ -125,7 +127,7 @@ ROOMS = {  # a room imports only from the lines below its own; rooms of one line
         {"device", "errors"},
     ],
     "convert": [{"commands"}, {"bundle"}, {"precision", "engine"}, {"onnx_graph"}, {"network"}],
-    "bench": [{"commands"}, {"report"}, {"speed", "quality", "endurance"}, {"results"}],
+    "bench": [{"commands"}, {"dossier"}, {"report"}, {"speed", "quality", "endurance"}, {"results"}],
 }
 OUTPUTS_KNOW = {("preview", "best_shot")}  # the page shows the shot that waits
 
@@ -216,21 +218,12 @@ def test_no_console_reads_markup() -> None:
     assert not consoles
 
 
-KNOWN_WEAK_BELOW = {  # CVE-2026-24747, -2023-4863, -2025-51480 and -2026-34445, -2026-31958, -2024-28219
-    "torch": "2.10",
-    "opencv-python": "4.8.1.78",
-    "onnx": "1.21",
-    "tornado": "6.5.5",
-    "pillow": "10.3",
-}
-
-
 def test_no_dependency_may_be_one_that_is_known_to_be_weak() -> None:
     text = (ROOT / "pyproject.toml").read_text()
-    for name, least in KNOWN_WEAK_BELOW.items():
-        bounds = re.findall(rf'"{name}[>=]=([0-9.]+)', text)
-        assert bounds, name
-        assert all(Version(bound) >= Version(least) for bound in bounds), (name, bounds)
+    for weakness in weaknesses():
+        bounds = re.findall(rf'"{weakness.component}[>=]=([0-9.]+)', text)
+        assert bounds, weakness
+        assert all(Version(bound) >= Version(weakness.fixed) for bound in bounds), (weakness, bounds)
 
 
 def test_the_lock_names_every_dependency_of_a_device_with_hashes() -> None:

@@ -32,6 +32,7 @@ COMMANDS = {
     "install-service": "fthnet_kit.edge.cli.install_service:install_service",
     "doctor": "fthnet_kit.edge.cli.doctor:doctor",
     "bench": "fthnet_kit.bench.commands.group:bench",
+    "dossier": "fthnet_kit.bench.commands.dossier:dossier",
     "session": "fthnet_kit.bench.commands.group:session",
     "severity": "fthnet_kit.bench.commands.group:severity",
     "thresholds": "fthnet_kit.calibration.thresholds_command:thresholds",

@@ -136,6 +136,12 @@ def links(names: Iterable[tuple[str, str]]) -> str:
     return f'<nav aria-label="Contents"><ol>{rows}</ol></nav>'
 
 
+def file_links(titles: Mapping[str, str]) -> str:
+    """Links to files beside the page: names, and what they are."""
+    rows = "".join(f'<li><a href="{html.escape(name)}">{html.escape(title)}</a></li>' for name, title in titles.items())
+    return f'<nav aria-label="Files"><ul>{rows}</ul></nav>'
+
+
 def code(text: str) -> str:
     """What was typed."""
     return f"<p><code>{html.escape(text)}</code></p>"

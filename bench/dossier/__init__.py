@@ -1,0 +1,1 @@
+"""What a maker of devices files: components, hazards, anomalies, evidence and the model card, and what changed."""
