@@ -84,7 +84,7 @@ MUTANTS = {
         "centre(bgr, preprocessing)",
         ("tests/edge/test_preprocess.py",),
     ),
-    "the gate judges a corner": Mutant(
+    "the gate judges another view than the centre": Mutant(
         "edge/model/preprocess.py",
         "rgb[MARGIN : MARGIN + INPUT, MARGIN : MARGIN + INPUT]",
         "rgb[:INPUT, :INPUT]",
@@ -125,6 +125,96 @@ MUTANTS = {
         "return float(np.mean(difference > 0) + 0.5 * np.mean(difference == 0))",
         "return float(np.mean(difference >= 0))",
         ("tests/calibration/test_metrics.py",),
+    ),
+    "_await_fresher removed": Mutant(
+        "edge/loop/frame_slot.py",
+        "                self._await_fresher()",
+        "                pass",
+        ("tests/edge/loop/test_newest.py", "-k", "waited_for_most"),
+    ),
+    "the catch-up cap removed": Mutant(
+        "edge/capture/opencv_source.py",
+        "if not self._clock.more or arrived_ns > give_up_ns:",
+        "if not self._clock.more:",
+        ("tests/edge/loop/test_newest.py", "-k", "not_for_ever"),
+    ),
+    "the stream's read timeout removed": Mutant(
+        "edge/capture/network_stream.py",
+        "[cv2.CAP_PROP_READ_TIMEOUT_MSEC, round(1e3 * READ_TIMEOUT_S)]",
+        "[]",
+        ("tests/edge/loop/test_newest.py", "-k", "bounds_on_opening"),
+    ),
+    "bytes are as young as they are found": Mutant(
+        "edge/capture/wire.py",
+        "arrived_ns = _arrival(notes)",
+        "arrived_ns = time.monotonic_ns()",
+        ("tests/edge/capture/test_http_camera.py", "-k", "interpreter_keeps_waiting"),
+    ),
+    "what waited in the sender is fresh": Mutant(
+        "edge/capture/wire.py",
+        "        if was_empty:\n",
+        "        if True:\n",
+        ("tests/edge/capture/test_http_camera.py", "-k", "said_to_be_younger"),
+    ),
+    "pictures that came together are all as young as the last": Mutant(
+        "edge/capture/multipart.py",
+        "                arrived_ns = empty_ns",
+        "                pass",
+        ("tests/edge/capture/test_http_camera.py", "-k", "interpreter_keeps_waiting"),
+    ),
+    "a picture without a length waits for the next": Mutant(
+        "edge/capture/multipart.py",
+        "endswith(END_OF_PICTURE) and self._wire.is_empty()",
+        "endswith(END_OF_PICTURE) and False",
+        ("tests/edge/capture/test_http_camera.py", "-k", "every_dialect and without_length"),
+    ),
+    "any part is a picture": Mutant(
+        "edge/capture/multipart.py",
+        "if kind is None or kind in PICTURES:",
+        "if True:",
+        ("tests/edge/capture/test_http_camera.py", "-k", "every_dialect and other_parts"),
+    ),
+    "a picture may take for ever to come": Mutant(
+        "edge/capture/http_camera.py",
+        "self._answer.wire.deadline_s = time.monotonic() + READ_TIMEOUT_S",
+        "self._answer.wire.deadline_s = time.monotonic() + 3600",
+        ("tests/edge/capture/test_http_camera.py", "-k", "given_up_in_time and trickle"),
+    ),
+    "any host is followed": Mutant(
+        "edge/capture/http_camera.py",
+        "if before.hostname != after.hostname or after.scheme",
+        "if after.scheme",
+        ("tests/edge/capture/test_http_camera.py", "-k", "another_host"),
+    ),
+    "a camera's drifting clock makes its pictures old": Mutant(
+        "edge/capture/stream_clock.py",
+        "self._delay_ns + passed_ns // DRIFT",
+        "self._delay_ns",
+        ("tests/edge/capture/test_stream_clock.py", "-k", "drifts"),
+    ),
+    "a stream's clock is sure at once": Mutant(
+        "edge/capture/stream_clock.py",
+        "elif sum(self._waits) >= SURE:",
+        "else:",
+        ("tests/edge/capture/test_stream_clock.py", "-k", "said_to_be_younger"),
+    ),
+    "a timestamp may lie in the future": Mutant(
+        "edge/capture/stream_clock.py",
+        "min(stamp_ns, arrived_ns)",
+        "stamp_ns",
+        ("tests/edge/capture/test_stream_clock.py", "-k", "believed"),
+    ),
+    "patience never grows short": Mutant(
+        "edge/capture/patience.py",
+        "return min(max(3 * self._opened_in_s, QUICK_OPEN_TIMEOUT_S), OPEN_TIMEOUT_S)",
+        "return OPEN_TIMEOUT_S",
+        ("tests/edge/capture/test_patience.py",),
+    ),
+    "patience never grows long again": Mutant(
+        "edge/capture/patience.py",
+        " or self._timeouts % PATIENT_OPEN_EVERY == PATIENT_OPEN_EVERY - 1",
+        "",
+        ("tests/edge/capture/test_patience.py",),
     ),
 }
 

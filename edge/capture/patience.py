@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from fthnet_kit.edge.errors import CameraError
@@ -15,9 +15,14 @@ READ_TIMEOUT_S = 1.5
 
 
 class Patience:
-    """Short with a camera known to be quick, so that its return is noticed soon."""
+    """Short with a camera known to be quick, so that its return is noticed soon.
 
-    def __init__(self) -> None:
+    Args:
+        clock_s: monotonic seconds.
+    """
+
+    def __init__(self, clock_s: Callable[[], float] = time.monotonic) -> None:
+        self._clock_s = clock_s
         self._opened_in_s: float | None = None
         self._timeouts = 0
 
@@ -31,10 +36,10 @@ class Patience:
     @contextmanager
     def attempt(self) -> Iterator[None]:
         """An attempt to open; it failed if it raises CameraError."""
-        began_s = time.monotonic()
+        began_s = self._clock_s()
         try:
             yield
         except CameraError:
-            self._timeouts += time.monotonic() - began_s >= QUICK_OPEN_TIMEOUT_S
+            self._timeouts += self._clock_s() - began_s >= QUICK_OPEN_TIMEOUT_S
             raise
-        self._opened_in_s, self._timeouts = time.monotonic() - began_s, 0
+        self._opened_in_s, self._timeouts = self._clock_s() - began_s, 0
