@@ -25,8 +25,8 @@ from fthnet_kit.edge.frame import Frame
 from fthnet_kit.edge.guidance.measures import Measures
 from fthnet_kit.edge.loop.result import LiveResult
 from fthnet_kit.edge.model.score import Algorithm, Score, Thresholds
-from fthnet_kit.edge.outputs.best_shot import choose as best_shot
-from fthnet_kit.edge.outputs.best_shot.choose import AppraisedBestShot, BestShot
+from fthnet_kit.edge.outputs.best_shot import folder as shot_folder
+from fthnet_kit.edge.outputs.best_shot.choose import CAMERA_LOST, AppraisedBestShot, BestShot
 from fthnet_kit.edge.outputs.best_shot.dicom_context import DicomContext
 from fthnet_kit.edge.outputs.best_shot.eye_context import EyeContext
 from fthnet_kit.edge.outputs.best_shot.rank import Appraisal
@@ -67,7 +67,7 @@ class Camera:
                 score = Score(value, raw=value, verdict=verdict, frame_index=self.index, algorithm=ALGORITHM)  # type: ignore[arg-type]
                 self.offered.append((self.t, value))  # type: ignore[arg-type]
             frame = None
-            if missing not in best_shot.CAMERA_LOST:
+            if missing not in CAMERA_LOST:
                 image = np.full((4, 6, 3), self.index % 256, np.uint8)
                 frame = Frame(image, self.index, int(self.t * 1e9), truth=None if truth is None else {"q": truth})
             result = LiveResult(score, frame, None, NOON, 1.0, latency_ms, self.index, 0)
@@ -368,7 +368,7 @@ def test_a_replacement_without_dicom_files_leaves_none_of_the_old_frame(
     pytest.importorskip("pydicom")
     camera = Camera(tmp_path, dicom=DicomContext(laterality="R", pixel_spacing_mm=0.01))
     camera.show(*[60] * 6, 20)
-    monkeypatch.setattr(best_shot, "ophthalmic_photograph", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(shot_folder, "ophthalmic_photograph", lambda *_, **__: 1 / 0)
     camera.show(*[80] * 6, 20)
     camera.best_shot.close()
     assert sorted(path.name for path in (tmp_path / "EYE-000001").iterdir()) == ["best.json", "best.png"]
@@ -475,7 +475,7 @@ def test_a_full_disk_keeps_the_old_shot_and_the_new_one_is_written_later(
 
 def test_a_hanging_disk_never_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     begun, release = threading.Event(), threading.Event()
-    monkeypatch.setattr(best_shot, "write_atomically", lambda *_, **__: begun.set() or release.wait(30))
+    monkeypatch.setattr(shot_folder, "write_atomically", lambda *_, **__: begun.set() or release.wait(30))
     monkeypatch.setattr(BestShot, "CLOSE_TIMEOUT_S", 0.2)
     camera = Camera(tmp_path)
     started = time.monotonic()
