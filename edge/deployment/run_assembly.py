@@ -155,7 +155,12 @@ def open_server(
         LOG.warning("preview: without --serve-tls, whoever is on the network can read the token and the picture")
     decisions: dict[str, Any] = {}
     if best_shot is not None:
-        decisions = {"accept": best_shot.accept, "retake": best_shot.retake, "set_eye": best_shot.set_eye_json}
+        decisions = {
+            "accept": best_shot.accept,
+            "retake": best_shot.retake,
+            "set_eye": best_shot.set_eye_json,
+            "eye": lambda: best_shot.eye,
+        }
     return PreviewServer(
         address,
         token,

@@ -31,7 +31,8 @@ class Spoken(HTMLParser):
         self.found: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found += [value or "" for name, value in attrs if name in SPOKEN_ATTRIBUTES]
+        unseen = {"value"} if tag == "option" or ("type", "radio") in attrs else set()
+        self.found += [value or "" for name, value in attrs if name in SPOKEN_ATTRIBUTES - unseen]
 
     def handle_data(self, data: str) -> None:
         self.found.append(data)

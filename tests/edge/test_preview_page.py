@@ -21,6 +21,7 @@ from fthnet_kit.edge.guidance.texts import LANGUAGES, Language, texts
 from fthnet_kit.edge.image import Image
 from fthnet_kit.edge.loop.live_loop import LiveLoop
 from fthnet_kit.edge.model.score import Reason
+from fthnet_kit.edge.outputs.best_shot.eye_context import EyeContext
 from fthnet_kit.edge.outputs.preview.access import Address
 from fthnet_kit.edge.outputs.preview.board import WaitingShot
 from tests.bench.browser import chromium
@@ -64,8 +65,11 @@ class Stage:
     decisions: list[tuple[str, str]] = field(default_factory=list)
     fault: OSError | None = None
     language: Language = "en"
+    takes_eye: bool = False
+    eye: EyeContext | None = None
 
     def __post_init__(self) -> None:
+        EyeContext.parse(b"{}")  # a run has loaded the schema's library with the model's card
         self._stop = threading.Event()
         self.open()
         threading.Thread(target=self._offer, daemon=True).start()
@@ -80,6 +84,8 @@ class Stage:
             retake=lambda shot: self._decide("retake", shot),
             max_clients=2,
             language=self.language,
+            set_eye=self._set_eye if self.takes_eye else None,
+            eye=lambda: self.eye,
         )
         self.address = self.server.address
 
@@ -91,6 +97,9 @@ class Stage:
         if self.fault is not None:
             raise self.fault
         self.decisions.append((action, shot))
+
+    def _set_eye(self, content: bytes) -> None:
+        self.eye = EyeContext.parse(content)
 
     def show(self, **scene: Any) -> None:
         self.scene = Scene(**scene)
@@ -463,6 +472,79 @@ def test_the_token_is_asked_for_and_leaves_the_address(browser: Any, photograph:
             (cookie,) = tab.context.cookies()
             assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Strict")
             assert cookie["value"] != TOKEN
+    finally:
+        stage.close()
+
+
+def test_a_session_is_ended_by_its_button(browser: Any, photograph: Image) -> None:
+    stage = Stage(photograph[::4, ::4].copy(), token=TOKEN)
+    try:
+        with Tab(browser, f"{stage.server.url}?token={TOKEN}") as tab:
+            tab.wait("!document.getElementById('log-out').hidden")
+            (cookie,) = tab.context.cookies()
+            tab.page.get_by_role("button", name="Log out").click()
+            tab.page.get_by_label("token").wait_for()
+            assert not tab.context.cookies()
+            tab.context.add_cookies([cookie])  # a copy that somebody kept
+            tab.page.goto(stage.server.url)
+            tab.page.get_by_label("token").wait_for()
+    finally:
+        stage.close()
+
+
+def test_without_a_token_and_without_shots_nothing_is_asked(browser: Any, stage: Stage) -> None:
+    with Tab(browser, stage.server.url) as tab:
+        tab.wait_for_text("verdict-word", "Good")
+        assert tab.page.evaluate("document.getElementById('log-out').hidden && document.getElementById('eye').hidden")
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_eye_and_its_patient_are_set_on_the_page(browser: Any, photograph: Image, width: int) -> None:
+    stage = Stage(photograph[::4, ::4].copy(), takes_eye=True)
+    try:
+        with Tab(browser, stage.server.url, width) as tab:
+            tab.wait_for_text("eye-state", "Eye not set")
+            tab.page.locator("#eye-state").click()
+            tab.page.get_by_label("right eye").check()
+            tab.page.get_by_label("Patient ID").fill("4711")
+            stage.show(shot=stage.make_shot())
+            tab.wait("!document.getElementById('shot').hidden")
+            tab.page.get_by_label("Name").press_sequentially("Ra^A")  # keys that decide on a shot elsewhere
+            tab.page.get_by_label("Date of birth").fill("1970-02-01")
+            tab.page.get_by_label("Sex").select_option("F")
+            tab.page.screenshot(path=PICTURES / f"preview_eye_{width}.png", full_page=True)
+            tab.page.get_by_role("button", name="Set this eye").click()
+            tab.wait_for_text("eye-state", "Eye set: right eye")
+            assert stage.eye == EyeContext("R", "Ra^A", "4711", "19700201", "F")
+            assert stage.decisions == []
+            tab.page.get_by_role("button", name="Set this eye").click()  # which eye has to be said each time
+            stage.eye = None  # the eye has left
+            tab.wait_for_text("eye-state", "Eye not set")
+            tab.page.get_by_label("left eye").check()
+            tab.page.get_by_role("button", name="Set this eye").click()
+            wait_for(lambda: stage.eye is not None)
+            assert stage.eye == EyeContext("L", "Ra^A", "4711", "19700201", "F")
+            tab.page.get_by_role("button", name="New patient").click()
+            wait_for(lambda: stage.eye is None)
+            tab.wait("document.querySelector('[name=patient_id]').value === ''")
+            assert tab.page.evaluate(CUT_OFF) == []
+            assert tab.page.evaluate(CONTRASTS) == []
+            tab.quiet(stage.server.url)
+    finally:
+        stage.close()
+
+
+def test_a_patient_that_cannot_be_is_told_in_the_pages_language(browser: Any, photograph: Image) -> None:
+    stage = Stage(photograph[::4, ::4].copy(), takes_eye=True, language="es")
+    try:
+        with Tab(browser, stage.server.url) as tab:
+            tab.wait_for_text("eye-state", "Ojo sin indicar")
+            tab.page.locator("#eye-state").click()
+            tab.page.get_by_label("ojo derecho").check()
+            tab.page.get_by_label("Nombre").fill("a\\b")
+            tab.page.get_by_role("button", name="Indicar este ojo").click()
+            tab.wait_for_text("outcome", "un valor no es admisible")
+            assert stage.eye is None
     finally:
         stage.close()
 

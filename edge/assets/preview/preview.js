@@ -54,6 +54,7 @@ const CAMERA_WORDS = {
   stalled: say("stalled"),
   frozen: say("frozen"),
 };
+const EYES = { R: say("eye_right"), L: say("eye_left"), B: say("eye_both") };
 const ENGINE_WORDS = { waiting: say("waiting"), ok: say("working"), fault: say("failed") };
 
 // ---- what is known
@@ -69,6 +70,7 @@ let refusal = ""; // why the server does not let us in
 let pictures = 0;
 let decided = null; // id of the shot that was decided on here
 let deciding = false;
+let settingEye = false;
 let outcomeTimer = 0;
 let spokenAt = -Infinity;
 let drawn = {};
@@ -182,7 +184,9 @@ function render() {
   renderMarks();
   renderHistory();
   renderShot(connected);
+  renderEye(connected);
   renderDevice(fresh, connected);
+  byId("log-out").hidden = !state.login;
 }
 
 function renderPicture(live) {
@@ -265,6 +269,17 @@ function renderShot(connected) {
   for (const id of ["accept", "retake"]) byId(id).disabled = deciding || !connected;
 }
 
+// Whose eye comes next: the page is told which eye it is, and never a name.
+function renderEye(connected) {
+  const panel = byId("eye");
+  panel.hidden = state.eye === null;
+  if (state.eye === null) return;
+  const { known, laterality } = state.eye;
+  panel.classList.toggle("unknown", !known);
+  setText("eye-state", known ? say("eye_known", { eye: EYES[laterality] ?? UNKNOWN }) : say("eye_unknown"));
+  for (const button of panel.querySelectorAll("button")) button.disabled = settingEye || !connected;
+}
+
 // A number in the unit of a text; a dash where it is not known.
 function withUnit(key, format, value) {
   return value == null ? UNKNOWN : say(key, { number: format.format(value) });
@@ -299,26 +314,29 @@ function tell(words) {
   outcomeTimer = setTimeout(() => setText("outcome", ""), OUTCOME_MS);
 }
 
+// Sends JSON; whether the device did it. Why not, is told.
+async function ask(path, content, done) {
+  try {
+    const answer = await fetch(path, {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify(content),
+    });
+    tell(answer.ok ? done : say("not_done", { why: reasonOf(await answer.json()) }));
+    return answer.ok;
+  } catch {
+    tell(say("not_done_offline"));
+    return false;
+  }
+}
+
 async function decide(action) {
   if (deciding || byId("shot").hidden || byId(action).disabled) return;
   const { id } = state.shot;
   deciding = true;
   render();
-  try {
-    const answer = await fetch(`api/best/${action}`, {
-      method: "POST",
-      headers: { "Content-Type": "application/json" },
-      body: JSON.stringify({ id }),
-    });
-    if (answer.ok) {
-      decided = id;
-      tell(action === "accept" ? `✓ ${say("accepted")}` : say("put_aside"));
-    } else {
-      tell(say("not_done", { why: reasonOf(await answer.json()) }));
-    }
-  } catch {
-    tell(say("not_done_offline"));
-  }
+  const done = action === "accept" ? `✓ ${say("accepted")}` : say("put_aside");
+  if (await ask(`api/best/${action}`, { id }, done)) decided = id;
   deciding = false;
   render();
 }
@@ -327,8 +345,45 @@ byId("accept").addEventListener("click", () => decide("accept"));
 byId("retake").addEventListener("click", () => decide("retake"));
 document.addEventListener("keydown", (event) => {
   if (event.repeat || event.ctrlKey || event.altKey || event.metaKey) return;
+  if (event.target.matches("input, select")) return; // a name is being typed
   const action = { a: "accept", r: "retake" }[event.key.toLowerCase()];
   if (action) decide(action);
+});
+
+// ---- the eye and its patient
+
+async function setEye(content, done) {
+  if (settingEye) return false;
+  settingEye = true;
+  render();
+  const ok = await ask("api/eye", content, done);
+  settingEye = false;
+  render();
+  return ok;
+}
+
+const eyeForm = byId("eye-form");
+
+// The patient stays for the other eye; which eye it is has to be said each time.
+eyeForm.addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const said = Object.fromEntries([...new FormData(eyeForm)].filter(([, value]) => value !== ""));
+  if (said.birth_date) said.birth_date = said.birth_date.replaceAll("-", "");
+  if (await setEye(said, say("eye_taken"))) {
+    for (const button of eyeForm.elements.laterality) button.checked = false;
+  }
+});
+byId("end-eye").addEventListener("click", async () => {
+  if (await setEye({}, say("eye_ended"))) eyeForm.reset();
+});
+
+byId("log-out").addEventListener("click", async () => {
+  try {
+    await fetch("logout", { method: "POST" });
+    location.reload();
+  } catch {
+    tell(say("not_done_offline"));
+  }
 });
 
 // ---- start

@@ -287,7 +287,7 @@ class Eye(Handler):
         try:
             await self.operations.in_thread(partial(set_eye, self.request.body))
         except KitError as error:
-            raise Refusal(400, str(error)) from error
+            raise Refusal(400, str(error), self.operations.words["eye_refused"]) from error
         self.finish({"eye": "set"})
 
 

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import cv2
 
@@ -21,6 +21,9 @@ from fthnet_kit.edge.outputs.preview.assets import texts
 from fthnet_kit.edge.outputs.preview.board import Board
 from fthnet_kit.edge.outputs.preview.feed import Feed
 from fthnet_kit.edge.outputs.preview.prometheus import Metrics
+
+if TYPE_CHECKING:
+    from fthnet_kit.edge.outputs.best_shot.eye_context import EyeContext
 
 try:
     from tornado import web
@@ -91,6 +94,7 @@ class Operations:
         decisions: called with the id of the shot that the operator decided on.
         workers: threads for what takes time.
         set_eye: called with JSON that says whose eye comes next; None where no shots are kept.
+        eye: gives whose eye comes next, None where that is unknown.
         open_health: everybody may ask whether it is alive, and is told nothing else.
     """
 
@@ -105,8 +109,15 @@ class Operations:
     workers: concurrent.futures.Executor
     open_health: bool = False
     set_eye: Callable[[bytes], object] | None = None
+    eye: Callable[[], EyeContext | None] = lambda: None
     _deciding: asyncio.Lock = field(default_factory=asyncio.Lock)
     _shot_jpeg: tuple[str, bytes] = ("", b"")
+
+    def asked(self) -> dict[str, Any]:
+        """What the page asks of who looks at it: the eye, without a name, and whether there is a session to end."""
+        eye = self.eye()
+        known = {"known": eye is not None, "laterality": None if eye is None else eye.laterality}
+        return {"eye": None if self.set_eye is None else known, "login": self.access.needs_token}
 
     def in_thread(self, work: Callable[[], Any]) -> Awaitable[Any]:
         """Run what would hold up the server's thread in another."""

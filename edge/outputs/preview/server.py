@@ -27,7 +27,7 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from fthnet_kit.edge.errors import InputError, MissingExtraError
 from fthnet_kit.edge.files import warn_if_others_read
@@ -49,6 +49,9 @@ from fthnet_kit.edge.outputs.preview.operations import (
     read_vitals,
 )
 from fthnet_kit.edge.outputs.preview.prometheus import Metrics
+
+if TYPE_CHECKING:
+    from fthnet_kit.edge.outputs.best_shot.eye_context import EyeContext
 
 try:
     from tornado.httpserver import HTTPServer
@@ -82,7 +85,8 @@ class PreviewServer:
         card: of the model, for its name and its thresholds.
         accept, retake: called with the id of the best shot that the operator decided on, in a thread of the server;
             a KitError or OSError is shown to the operator, as is False, and the decision can be made again.
-        set_eye: called with the JSON of `POST /api/eye`, in a thread of the server.
+        set_eye: called with the JSON of `POST /api/eye`, in a thread of the server; without it the page has no form.
+        eye: gives whose eye comes next, None where that is unknown.
         summary: of the loop (`loop.summary`), for the metrics.
         language: of the page.
         max_clients: browsers at a time.
@@ -116,6 +120,7 @@ class PreviewServer:
         tls: ssl.SSLContext | None = None,
         open_health: bool = False,
         set_eye: Callable[[bytes], object] | None = None,
+        eye: Callable[[], EyeContext | None] = lambda: None,
     ) -> None:
         parse_address(str(address), token)  # refuses an open address without a token
         self._sockets = _listen(address)
@@ -137,6 +142,7 @@ class PreviewServer:
             workers=self._workers,
             open_health=open_health,
             set_eye=set_eye,
+            eye=eye,
         )
         self._tls = tls
         origin = self._origin_in_words(card.origin)
@@ -232,7 +238,7 @@ class PreviewServer:
             now = time.monotonic()
             if self.events.readers and (results != self.board.results or now - said_s >= HEARTBEAT_S):
                 results, said_s = self.board.results, now
-                state = {**self.board.state(), "model": self._model, "device": self._device}
+                state = {**self.board.state(), **self.operations.asked(), "model": self._model, "device": self._device}
                 self.events.publish(b"data: " + json.dumps(state, separators=(",", ":")).encode() + b"\n\n")
 
     async def _send_pictures(self) -> None:
