@@ -319,6 +319,7 @@ def test_the_wheel_works_in_a_clean_environment(tmp_path: Path) -> None:
         timeout=600,
     )
     (wheel,) = (tmp_path / "dist").glob("*.whl")
+    assert wheel.stat().st_size <= 30_000_000  # bytes; models that repeat another one travel as deltas
     venv.create(tmp_path / "venv", with_pip=True)
     python = tmp_path / "venv" / "bin" / "python"
     subprocess.run([python, "-m", "pip", "install", "--quiet", wheel], check=True, capture_output=True, timeout=600)
@@ -330,6 +331,11 @@ def test_the_wheel_works_in_a_clean_environment(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert len(records.read_text().splitlines()) == 4
+    photograph = ROOT / "edge" / "assets" / "retina.jpg"
+    for precision in ("fp16", "int8"):  # their files are among those
+        scored = [python, "-m", "fthnet_kit.edge.cli", "score", photograph, "--precision", precision]
+        found = subprocess.run(scored, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+        assert found.returncode == 0, found.stderr
     typed = (
         "import fthnet_kit.edge, pathlib; print((pathlib.Path(fthnet_kit.edge.__file__).parent / 'py.typed').exists())"
     )

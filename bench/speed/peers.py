@@ -89,7 +89,9 @@ def open_openvino_alone(folder: Path, precision: Precision, threads: int) -> Run
     bundle = Bundle.open(folder)
     view = kit_view(bundle)
     settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
-    model = openvino.compile_model(bundle.model_path(precision, "openvino"), "CPU", settings)
+    model = openvino.compile_model(
+        openvino.Core().read_model(bundle.model(precision, "openvino").content), "CPU", settings
+    )
     request = model.create_infer_request()
     return lambda _: request.infer({INPUT_NAME: view})[OUTPUT_NAME]
 

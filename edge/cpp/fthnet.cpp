@@ -10,6 +10,7 @@
 #include <fstream>
 #include <limits>
 #include <numeric>
+#include <sstream>
 #include <unordered_map>
 
 #include <onnxruntime_cxx_api.h>
@@ -422,6 +423,47 @@ class Sha256 {  // FIPS 180-4
                                       0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
 };
 
+std::vector<char> read_file(const std::filesystem::path& path);
+
+// A file that the card names; where its delta lies in its place (edge/model/delta.py), what that stands for.
+std::vector<char> read_part(const std::filesystem::path& path) {
+  constexpr std::uint64_t most = 1u << 29;
+  const std::filesystem::path packed = path.string() + ".delta";
+  if (std::filesystem::exists(path) || !std::filesystem::exists(packed)) return read_file(path);
+  const Error broken(Error::Kind::bundle,
+                     packed.string() + ": expected a delta of a model, found another file; copy the bundle again");
+  const std::vector<char> delta = read_file(packed);
+  auto at = std::find(delta.begin(), delta.end(), '\n');
+  std::istringstream head(std::string(delta.begin(), at));
+  std::string kind, version, name;
+  std::uint64_t size = 0;
+  if (at == delta.end() || !(head >> kind >> version >> name >> size) || kind + version != "fthnet-delta1" ||
+      name.find('/') != std::string::npos || size > most)
+    throw broken;
+  const std::vector<char> base = read_file(path.parent_path() / name);
+  std::vector<char> content;
+  content.reserve(size);
+  ++at;
+  while (content.size() < size) {
+    std::array<std::uint64_t, 3> piece{};
+    if (delta.end() - at < 24) throw broken;
+    for (std::uint64_t& number : piece)
+      for (int byte = 0; byte < 8; ++byte) number |= std::uint64_t{static_cast<std::uint8_t>(*at++)} << 8 * byte;
+    const auto [offset, copied, added] = piece;
+    const std::uint64_t left = size - content.size(), here = static_cast<std::uint64_t>(delta.end() - at);
+    if (copied > left || added > left - copied || added > here || copied + added == 0 || offset > base.size() ||
+        copied > base.size() - offset)
+      throw broken;
+    const auto from = base.begin() + static_cast<std::ptrdiff_t>(offset);
+    const auto behind = at + static_cast<std::ptrdiff_t>(added);
+    content.insert(content.end(), from, from + static_cast<std::ptrdiff_t>(copied));
+    content.insert(content.end(), at, behind);
+    at = behind;
+  }
+  if (at != delta.end()) throw broken;
+  return content;
+}
+
 std::vector<char> read_file(const std::filesystem::path& path) {
   std::ifstream file(path, std::ios::binary);
   std::vector<char> content((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
@@ -475,7 +517,7 @@ Bundle open_bundle(const std::filesystem::path& folder, const std::string& wante
   }
   bool found = false;
   for (const auto& [file, expected] : files) {
-    std::vector<char> content = read_file(folder / file);
+    std::vector<char> content = read_part(folder / file);
     if (Sha256::of(content) != expected)
       throw Error(Error::Kind::bundle, (folder / file).string() + ": expected SHA-256 " + expected.substr(0, 12) +
                                            "…, found another: the file was altered or damaged; copy the bundle again");

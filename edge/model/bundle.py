@@ -13,6 +13,7 @@ from typing import Literal
 
 from fthnet_kit.edge.errors import BundleError
 from fthnet_kit.edge.files import open_regular, read_regular
+from fthnet_kit.edge.model import delta
 from fthnet_kit.edge.model.card import CARD_NAME, MOST_CARD_BYTES, ModelCard
 from fthnet_kit.edge.model.choices import Precision
 from fthnet_kit.edge.model.model_file import MOST_BYTES, ModelFile
@@ -32,6 +33,8 @@ CONVERTED_NAMES = {form: f"fthnet.{form}.onnx" for form in ("fp16", "int8", "int
 @dataclass(frozen=True)
 class Bundle:
     """A folder whose card is valid and whose files are the ones that the card names.
+
+    A file that repeats most of another one may lie there as its `delta`, as in the wheel: `read` gives its content.
 
     Attributes:
         folder: where it lies.
@@ -78,7 +81,7 @@ class Bundle:
         if signed is not None:
             signed.check_files(folder, {**card.files, CARD_NAME: sha256})
         for name, expected in card.files.items():
-            check_file(folder / name, expected)
+            check_part(folder / name, expected)
         if signed is not None and release != "ignore":
             accept_release(signed, folder, note=release == "note")
         return cls(folder, replace(card, origin=_origin(folder, signed)), sha256, signed)
@@ -91,7 +94,7 @@ class Bundle:
         """
         if name not in self.card.files:
             raise BundleError(f"{self.folder}: expected {name}, found none in the card; `fthnet export` makes it")
-        content = read_file(self.folder / name, MOST_BYTES)
+        content = read_part(self.folder / name)
         compare(self.folder / name, self.card.files[name], hashlib.sha256(content).hexdigest())
         return content
 
@@ -179,14 +182,30 @@ def read_file(path: Path, most: int) -> bytes:
         raise BundleError(_cannot_read(path, error)) from error
 
 
-def check_file(path: Path, expected: str) -> None:
-    """Compare a file with its hash in the card.
+def read_part(path: Path) -> bytes:
+    """Content of a file that the card names; where its delta lies in its place, what that stands for.
+
+    Raises:
+        BundleError: neither is there, unreadable, or too large.
+    """
+    packed = path.with_name(path.name + delta.SUFFIX)
+    if path.exists() or not packed.is_file():
+        return read_file(path, MOST_BYTES)
+    content = read_file(packed, MOST_BYTES)
+    try:
+        return delta.restore(content, read_file(path.with_name(delta.base_of(content)), MOST_BYTES), MOST_BYTES)
+    except ValueError as error:
+        raise BundleError(f"{packed}: {error}; copy the bundle again") from error
+
+
+def check_part(path: Path, expected: str) -> None:
+    """Compare a file, or what its delta stands for, with its hash in the card.
 
     Raises:
         BundleError: missing, unreadable or altered.
     """
     try:
-        found = sha256_of(path)
+        found = sha256_of(path) if path.exists() else hashlib.sha256(read_part(path)).hexdigest()
     except OSError as error:
         raise BundleError(_cannot_read(path, error)) from error
     compare(path, expected, found)

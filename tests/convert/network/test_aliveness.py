@@ -35,6 +35,7 @@ def look(network: FTHNet, images: torch.Tensor) -> Aliveness:
     return measure_aliveness(network.eval(), torch.split(images, 4), LABELS)
 
 
+@pytest.mark.slow
 def test_the_shipped_weights_live(images: torch.Tensor) -> None:
     found = look(load_checkpoint(LIVING).network, images)
     assert found.alive
@@ -44,6 +45,7 @@ def test_the_shipped_weights_live(images: torch.Tensor) -> None:
     assert found.images == len(images)
 
 
+@pytest.mark.slow
 def test_the_shipped_weights_live_on_photographs(data: Path) -> None:
     found = look_into(load_checkpoint(LIVING).network, of_split(read_image_set(data / "fundus"), "val")[::5])
     assert 22 < found.taps_points < 45  # version 0.4.0: 29.4 on all, 36.1 on these 32
@@ -51,6 +53,7 @@ def test_the_shipped_weights_live_on_photographs(data: Path) -> None:
     assert found.saturated <= 0.005
 
 
+@pytest.mark.slow
 def test_a_saturated_layer_is_seen_and_called_dead(images: torch.Tensor) -> None:
     network = load_checkpoint(LIVING).network
     with torch.no_grad():

@@ -19,6 +19,7 @@ from fthnet_kit.edge import QualityScorer
 from fthnet_kit.edge.errors import AmbiguousFieldError
 from fthnet_kit.edge.image import Image, to_bgr8
 from fthnet_kit.edge.inference.retina_gate import why_not_retina
+from fthnet_kit.edge.model import delta
 from fthnet_kit.edge.model.bundle import shipped_bundle
 from fthnet_kit.edge.model.preprocess import Preprocessing, field_box, prepare
 
@@ -199,6 +200,28 @@ def test_an_implausible_value_is_a_fault(programs: Path, tmp_path: Path) -> None
     bundle = bundle_with(tmp_path, raw_range={"low": -100.0, "high": 20.0})
     found = run(programs / "write_vectors", bundle, tmp_path, 1, GOLDEN / "plain.png", GOLDEN / "disc.png").stdout
     assert [json.loads(line)["reason"] for line in found.splitlines()] == ["engine_fault", None]
+
+
+def test_a_bundle_of_the_wheel_is_whole(programs: Path, tmp_path: Path) -> None:
+    """Models that repeat another one lie there as deltas."""
+    packed = tmp_path / "packed"
+    shutil.copytree(shipped_bundle(), packed)
+    delta.pack(packed)
+    found = run(programs / "score_files", packed, GOLDEN / "plain.png").stdout
+    assert json.loads(found)["score"] is not None
+    path = packed / "fthnet.fp16.onnx.delta"
+    content = path.read_bytes()
+    for harmed, message in (
+        (content[:-1], "expected a delta"),
+        (content[:-1] + bytes([content[-1] ^ 1]), "expected SHA-256"),
+        (b"noise", "expected a delta"),
+    ):
+        path.write_bytes(harmed)
+        done = subprocess.run(
+            [programs / "score_files", packed, GOLDEN / "plain.png"], capture_output=True, text=True, timeout=120
+        )
+        assert done.returncode == 4
+        assert f"fthnet.fp16.onnx{'.delta' if 'delta' in message else ''}: {message}" in done.stderr
 
 
 def test_errors_are_named_with_their_kind(programs: Path, tmp_path: Path) -> None:
