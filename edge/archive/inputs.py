@@ -121,8 +121,9 @@ def _at_address(address: str) -> Iterator[str]:
     )
     if not below:
         raise InputError(f"{address}: expected an image or a folder of images, found none")
+    bare, mark, query = address.partition("?")  # s3://bucket/folder?region=eu-west-1: the options go last
     for each in below:
-        yield address.rstrip("/") + quote(each.removeprefix(path.rstrip("/")))
+        yield bare.rstrip("/") + quote(each.removeprefix(path.rstrip("/"))) + mark + query
 
 
 def _resolved(name: str, members: Iterable[str]) -> Iterator[str]:

@@ -16,6 +16,11 @@
 #include <onnxruntime_cxx_api.h>
 #include <opencv2/imgproc.hpp>
 
+#ifdef FTHNET_SIGNATURES
+#include <openssl/evp.h>
+#include <openssl/pem.h>
+#endif
+
 namespace fthnet {
 namespace {
 
@@ -316,6 +321,36 @@ cv::Mat centre(const cv::Mat& bgr, const cv::Rect& box, bool pillow) {
   return shrink(cut(bgr, inner), kInput);
 }
 
+struct View {
+  int top, left;
+  bool mirrored;
+};
+
+constexpr View kFiveViews[] = {{kMargin, kMargin, false}, {0, 0, false}, {0, 128, false}, {128, 0, false}, {128, 128, false}};
+// numpy.random.default_rng(0).integers(0, (129, 129, 2), size=(20, 3))
+constexpr View kTwentyViews[] = {
+    {109, 82, true}, {34, 39, false}, {9, 2, false},   {104, 83, true}, {64, 78, true},  {94, 81, true}, {72, 120, false},
+    {105, 86, false}, {50, 110, true}, {4, 98, true},   {109, 22, false}, {111, 2, true},  {10, 38, false}, {54, 52, false},
+    {0, 16, false},  {86, 67, true},  {33, 79, true},  {49, 59, true},  {103, 126, false}, {88, 122, true}};
+
+// The network's input, and the centre, which the gate judges whatever the views are.
+std::pair<std::vector<cv::Mat>, cv::Mat> views_with_centre(const cv::Mat& bgr, const cv::Rect& box, int views, bool pillow) {
+  if (views == 1) {
+    const cv::Mat middle = rgb_of(centre(bgr, box, pillow));
+    return {{middle}, middle};
+  }
+  if (views != 5 && views != 20) throw Error(Error::Kind::input, "views: expected 1, 5 or 20, found " + std::to_string(views));
+  const cv::Mat whole = rgb_of(canonical(bgr, box, pillow));
+  std::vector<cv::Mat> found;
+  const View* first = views == 5 ? kFiveViews : kTwentyViews;
+  for (const View* view = first; view != first + views; ++view) {
+    cv::Mat cropped = whole(cv::Rect(view->left, view->top, kInput, kInput)).clone();
+    if (view->mirrored) cv::flip(cropped, cropped, 1);
+    found.push_back(cropped);
+  }
+  return {found, whole(cv::Rect(kMargin, kMargin, kInput, kInput))};
+}
+
 // ------------------------------------------------------------------------------------------------ the gate
 
 constexpr int kSide = 96;
@@ -472,6 +507,68 @@ std::vector<char> read_file(const std::filesystem::path& path) {
   return content;
 }
 
+// ---------------------------------------------------------------------------------------------- signatures
+
+struct SignedFile {
+  double size;
+  std::string sha256;
+};
+
+#ifdef FTHNET_SIGNATURES
+constexpr const char* kPurpose = "fthnet-edge-kit bundle 1\n";  // signed before the manifest
+
+bool is_signed_by(const std::filesystem::path& key_file, const std::vector<char>& manifest, const std::vector<char>& signature) {
+  const std::vector<char> pem = read_file(key_file);
+  const std::unique_ptr<BIO, decltype(&BIO_free)> memory(BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size())), BIO_free);
+  const std::unique_ptr<EVP_PKEY, decltype(&EVP_PKEY_free)> key(
+      PEM_read_bio_PUBKEY(memory.get(), nullptr, nullptr, nullptr), EVP_PKEY_free);
+  if (!key || EVP_PKEY_id(key.get()) != EVP_PKEY_ED25519)
+    throw Error(Error::Kind::input, key_file.string() + ": expected an Ed25519 public key of `fthnet bundle keygen`, found another file");
+  std::string text = kPurpose;
+  text.append(manifest.begin(), manifest.end());
+  const std::unique_ptr<EVP_MD_CTX, decltype(&EVP_MD_CTX_free)> context(EVP_MD_CTX_new(), EVP_MD_CTX_free);
+  return EVP_DigestVerifyInit(context.get(), nullptr, nullptr, nullptr, key.get()) == 1 &&
+         EVP_DigestVerify(context.get(), reinterpret_cast<const unsigned char*>(signature.data()), signature.size(),
+                          reinterpret_cast<const unsigned char*>(text.data()), text.size()) == 1;
+}
+#endif
+
+// Size and hash of every signed file; empty where no signature is asked for.
+std::unordered_map<std::string, SignedFile> signed_files(const std::filesystem::path& folder, const Options& options) {
+  if (options.require_signature.empty()) return {};
+#ifdef FTHNET_SIGNATURES
+  const std::filesystem::path path = folder / "signed_manifest.json";
+  if (!std::filesystem::exists(path))
+    throw Error(Error::Kind::bundle, folder.string() + ": expected a signed bundle, found it unsigned; `fthnet bundle sign` signs one");
+  const std::vector<char> text = read_file(path);
+  if (!is_signed_by(options.require_signature, text, read_file(folder / "signed_manifest.sig")))
+    throw Error(Error::Kind::bundle, folder.string() + ": expected the signature of " + options.require_signature.string() +
+                                         ", found an unknown key or a manifest that was altered");
+  std::unordered_map<std::string, SignedFile> files;
+  cv::FileStorage storage(std::string(text.begin(), text.end()),
+                          cv::FileStorage::READ | cv::FileStorage::MEMORY | cv::FileStorage::FORMAT_JSON);
+  const auto release = static_cast<std::int64_t>(storage["release"].real());
+  if (release < options.least_release)
+    throw Error(Error::Kind::bundle, folder.string() + ": expected release " + std::to_string(options.least_release) +
+                                         " or newer, found release " + std::to_string(release));
+  for (const cv::FileNode& file : storage["files"]) files[file.name()] = {file["bytes"].real(), file["sha256"].string()};
+  return files;
+#else
+  throw Error(Error::Kind::bundle, folder.string() + ": a signature is asked for, and this build checks none; "
+                                                     "compile with -DFTHNET_SIGNATURES and OpenSSL");
+#endif
+}
+
+// Throws Error where bytes are not those of the signed file; asks nothing where no signature is asked for.
+void check_signed(const std::unordered_map<std::string, SignedFile>& files, const std::filesystem::path& folder,
+                  const std::string& name, const std::vector<char>& content) {
+  if (files.empty()) return;
+  const auto found = files.find(name);
+  if (found == files.end() || found->second.size != static_cast<double>(content.size()) ||
+      found->second.sha256 != Sha256::of(content))
+    throw Error(Error::Kind::bundle, (folder / name).string() + ": expected the file that was signed, found another");
+}
+
 struct Bundle {
   Card card;
   std::vector<char> model;  // the bytes that were hashed are the bytes that run
@@ -488,6 +585,7 @@ Card parse_card(cv::FileStorage& storage) {
   const std::string resize = how["resize"].empty() ? "area" : how["resize"].string();
   card.pillow = resize == "pil";
   card.views = how["views"];
+  card.seed = how["seed"].empty() ? 0 : static_cast<int>(how["seed"]);
   card.usable = thresholds["usable"].real();
   card.good = thresholds["good"].real();
   const cv::FileNode range = storage["raw_range"];
@@ -502,9 +600,12 @@ Card parse_card(cv::FileStorage& storage) {
   return card;
 }
 
-Bundle open_bundle(const std::filesystem::path& folder, const std::string& wanted) {
+Bundle open_bundle(const std::filesystem::path& folder, const Options& options) {
+  const std::string& wanted = options.file;
   const std::filesystem::path path = folder / "model_card.json";
+  const std::unordered_map<std::string, SignedFile> files_signed = signed_files(folder, options);
   const std::vector<char> text = read_file(path);
+  check_signed(files_signed, folder, "model_card.json", text);
   Bundle bundle;
   std::vector<std::pair<std::string, std::string>> files;
   try {
@@ -521,6 +622,7 @@ Bundle open_bundle(const std::filesystem::path& folder, const std::string& wante
     if (Sha256::of(content) != expected)
       throw Error(Error::Kind::bundle, (folder / file).string() + ": expected SHA-256 " + expected.substr(0, 12) +
                                            "…, found another: the file was altered or damaged; copy the bundle again");
+    check_signed(files_signed, folder, file, content);
     if (file != wanted) continue;
     bundle.model = std::move(content);
     found = true;
@@ -679,14 +781,7 @@ std::optional<cv::Rect> field_box(const cv::Mat& bgr, bool square_field) {
 }
 
 std::vector<cv::Mat> views_of(const cv::Mat& bgr, const cv::Rect& box, int views, bool pillow) {
-  if (views == 1) return {rgb_of(centre(bgr, box, pillow))};
-  if (views != 5) throw Error(Error::Kind::input, "views: expected 1 or 5, found " + std::to_string(views));
-  const cv::Mat whole = rgb_of(canonical(bgr, box, pillow));
-  constexpr int far = kResize - kInput;
-  std::vector<cv::Mat> found;
-  for (const cv::Point at : {cv::Point(kMargin, kMargin), cv::Point(0, 0), cv::Point(far, 0), cv::Point(0, far), cv::Point(far, far)})
-    found.push_back(whole(cv::Rect(at.x, at.y, kInput, kInput)));
-  return found;
+  return views_with_centre(bgr, box, views, pillow).first;
 }
 
 NotRetina why_not_retina(const cv::Mat& view) {
@@ -718,10 +813,12 @@ struct Scorer::Parts {
 };
 
 Scorer::Scorer(const std::filesystem::path& folder, const Options& options) {
-  const Bundle bundle = open_bundle(folder, options.file);
+  const Bundle bundle = open_bundle(folder, options);
   const int views = options.views ? options.views : bundle.card.views;
-  if (views != 1 && views != 5)
-    throw Error(Error::Kind::input, "views: expected 1 or 5, found " + std::to_string(views) + "; Options::views takes another");
+  if (views != 1 && views != 5 && views != 20)
+    throw Error(Error::Kind::input, "views: expected 1, 5 or 20, found " + std::to_string(views));
+  if (views == 20 && bundle.card.seed != 0)
+    throw Error(Error::Kind::bundle, "preprocessing.seed: expected 0 for 20 views, found " + std::to_string(bundle.card.seed));
   try {
     parts_ = std::make_unique<Parts>(Parts{bundle.card, views, Network(bundle, options)});
   } catch (const Ort::Exception& error) {
@@ -740,14 +837,16 @@ Score Scorer::score(const cv::Mat& frame) {
   auto start = std::chrono::steady_clock::now();
   const cv::Mat bgr = to_bgr8(frame);
   const std::optional<cv::Rect> box = field_box(bgr, parts_->card.square);
-  const std::vector<cv::Mat> views = box ? views_of(bgr, *box, parts_->views, parts_->card.pillow) : std::vector<cv::Mat>();
+  std::pair<std::vector<cv::Mat>, cv::Mat> input;
+  if (box) input = views_with_centre(bgr, *box, parts_->views, parts_->card.pillow);
+  const auto& [views, middle] = input;
   score.preprocess_ms = ms_since(start);
   if (!box) {
     score.reason = Reason::ambiguous_field;
     return score;
   }
   start = std::chrono::steady_clock::now();
-  const bool retina = why_not_retina(views.front()) == NotRetina::none;  // the first of five is the centre, too
+  const bool retina = why_not_retina(middle) == NotRetina::none;
   score.gate_ms = ms_since(start);
   if (!retina) {
     score.reason = Reason::no_retina;

@@ -1,5 +1,5 @@
 // Fundus image quality, 0 to 100, from a frame: the contract of docs/CONTRACT.md in C++17.
-// Needs OpenCV (core, imgproc) and ONNX Runtime's C++ API, and nothing else.
+// Needs OpenCV (core, imgproc) and ONNX Runtime's C++ API, and nothing else; with FTHNET_SIGNATURES also OpenSSL.
 //
 //     fthnet::Scorer scorer("demo");                       // a bundle's folder
 //     fthnet::Score score = scorer.score(cv::imread("retina.jpg"));
@@ -8,6 +8,7 @@
 
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <memory>
 #include <optional>
@@ -51,6 +52,7 @@ struct Card {
   bool square = true;   // cut out the field; otherwise the whole frame
   bool pillow = false;  // resize as Pillow does, for the authors' weights
   int views = 1;
+  int seed = 0;  // of the 20 views; others than 0 are refused
   double usable = 0, good = 0;
   double raw_low = -100, raw_high = 200;  // beyond them a raw value is a fault of the engine
 };
@@ -59,7 +61,9 @@ struct Options {
   std::string file = "fthnet.fp32.onnx";  // of the bundle
   std::string provider = "cpu";           // "cuda" or "tensorrt" where ONNX Runtime was built with it
   int threads = 0;                        // of one inference on the CPU; 0: all cores
-  int views = 0;                          // 1 or 5; 0: the card's
+  int views = 0;                          // 1, 5 or 20; 0: the card's
+  std::filesystem::path require_signature;  // public key (PEM) that the bundle must be signed with; empty: none
+  std::int64_t least_release = 0;           // the smallest signed release that is taken: a device's newest so far
 };
 
 // Scores frames with one model. Belongs to one thread at a time; any number of scorers may exist.
@@ -87,7 +91,7 @@ class Scorer {
 cv::Mat to_bgr8(const cv::Mat& frame);
 // Section 2, of BGR 8 bits; may reach beyond the frame; none where the field cannot be told.
 std::optional<cv::Rect> field_box(const cv::Mat& bgr, bool square = true);
-// Section 3: RGB 384x384, one a view (1 or 5).
+// Section 3: RGB 384x384, one a view (1, 5 or 20).
 std::vector<cv::Mat> views_of(const cv::Mat& bgr, const cv::Rect& box, int views, bool pillow = false);
 // Section 4, of the centre view in RGB.
 NotRetina why_not_retina(const cv::Mat& view);

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import cv2
@@ -20,6 +21,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+from fthnet_kit.edge import QualityScorer
 from fthnet_kit.edge.archive.inputs import list_inputs
 from fthnet_kit.edge.archive.run_file import ArchiveRun, ModelOptions
 from fthnet_kit.edge.archive.shard import TIMES, ShardTask, score_shard, shard_path
@@ -28,6 +30,8 @@ from fthnet_kit.edge.archive.table import read_rows, verify
 from fthnet_kit.edge.cli.archive import archive
 from fthnet_kit.edge.errors import EngineError, InputError
 from fthnet_kit.edge.image import Image
+from fthnet_kit.edge.outputs.best_shot.dicom_context import DicomContext
+from fthnet_kit.edge.outputs.best_shot.dicom_photograph import ophthalmic_photograph
 
 pyarrow = pytest.importorskip("pyarrow")
 pytest.importorskip("pyarrow.parquet")
@@ -335,6 +339,55 @@ def test_pictures_at_an_address_are_scored(undisturbed: Path, pictures: Path, tm
     assert score_shard(ShardTask(tmp_path, run, ModelOptions(), 0, tuple(names))).failed == 0
     expected = {Path(str(row["file"])).name: row["score"] for row in rows_but_times(undisturbed)}
     assert [row["score"] for row in rows_but_times(tmp_path)] == [expected[Path(unquote(name)).name] for name in names]
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Any, str]]:
+    """An S3 server of its own with a bucket: a client, and the options of an address that lead to it."""
+    pytest.importorskip("moto")
+    pytest.importorskip("flask")
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    server = ThreadedMotoServer("127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    try:
+        client = boto3.client("s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1")
+        client.create_bucket(Bucket="clinic")
+        yield client, f"?scheme=http&endpoint_override={host}:{port}&region=us-east-1"
+    finally:
+        server.stop()
+
+
+def test_an_object_store_is_scored(bucket: tuple[Any, str], undisturbed: Path, pictures: Path, tmp_path: Path) -> None:
+    client, options = bucket
+    put = sorted((pictures / "right").glob("*.png"))[:3]
+    for path in put:
+        client.put_object(Bucket="clinic", Key=f"day 1/{path.name}", Body=path.read_bytes())
+    client.put_object(Bucket="clinic", Key="day 1/notes.txt", Body=b"no picture")
+    done = archive_command("score", f"s3://clinic/day%201{options}", "-o", tmp_path, "--workers", 1)
+    assert done.exit_code == 0, done.output
+    expected = {Path(str(row["file"])).name: row["score"] for row in rows_but_times(undisturbed)}
+    assert [row["score"] for row in rows_but_times(tmp_path)] == [expected[path.name] for path in put]
+    with pytest.raises(InputError, match="expected a picture or a folder"):
+        list_inputs([f"s3://clinic/day%202{options}"])
+
+
+def test_dicom_photographs_are_scored(photograph: Image, tmp_path: Path, demo_scorer: QualityScorer) -> None:
+    pytest.importorskip("pydicom")
+    score = demo_scorer.score(photograph)
+    content = ophthalmic_photograph(photograph, score, DicomContext(laterality="R", pixel_spacing_mm=0.012))
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "eye.dcm").write_bytes(content)
+    (tmp_path / "in" / "cut.dcm").write_bytes(content[: len(content) // 2])
+    done = archive_command("score", tmp_path / "in", "-o", tmp_path / "out", "--workers", 1, "--max-failure-rate", 0.6)
+    assert done.exit_code == 0, done.output
+    cut, whole = rows_but_times(tmp_path / "out")
+    assert whole["score"] == pytest.approx(score.value, abs=0.001)
+    assert cut["score"] is None
 
 
 def test_a_broken_engine_leaves_no_rows(

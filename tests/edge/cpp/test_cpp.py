@@ -9,7 +9,7 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -33,6 +33,7 @@ HEADERS = (
     "/usr/include/onnxruntime",
 )
 WARNINGS = ("-Wall", "-Wextra", "-Wpedantic", "-Werror")
+SIGNATURES = ("-DFTHNET_SIGNATURES",) if Path("/usr/include/openssl/evp.h").is_file() else ()
 OPENCV = ("-lopencv_core", "-lopencv_imgproc", "-lopencv_imgcodecs", "-lopencv_videoio")
 
 pytestmark = pytest.mark.slow
@@ -75,9 +76,19 @@ def programs(request: pytest.FixtureRequest, headers: Path, library: Path, tmp_p
     folder = tmp_path_factory.mktemp(request.param.strip("+"))
     sanitized = request.param == "g++"
     how = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all") if sanitized else ("-O2",)
-    common = (compiler, "-std=c++17", *WARNINGS, *how, f"-I{SOURCE}", "-isystem", "/usr/include/opencv4", "-isystem")
+    common = (
+        compiler,
+        "-std=c++17",
+        *WARNINGS,
+        *how,
+        *SIGNATURES,
+        f"-I{SOURCE}",
+        "-isystem",
+        "/usr/include/opencv4",
+        "-isystem",
+    )
     run(*common, headers, "-c", SOURCE / "fthnet.cpp", "-o", folder / "fthnet.o")
-    links = (f"-L{library}", f"-Wl,-rpath,{library}", "-lonnxruntime", *OPENCV)
+    links = (f"-L{library}", f"-Wl,-rpath,{library}", "-lonnxruntime", *OPENCV, *["-lcrypto" for _ in SIGNATURES])
     programs = (Path(__file__).parent / "write_vectors.cpp", SOURCE / "samples" / "score_files.cpp")
     for program in programs:
         run(*common, headers, folder / "fthnet.o", program, "-o", folder / program.stem, *links)
@@ -153,7 +164,10 @@ def test_random_frames_get_the_same_box_input_and_gate(programs: Path, tmp_path:
     assert reasons == {None, "no_retina", "ambiguous_field"}
 
 
-def test_other_kinds_of_pictures_and_five_views(programs: Path, tmp_path: Path, photograph: Image) -> None:
+@pytest.mark.parametrize("views", [5, 20])
+def test_other_kinds_of_pictures_and_more_views(
+    programs: Path, tmp_path: Path, photograph: Image, views: Literal[5, 20]
+) -> None:
     small = cv2.resize(photograph, (420, 420), interpolation=cv2.INTER_AREA)
     noisy = np.random.default_rng(0).integers(0, 65536, small.shape, np.uint16) // 64 + small.astype(np.uint16) * 200
     kinds = {
@@ -165,10 +179,10 @@ def test_other_kinds_of_pictures_and_five_views(programs: Path, tmp_path: Path, 
     for name, picture in kinds.items():
         cv2.imwrite(str(tmp_path / f"{name}.png"), picture)
     paths = [tmp_path / f"{name}.png" for name in kinds]
-    found = vectors(programs, tmp_path, paths, views=5)
-    with QualityScorer.from_bundle(views=5) as scorer:
+    found = vectors(programs, tmp_path, paths, views=views)
+    with QualityScorer.from_bundle(views=views) as scorer:
         for ours, (name, picture) in zip(found, kinds.items(), strict=True):
-            assert_same_input(tmp_path / f"{name}.rgb", prepare(to_bgr8(picture), Preprocessing(), 5))
+            assert_same_input(tmp_path / f"{name}.rgb", prepare(to_bgr8(picture), Preprocessing(), views))
             score = scorer.score(picture)
             assert ours["reason"] == score.reason
             assert ours["score"] == (None if score.value is None else pytest.approx(score.value, abs=0.01))
@@ -249,7 +263,49 @@ def test_errors_are_named_with_their_kind(programs: Path, tmp_path: Path) -> Non
     code, said = failing(programs / "write_vectors", shipped_bundle(), tmp_path, 1, tmp_path / "empty.png")
     assert code == 10
     assert "cv::imread" in said
-    assert failing(programs / "write_vectors", shipped_bundle(), tmp_path, 20, frame)[0] == 10
+    assert failing(programs / "write_vectors", shipped_bundle(), tmp_path, 3, frame)[0] == 10
+    (tmp_path / "seeded").mkdir()
+    seeded = bundle_with(tmp_path / "seeded", preprocessing={**Preprocessing().to_dict(), "seed": 1})
+    code, said = failing(programs / "write_vectors", seeded, tmp_path, 20, frame)
+    assert code == 11
+    assert "preprocessing.seed: expected 0" in said
+
+
+def test_a_signature_is_checked(programs: Path, tmp_path: Path) -> None:
+    if not SIGNATURES:
+        pytest.skip("no OpenSSL headers: apt install libssl-dev")
+    pytest.importorskip("cryptography")
+    bundle, key, other = tmp_path / "demo", tmp_path / "key", tmp_path / "other"
+    shutil.copytree(shipped_bundle(), bundle)
+    fthnet = (sys.executable, "-m", "fthnet_kit.edge.cli", "bundle")
+    for name in (key, other):
+        run(*fthnet, "keygen", name)
+
+    def asked(public: Path, release: int = 1) -> tuple[int, str]:
+        command = [programs / "write_vectors", bundle, tmp_path, 1, f"--signed-by={public}", f"--release={release}"]
+        done = subprocess.run(
+            [*map(str, command), str(GOLDEN / "plain.png")], capture_output=True, text=True, timeout=300
+        )
+        return done.returncode, done.stderr
+
+    public = key.with_name("key.pub")
+    assert asked(public) == (
+        11,
+        f"{bundle}: expected a signed bundle, found it unsigned; `fthnet bundle sign` signs one\n",
+    )
+    run(*fthnet, "sign", bundle, "--key", key, "--release", 2)
+    assert asked(public, 2) == (0, "")
+    assert "expected release 3 or newer, found release 2" in asked(public, 3)[1]
+    assert "an unknown key" in asked(other.with_name("other.pub"))[1]
+    assert asked(GOLDEN / "vectors.json")[0] == 10
+    card = bundle / "model_card.json"
+    whole = card.read_text()
+    card.write_text(whole.replace('"good": ', '"good": 0'))
+    assert asked(public)[1] == f"{card}: expected the file that was signed, found another\n"
+    card.write_text(whole)
+    manifest = bundle / "signed_manifest.json"
+    manifest.write_text(manifest.read_text().replace('"release":2', '"release":9'))
+    assert "a manifest that was altered" in asked(public)[1]
 
 
 def test_a_copy_of_the_folder_builds_with_cmake_and_scores(headers: Path, library: Path, tmp_path: Path) -> None:

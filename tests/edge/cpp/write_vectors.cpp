@@ -1,4 +1,4 @@
-// write_vectors BUNDLE FOLDER VIEWS PICTURE…: what the C++ makes of pictures, one JSON object a line, and the network's
+// write_vectors BUNDLE FOLDER VIEWS [--signed-by=KEY.pub --release=N] PICTURE…: what the C++ makes of pictures, one JSON object a line, and the network's
 // input of each as raw RGB in FOLDER.
 
 #include <cstdio>
@@ -16,8 +16,14 @@ int main(int count, char** arguments) {
   try {
     fthnet::Options options;
     options.views = views;
+    int first = 4;
+    for (; first < count && std::string(arguments[first]).rfind("--", 0) == 0; ++first) {
+      const std::string option = arguments[first], value = option.substr(option.find('=') + 1);
+      if (option.rfind("--signed-by=", 0) == 0) options.require_signature = value;
+      else options.least_release = std::stoi(value);
+    }
     fthnet::Scorer scorer(arguments[1], options);
-    for (int i = 4; i < count; ++i) {
+    for (int i = first; i < count; ++i) {
       const std::filesystem::path path = arguments[i];
       const cv::Mat frame = cv::imread(path.string(), cv::IMREAD_UNCHANGED);
       const fthnet::Score score = scorer.score(frame);
