@@ -2,7 +2,8 @@
 
     python -m tests.arm.run [FOLDER]        (make test-arm; FOLDER is .arm unless it is named, and is used again)
 
-It needs no root, no Arm and no container: apt and dpkg of a Debian machine, pip, and both package indexes. The tree is
+It needs no root, no Arm and no container: apt and dpkg of a Debian machine, pip, and both package indexes; where these
+cannot be had it ends with exit code 75, having proved nothing. The tree is
 Debian 12 (Python 3.11); the emulator is Debian 13's, since that of Debian 12 (QEMU 7.2) crashes in ONNX Runtime 1.32.
 QEMU presents a Cortex-A76: NEON and dot products, neither SVE nor I8MM, as the Cortex-A78AE of a Jetson Orin.
 
@@ -40,10 +41,16 @@ PLATFORMS = ("manylinux_2_28_aarch64", "manylinux_2_27_aarch64", "manylinux_2_17
 CPU = "cortex-a76"
 FP32_POINTS = 0.01
 COMMAND_S = 900
+FETCH_S = 300
+UNREACHABLE = 75  # EX_TEMPFAIL of sysexits.h
 
 
 class ArmError(Exception):
-    """What the trial found, or what it lacks, in a sentence."""
+    """What the trial found, in a sentence."""
+
+
+class UnreachableError(ArmError):
+    """A package that cannot be had from here."""
 
 
 def call(command: Sequence[object], **options: object) -> str:
@@ -52,6 +59,18 @@ def call(command: Sequence[object], **options: object) -> str:
     if done.returncode:
         raise ArmError(f"{' '.join(map(str, command))[:200]}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
     return str(done.stdout)
+
+
+def fetch(command: Sequence[object], **options: object) -> None:
+    """A command that needs the network.
+
+    Raises:
+        UnreachableError: it failed, or took longer than `FETCH_S`.
+    """
+    try:
+        call(command, timeout=FETCH_S, **options)
+    except (ArmError, subprocess.TimeoutExpired, FileNotFoundError) as error:
+        raise UnreachableError(f"not run, a package cannot be had: {error}") from error
 
 
 def debian(folder: Path, suite: str, architecture: str, packages: Sequence[str]) -> Path:
@@ -81,8 +100,8 @@ def debian(folder: Path, suite: str, architecture: str, packages: Sequence[str])
     configuration = "".join(f'{name} "{value}";\n' for name, value in settings.items())
     (root / "apt.conf").write_text(configuration, encoding="utf-8")
     environment = {**os.environ, "APT_CONFIG": str(root / "apt.conf")}
-    call(["apt-get", "-q", "update"], env=environment)
-    call(["apt-get", "-q", "-y", "--download-only", "install", *packages], env=environment)
+    fetch(["apt-get", "-q", "update"], env=environment)
+    fetch(["apt-get", "-q", "-y", "--download-only", "install", *packages], env=environment)
     for package in sorted((root / "cache/archives").glob("*.deb")):
         call(["dpkg-deb", "-x", package, root / "tree"])
     shutil.rmtree(root / "cache")
@@ -100,7 +119,7 @@ def site_packages(folder: Path) -> Path:
     platforms = [word for name in PLATFORMS for word in ("--platform", name)]
     version = PYTHON.removeprefix("python")
     target = ["--target", site, "--python-version", version, "--implementation", "cp", "--only-binary=:all:"]
-    call([*pip, "install", *target, *platforms, *wheels.glob("*.whl"), *EXTRAS])
+    fetch([*pip, "install", *target, *platforms, *wheels.glob("*.whl"), *EXTRAS])
     return site
 
 
@@ -193,7 +212,7 @@ def wait_for_health(run: subprocess.Popen[bytes], url: str) -> str:
 
 
 def main() -> int:
-    """The trial; exit code 1 where something differs."""
+    """The trial; exit code 1 where something differs, 75 where its packages cannot be had."""
     began = time.monotonic()
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / ".arm").resolve()
     folder.mkdir(parents=True, exist_ok=True)
@@ -214,7 +233,7 @@ def main() -> int:
             live(arm, folder)
     except ArmError as error:
         print(f"arm: {error}", file=sys.stderr)
-        return 1
+        return UNREACHABLE if isinstance(error, UnreachableError) else 1
     print(f"all of it in {time.monotonic() - began:.0f} s")
     return 0
 

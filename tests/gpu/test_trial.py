@@ -8,6 +8,7 @@ import tarfile
 import time
 from pathlib import Path
 
+from fthnet_kit.edge.model.bundle import shipped_bundle
 from tests.gpu import trial
 from tests.gpu.trial import Step, run_steps, table
 
@@ -78,3 +79,12 @@ def test_the_script_needs_the_standard_library_alone(tmp_path: Path) -> None:
         [sys.executable, "-I", "-S", trial.__file__, "--help"], capture_output=True, text=True, cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_the_comparison_of_backends_runs(tmp_path: Path) -> None:
+    """With the one backend that is everywhere."""
+    done = run_steps([python("parity", trial.PARITY)], tmp_path, os.environ, tmp_path, 120)
+    assert done == [("parity", 1)]  # no bundle was named
+    step = Step("same", 120, [sys.executable, "-c", trial.PARITY, str(shipped_bundle()), "onnxruntime"])
+    assert run_steps([step], tmp_path, os.environ, tmp_path, 120) == [("same", 0)]
+    assert "differences [0.0, 0.0, 0.0]" in (tmp_path / "logs/same.log").read_text()

@@ -24,6 +24,22 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 TAIL = 6  # lines of a failed step's log that are shown
 LATENCY = ("--quick", "--seconds", "6")
+# A bundle's FP32 graph by a backend against ONNX Runtime's CPU: TF32 is off, sums differ in their order only.
+PARITY = """
+import sys
+import cv2
+from importlib.resources import files
+from fthnet_kit.edge import QualityScorer
+photograph = cv2.imread(str(files("fthnet_kit.edge") / "assets" / "retina.jpg"))
+values = []
+for backend in ("onnxruntime", sys.argv[2]):
+    with QualityScorer.from_bundle(sys.argv[1], precision="fp32", backend=backend) as scorer:
+        print(backend, scorer.backend.describe())
+        values += [[scorer.score(p).value for p in (photograph, photograph[:, ::-1], cv2.blur(photograph, (9, 9)))]]
+differences = [abs(here - there) for here, there in zip(*values)]
+print("scores", values, "differences", differences)
+assert max(differences) <= 0.05, "expected at most 0.05 points"
+"""
 
 
 @dataclass(frozen=True)
@@ -150,6 +166,7 @@ def trials(site: Path, out: Path) -> list[Step]:
     ]
     if (HERE / "wheels-cuda").is_dir():
         paths = {"PYTHONPATH": f"{site}-cuda{os.pathsep}{site}"}
+        steps.append(Step("parity-cuda", 120, [sys.executable, "-c", PARITY, demo, "onnxruntime-cuda"], paths))
         steps.append(latency("cuda", "--precision", "fp32", "--backend", "onnxruntime-cuda", **paths))
     return steps
 
