@@ -140,6 +140,7 @@ def test_a_run_too_short_for_anything_takes_one_step_and_tells_a_loss(photograph
     assert run.best_path.exists()
 
 
+@pytest.mark.long
 def test_validations_take_a_tenth_at_most(photographs: Path, tmp_path: Path) -> None:
     run = trainer(photographs, tmp_path / "run", validate_every_s=0.1)
     run.run()
@@ -147,6 +148,7 @@ def test_validations_take_a_tenth_at_most(photographs: Path, tmp_path: Path) -> 
     assert len(between) * run.validation_s <= 0.12 * run.limit
 
 
+@pytest.mark.slow
 def test_new_generators_learn_slower_and_are_mixed_in_late(photographs: Path, tmp_path: Path) -> None:
     recipe = Recipe(minutes=10, new_head=True)
     assert [recipe.own_share(p) for p in (0, 0.4, 0.7, 1)] == pytest.approx([0, 0, 1, 1])
@@ -158,6 +160,7 @@ def test_new_generators_learn_slower_and_are_mixed_in_late(photographs: Path, tm
     assert {group["rate"] for group in old.optimizer.param_groups} == {1.0}
 
 
+@pytest.mark.slow
 def test_a_new_head_keeps_the_backbone(photographs: Path, tmp_path: Path) -> None:
     torch.manual_seed(4)
     before = FTHNet(TINY).bbone.state_dict()
@@ -207,6 +210,7 @@ def test_a_run_killed_with_9_goes_on_and_ends_with_the_same_schedule(photographs
     assert history[-1]["step"] == int(last)
 
 
+@pytest.mark.slow
 def test_resuming_with_another_recipe_is_refused(photographs: Path, tmp_path: Path) -> None:
     trainer(photographs, tmp_path / "run", minutes=0.001).run()
     with pytest.raises(InputError, match=r"found another seed"):

@@ -155,7 +155,7 @@ def configs(draw: st.DrawFn) -> Config:
     return dataclasses.replace(config, **changes)
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(configs())
 def test_any_configuration_is_read_back_as_it_was_written(config: Config) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -40,7 +40,7 @@ def test_a_spoiled_photograph_scores_lower(demo_scorer: QualityScorer, photograp
     assert demo_scorer.score(spoiled).value < demo_scorer.score(photograph).value - 10
 
 
-@pytest.mark.parametrize("views", [1, 5, 20])
+@pytest.mark.parametrize("views", [1, 5, pytest.param(20, marks=pytest.mark.slow)])
 def test_views_are_averaged(photograph: np.ndarray, views: int) -> None:
     with QualityScorer.from_bundle(views=views) as scorer:
         score = scorer.score(photograph)

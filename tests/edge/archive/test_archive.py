@@ -205,6 +205,7 @@ def test_too_many_failures_stop_the_run_early(tmp_path: Path) -> None:
     assert len(list((tmp_path / "out" / "shards").glob("*.parquet"))) == 3  # the 11th failure lies in the third shard
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["inputs", "precision", "shard", "bundle"])
 def test_another_run_is_refused(change: str, undisturbed: Path, pictures: Path, tmp_path: Path) -> None:
     asked: list[object] = ["score", pictures, "-o", undisturbed, "--shard-size", SHARD, "--workers", 1]
@@ -254,6 +255,7 @@ def test_a_finished_run_does_nothing_again(undisturbed: Path, pictures: Path) ->
     assert {path: path.stat().st_mtime_ns for path in (undisturbed / "shards").iterdir()} == before
 
 
+@pytest.mark.slow
 def test_tasks_of_an_array_share_the_work(undisturbed: Path, pictures: Path, tmp_path: Path) -> None:
     for index in range(2):
         asked = ("score", pictures, "-o", tmp_path, "--shard-size", SHARD, "--workers", 1)

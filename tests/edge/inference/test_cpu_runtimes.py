@@ -17,10 +17,9 @@ from fthnet_kit.edge.model.choices import Precision
 from fthnet_kit.edge.model.preprocess import Preprocessing, prepare
 
 Open = Callable[..., Backend]
-RUNTIMES = ("onnxruntime", "openvino")
 
 
-@pytest.fixture(params=RUNTIMES)
+@pytest.fixture(params=["onnxruntime", pytest.param("openvino", marks=pytest.mark.slow)])
 def runtime(request: pytest.FixtureRequest) -> str:
     pytest.importorskip(request.param)
     return str(request.param)
@@ -135,6 +134,7 @@ def test_a_foreign_graph_is_refused(opened: Open, tmp_path: Path) -> None:
         opened(tmp_path / "a.onnx")
 
 
+@pytest.mark.slow
 def test_openvino_says_what_it_compiled() -> None:
     pytest.importorskip("openvino")
     products = {}
@@ -164,6 +164,7 @@ def test_openvino_that_is_not_installed_names_the_extra(monkeypatch: pytest.Monk
         open_backend(Bundle.open(), "fp32", "openvino")
 
 
+@pytest.mark.slow
 def test_openvino_keeps_compiled_models_only_where_it_is_told_to(tmp_path: Path, views: Image) -> None:
     pytest.importorskip("openvino")
     from fthnet_kit.edge.inference.openvino_runtime import OpenVinoBackend
