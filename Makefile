@@ -19,7 +19,7 @@ check: lint  ## lint, types, and the tests that answer in seconds
 	$(TEST_VENV)/bin/python -m pytest -q -n $(JOBS) --dist worksteal -m 'not slow and not long and not gpu' $(PYTEST_ARGS)
 
 test: lint  ## everything that the tests need, then the tests
-	$(TEST_VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
+	$(TEST_VENV)/bin/python -m pytest -n $(JOBS) --dist worksteal $(PYTEST_ARGS)
 
 test-long: $(TEST_VENV)/installed  ## what takes minutes: the wheel, the Pythons of JetPack, soaks, fuzz, mutants
 	$(TEST_VENV)/bin/python -m pytest -n $(JOBS) --dist worksteal -m 'long and not gpu' $(PYTEST_ARGS)

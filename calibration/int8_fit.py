@@ -20,7 +20,7 @@ Floats = npt.NDArray[np.float32]
 
 FINEST_WEIGHT = np.float16(2.0**-20)  # smallest scale of a weight; finer ones have too few bits in float16
 SMOOTHING_LIMIT = 100.0  # how far a channel may be scaled either way
-LEAST_PEAK = 1e-6  # of a channel that is never used
+LEAST_PEAK = 1e-6  # peak of a channel that is never used
 
 
 @dataclass(frozen=True)

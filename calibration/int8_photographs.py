@@ -28,7 +28,7 @@ from fthnet_kit.edge.model.preprocess import Preprocessing, prepare_file
 FEWEST = 32  # photographs to calibrate on, and to judge on
 WANTED = 128  # 500 gave no smaller error, 40 nearly the same (docs/CONVERSION.md)
 HELD_OUT = 256
-BINS = 10  # of the score range; each gives as many photographs as it can, in turn
+BINS = 10  # equal parts of the score range; each gives as many photographs as it can, in turn
 FEWEST_RETINAS = 0.5  # share of the photographs in which a retina may be seen
 LEAST_SPREAD = 5.0  # points, standard deviation of the scores
 LEAST_AGREEMENT = 0.3  # SRCC of labels with the FP32 score; shuffled labels come out near 0

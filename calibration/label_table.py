@@ -22,7 +22,7 @@ TABLES = (".csv", ".xlsx")
 MOST_ROWS = 200_000
 MOST_COLUMNS = 1_000
 MOST_UNPACKED = 32 << 20  # bytes of an XLSX file without its compression
-MOST_TAGS = 1_000_000  # of XML in an XLSX file, 60,000 rows of four columns: they cost time and memory
+MOST_TAGS = 1_000_000  # XML tags in an XLSX file, 60,000 rows of four columns: they cost time and memory
 FORMULA = re.compile(rb"<(\w+:)?f[\s/>]")
 QUOTED_FORMAT = re.compile(r'"[^"]*"|\\.')  # what a number format shows as it is
 
@@ -162,7 +162,7 @@ def _xlsx_rows(path: Path, wanted: Sequence[str]) -> Rows:
     try:
         formulas = _has_formulas(path)
         with warnings.catch_warnings(), path.open("rb") as file:
-            warnings.simplefilter("ignore")  # of features that do not concern cells
+            warnings.simplefilter("ignore")  # features that do not concern cells
             book = openpyxl.load_workbook(file, read_only=True, data_only=True, keep_links=False)
             sheet = _only_sheet(path, book.worksheets, wanted)
             if formulas:
@@ -171,7 +171,7 @@ def _xlsx_rows(path: Path, wanted: Sequence[str]) -> Rows:
                 yield [_text(cell) for cell in row]
     except InputError:
         raise
-    except Exception as error:  # of a damaged or foreign file, openpyxl raises whatever it meets
+    except Exception as error:  # openpyxl, given a damaged or foreign file, raises whatever it meets
         raise InputError(f"{path}: expected an XLSX workbook, found something else ({error})") from error
 
 

@@ -42,7 +42,7 @@ PATIENT_COLUMNS = (
 HELD_OUT_SHARE = 0.1
 OTHER_SCALE = 5.0  # no label above it: shares, stars or grades, not scores of 0-100
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-ID_PARTS = re.compile(r"\d+|[^\W\d_]+|[^\w\s./-]")  # of a patient's id; what separates them does not count
+ID_PARTS = re.compile(r"\d+|[^\W\d_]+|[^\w\s./-]")  # parts of a patient's id; what separates them does not count
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import click
 from fthnet_kit.edge.cli.options import PATH, bits_option
 from fthnet_kit.edge.cli.settings import Function, Option
 
-POINTS = click.FloatRange(0, 100)  # of a score or a MOS
+POINTS = click.FloatRange(0, 100)  # points of a score or a MOS
 FQS_FOLDER = "Folder in FQS form: images and a table with file_name and meanOpinionScore."
 bundle_output = click.option("-o", "--output", "bundle", required=True, type=PATH, help="Bundle folder to make.")
 replace_option = click.option("--replace", is_flag=True, help="Replace an existing bundle.")

@@ -63,11 +63,11 @@ OUTER = 4.0  # |input| of a sigmoid from which it costs
 OUTER_WEIGHT = 0.01
 
 MANY_VIEWS = 20
-MANY_VIEWS_SHARE = 0.08  # of the minutes that scoring with 20 views may take at the end
+MANY_VIEWS_SHARE = 0.08  # share of the minutes that scoring with 20 views may take at the end
 LEAST_MANY_VIEWS = 10
 EXPORT_IMAGES = 40  # export and its comparison cost as much as scoring about so many photographs,
 EXPORT_S = 4.0  # and seconds that do not depend on the network
-VALIDATION_SHARE = 0.1  # of the minutes that validations may take
+VALIDATION_SHARE = 0.1  # share of the minutes that validations may take
 LOOKED_AT_EVERY = 10  # steps between two looks at the loss: each makes the host wait for a GPU
 
 

@@ -56,15 +56,15 @@ FAULT_FREE_MOS = 55.0  # a photograph this good counts as free of faults: severi
 DEGRADABLE_MOS = 40.0  # below this a photograph has too little left to lose
 CAST_SHARE = 0.35  # photographs in the colours of another camera
 LOOK_SHARE = 0.5  # photographs in another exposure and gamma
-LOOK_STOPS = 0.8  # of linear light, to either side
+LOOK_STOPS = 0.8  # stops of linear light, to either side
 LOOK_GAMMA = (0.7, 1.4)
 LEAST_LOST = 0.002  # share of the picture that a look may clip without a price
 CONTRAST_SHARE = 0.5  # pairs that show one crop twice
-FAULTY_BOTH_SHARE = 0.4  # of these: pairs whose first picture has a fault too
-SAME_FAULT_SHARE = 0.5  # of those: pairs in which that fault only grows
-NOT_RETINA_SHARE = 0.2  # of the other samples: outer eyes and rooms, which score nothing
-SINGLE_FAULT_SHARE = 0.3  # of the other photographs: those that get a fault
-LOCAL_SHARE = 0.35  # of faults: those that hide a part of the field
+FAULTY_BOTH_SHARE = 0.4  # share of these: pairs whose first picture has a fault too
+SAME_FAULT_SHARE = 0.5  # share of those: pairs in which that fault only grows
+NOT_RETINA_SHARE = 0.2  # share of the other samples: outer eyes and rooms, which score nothing
+SINGLE_FAULT_SHARE = 0.3  # share of the other photographs: those that get a fault
+LOCAL_SHARE = 0.35  # share of faults: those that hide a part of the field
 NEGATIVES = 300  # different drawn pictures, made when first needed and kept: one takes ten times as long as a sample
 
 

@@ -49,7 +49,7 @@ def replacing(path: Path, *, private: bool = False) -> Iterator[BinaryIO]:
     """
     refuse_link(path)
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.unlink(missing_ok=True)  # of a process that was killed
+    temporary.unlink(missing_ok=True)  # a killed process may have left it
     handle = os.open(
         temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, PRIVATE_FILE if private else SHARED_FILE
     )

@@ -25,7 +25,7 @@ def to_bgr8(image: npt.NDArray[np.generic] | None) -> Image:
     if not isinstance(image, np.ndarray) or image.dtype.newbyteorder("=") not in (np.uint8, np.uint16):
         found = image.dtype if isinstance(image, np.ndarray) else type(image).__name__
         raise InputError(f"image: expected a uint8 or uint16 array, found {found}; scale and cast it first")
-    image = np.asarray(image)  # of a matrix or masked array, the plain pixels
+    image = np.asarray(image)  # a matrix or masked array gives its plain pixels
     if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)) or 0 in image.shape:
         raise InputError(f"image: expected shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), found {image.shape}")
     if image.dtype.itemsize == 2:

@@ -268,7 +268,7 @@ class Simple:
         return [cls(name, number, np.full(count, np.nan)) for number in views for name in SIMPLE_MEASURES]
 
     def of(self, batch: Image) -> float:
-        """Of the views of one photograph."""
+        """The mean over the views of one photograph."""
         return float(np.mean([SIMPLE_MEASURES[self.name](view) for view in batch]))
 
 

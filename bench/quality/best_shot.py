@@ -28,7 +28,7 @@ from fthnet_kit.edge.outputs.best_shot.choose import AppraisedBestShot, BestShot
 from fthnet_kit.edge.outputs.best_shot.rank import Appraisal
 from fthnet_kit.edge.outputs.best_shot.shot import BestShotOptions
 
-WITHIN = 0.05  # of the best true quality: as good as it
+WITHIN = 0.05  # share of the best true quality: as good as it
 NOON = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)  # simulated frames have no date
 WAYS = {"appraisal": "appraisal", "score": "score alone", "truth": "truth"}
 

@@ -32,8 +32,8 @@ Look = Callable[[Image, Rng], Image]
 
 DARK = 12  # gray levels; what is no brighter in any channel is no field
 LID = (40, 52, 84)  # BGR
-SHADOW = 0.1  # of the light is left in the shadow
-EDGE = 0.04  # of the side of the field: how wide the edge of a lid or shadow is
+SHADOW = 0.1  # share of the light that is left in the shadow
+EDGE = 0.04  # share of the field's side: how wide the edge of a lid or shadow is
 
 
 def tone(image: Image, rng: Rng, *, stops: float = 0.0, gamma: float = 1.0) -> Image:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
 
-SIZE = 1000  # of the drawing, both ways
+SIZE = 1000  # units of the drawing, both ways
 MOST_POINTS = 2000
 MOST_BINS = 60
 TICKS = 7

@@ -35,8 +35,8 @@ Content = Mapping[str, Any]
 Rows = list[tuple[str, ...]]
 
 FIGURES = ("min", "mean", "p50", "p90", "p95", "p99", "max", "std", "jitter")
-PARTS = ("grab", "decode", "preprocess", "gate", "infer", "post")  # of total, one after the other
-INSIDE = ("h2d", "gpu_compute", "d2h", "enqueue")  # of infer
+PARTS = ("grab", "decode", "preprocess", "gate", "infer", "post")  # parts of total, one after the other
+INSIDE = ("h2d", "gpu_compute", "d2h", "enqueue")  # parts of infer
 COLOURS = {stage: index for index, stage in enumerate(("decode", "preprocess", "gate", "infer", "post"))} | {"grab": 0}
 UNSTABLE = "May be unstable, because…"
 STABLE = "Nothing speaks against these figures"

@@ -20,9 +20,9 @@ FEWEST = 100  # samples; p99 of fewer is their maximum
 MOST_OTHERS = 0.25  # cores that other programs used
 MOST_FREQUENCY_CHANGE = 0.05
 HOT_C = 85.0
-LEAST_DRIFT = 0.05  # of the median
+LEAST_DRIFT = 0.05  # share of the median
 BLOCKS = 20
-LEAST_LEAK = 0.01  # of the memory at the start
+LEAST_LEAK = 0.01  # share of the memory at the start
 LEAST_LEAK_MB = 3.0
 
 

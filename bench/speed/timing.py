@@ -19,7 +19,7 @@ import numpy.typing as npt
 from fthnet_kit.edge.errors import InputError
 
 WINDOW = 20  # samples whose median is compared with the settled half
-MOST_WARM_UP = 0.5  # of the samples; what has not settled by then never did
+MOST_WARM_UP = 0.5  # share of the samples; what has not settled by then never did
 PERCENTILES = (50, 90, 95, 99)
 BEYOND = 0.1  # share of the samples that lie beyond the 90th percentile
 DOUBT = 0.01  # that `surely_p90` is too low

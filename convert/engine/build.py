@@ -32,7 +32,7 @@ from fthnet_kit.edge.model.bundle import Bundle
 from fthnet_kit.edge.model.model_file import ModelFile
 
 MIB = 1 << 20
-SHARE_OF_FREE = 0.5  # of the free memory, that the builder may try kernels with; the rest is its own and the system's
+SHARE_OF_FREE = 0.5  # share of the free memory that the builder may try kernels with; the others need the rest
 MOST_WORKSPACE = 4096  # MiB; this network's kernels never ask for more
 LEAST_WORKSPACE = 64
 

@@ -35,7 +35,7 @@ except ImportError as error:
 Pool = Literal["soft", "avg"]
 CONFIG_KEY = "fthnet_config"
 BUFFER_SUFFIXES = (".attn_mask", ".relative_position_index")
-MOST_BYTES = 1 << 31  # of a file; the released model takes 60 MB
+MOST_BYTES = 1 << 31  # bytes of a file; the released model takes 60 MB
 SHARED = 4  # tensors of one storage may count so often
 NAMED_KEYS = 3  # how many offending keys a message names
 

@@ -33,7 +33,7 @@ except ImportError as error:
 
 
 HIDDEN_DEVIATION = 1.2  # before a sigmoid of the target network, of an enlivened head
-OUTPUT_DEVIATION = 0.15  # of the raw quality, likewise
+OUTPUT_DEVIATION = 0.15  # the raw quality's, likewise
 
 
 class SoftPool2d(nn.Module):

@@ -34,7 +34,7 @@ except ImportError as error:
 
 Weights = Mapping[str, npt.NDArray[np.float32]]  # by the names of the authors' state_dict
 Order = npt.NDArray[np.int64]  # raster index of each token
-EPSILON = 1e-5  # of every LayerNorm
+EPSILON = 1e-5  # every LayerNorm's
 MASKED = -60.0  # the authors' -100 makes attention weights of 1e-44: denormals, which take a CPU a third of all time
 
 
@@ -74,7 +74,7 @@ class Graph:
 
     model: ModelProto
     sites: tuple[Site, ...]
-    other_macs: int  # of weighted layers that stay in floating point, for one image
+    other_macs: int  # weighted layers that stay in floating point, for one image
 
 
 def write_graph(

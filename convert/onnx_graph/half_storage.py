@@ -17,7 +17,7 @@ except ImportError as error:
     raise MissingExtraError("onnx", "convert", purpose="writing ONNX") from error
 
 FEWEST = 1024  # values; a smaller constant is not worth a node
-SUFFIX = ".half"  # of the stored constant; the Cast's output keeps the constant's name
+SUFFIX = ".half"  # the stored constant's name ends so; the Cast's output keeps the constant's name
 
 
 def store_in_half(model: ModelProto) -> None:

@@ -55,7 +55,7 @@ except ImportError as error:
 
 PROBES = 32  # photographs on which each layer alone is measured
 TRIALS = 64  # photographs on which the layers together are measured
-MARGIN = 0.8  # of the budget, for choices made on other photographs than those that judge
+MARGIN = 0.8  # share of the budget, for choices made on other photographs than those that judge
 WORTHWHILE = 0.002  # share of the weighted layers' MACs; a smaller layer gains nothing from INT8 and is left alone
 
 

@@ -44,7 +44,7 @@ COMMANDS = {
 }
 
 MISSING_LIBRARY = re.compile(r"(lib[\w.+-]*\.so[\w.]*): cannot open shared object file")
-SYSTEM_PACKAGES = {  # of Debian and Ubuntu; OpenCV and ONNX Runtime load them
+SYSTEM_PACKAGES = {  # Debian's and Ubuntu's names; OpenCV and ONNX Runtime load them
     "libGL.so.1": "libgl1",
     "libgthread-2.0.so.0": "libglib2.0-0",
     "libglib-2.0.so.0": "libglib2.0-0",

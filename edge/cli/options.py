@@ -22,7 +22,7 @@ signature_option = setting("model.require_signature", **SIGNED)
 threads_option = setting("model.threads")
 views_option = setting("model.views")
 backend_option = setting("model.backend")
-model_options = setting_options("model", require_signature=SIGNED)  # of every command that scores pictures
+model_options = setting_options("model", require_signature=SIGNED)  # every command that scores pictures has them
 
 
 def tell_unsigned(bundle: Path) -> None:

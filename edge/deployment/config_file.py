@@ -41,7 +41,7 @@ def load_config(path: Path) -> Config:
         raise InputError(
             f"{path}: expected a configuration, found: {error.strerror}; `fthnet config init` writes one"
         ) from error
-    except (ValueError, RecursionError) as error:  # of TOML and of UTF-8; of arrays in arrays
+    except (ValueError, RecursionError) as error:  # no TOML or no UTF-8; arrays in arrays
         raise InputError(f"{path}: expected TOML, found something else: {error}") from error
     values: dict[str, dict[str, Any]] = {section: {} for section in Config().sections()}
     lines = _lines_of_keys(text)

@@ -24,7 +24,7 @@ def check_bundle(device: Device, folder: Path | None, engine_problem: EngineProb
     except BundleError as error:
         remedy = "name a bundle with --bundle, or make one with `fthnet export`"
         return [check_disk(folder or Path()), Finding("Bundle", "problem", str(error), remedy)]
-    except Exception as error:  # of a broken library that it needs
+    except Exception as error:  # a library that it needs is broken
         remedy = "first mend the libraries that are named here"
         return [check_disk(folder or Path()), Finding("Bundle", "problem", describe_failure(error), remedy)]
     card = bundle.card

@@ -16,7 +16,7 @@ from fthnet_kit.edge.model.preprocess import INPUT
 INPUT_NAME = "image"
 OUTPUT_NAME = "score"
 MOST_BATCH = 64  # as `fthnet export` makes them
-LONGEST_S = 60.0  # of one image: the slowest processors that the kit runs on take some seconds
+LONGEST_S = 60.0  # seconds for one image: the slowest processors that the kit runs on take some seconds
 
 
 class Backend(Protocol):

@@ -176,6 +176,6 @@ def _tensors(declared: Sequence[ort.NodeArg]) -> list[Tensor]:
     kinds = {"float": "float32", "double": "float64"}
     found: list[Tensor] = []
     for tensor in declared:
-        kind = tensor.type[7:-1]  # of "tensor(…)"
+        kind = tensor.type[7:-1]  # the inside of "tensor(…)"
         found.append((tensor.name, kinds.get(kind, kind), tensor.shape))
     return found

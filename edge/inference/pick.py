@@ -46,7 +46,7 @@ class Circumstances:
 
     @classmethod
     def now(cls, bundle: Bundle, choice: Choice) -> Circumstances:
-        """Of a choice on this machine, in this process."""
+        """The circumstances of a choice on this machine, in this process."""
         path = bundle.model_path(choice.precision, _provider(choice.backend))
         return cls(bundle.card.files[path.name], read_cpu_model(), available_cores(), _library(choice.backend))
 

@@ -22,19 +22,19 @@ from fthnet_kit.edge.image import Image
 SIDE = 96  # pixels to which the view is averaged: a pixel is 1/128 of the field
 BLACK = 6  # gray levels added before a logarithm: noise of the dark is no contrast
 
-DARK_LEVEL = 20  # of the brightest channel in the brighter parts: darker, nothing was lit
-LIT_LEVEL = 0.15  # of the brighter parts: the field
-COLOUR_LEVEL = 0.25  # of the brighter parts: bright enough to have a colour
-LIT_SHARE = 0.2  # of the view: less is a lamp or a reflex, not a field
+DARK_LEVEL = 20  # level of the brightest channel in the brighter parts: if darker, nothing was lit
+LIT_LEVEL = 0.15  # share of the brighter parts' level: the field
+COLOUR_LEVEL = 0.25  # share of their level: bright enough to have a colour
+LIT_SHARE = 0.2  # share of the view: less is a lamp or a reflex, not a field
 BLUER = 1.4  # blue over red, median: no retina under any camera's white balance
 GRAYISH = 0.95  # blue over red, median: most retinas lie far below, pale ones under a cool white balance above
 HUES = 1.16  # blue over red, from the reddest tenth to the bluest: a gray thing has one hue, a retina many
 STEP = 0.06  # change of log green from one pixel to the next, after smoothing: 6 %, a steep slope
-STEP_SHARE = 0.25  # of the field: vessels and disc cover less
-WHITE_LEVEL = 225  # of the brightest channel: skin and sclera throw back ten times a retina's light and burn out
-WHITE_BLUE = 0.5  # of the brightest channel, in the weakest: white
-WHITE_SHARE = 0.2  # of the view
-WHITE_STEP_SHARE = 0.12  # of the field: a retina behind haze or too much flash is white without steps
+STEP_SHARE = 0.25  # share of the field: vessels and disc cover less
+WHITE_LEVEL = 225  # level of the brightest channel: skin and sclera throw back ten times a retina's light and burn out
+WHITE_BLUE = 0.5  # share of the brightest channel that the weakest has: white
+WHITE_SHARE = 0.2  # share of the view
+WHITE_STEP_SHARE = 0.12  # share of the field: a retina behind haze or too much flash is white without steps
 
 NotRetina = Literal["dark", "spot", "colour", "steps", "white"]
 

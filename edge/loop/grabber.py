@@ -81,7 +81,7 @@ class Grabber(threading.Thread):
                 backoff = self.options.first_backoff_s if self._useful > useful else backoff
                 self._reopen(backoff)
                 backoff = min(2 * backoff, self.options.longest_backoff_s)
-        except Exception as error:  # of a file; the scoring thread raises it
+        except Exception as error:  # a file's; the scoring thread raises it
             self.failure = error
         finally:
             self._close_source()

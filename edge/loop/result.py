@@ -18,7 +18,7 @@ from fthnet_kit.edge.model.score import Score
 LOG = logging.getLogger("fthnet")
 
 
-KEPT_SAMPLES = 10_000  # of each stage's duration, for the summary
+KEPT_SAMPLES = 10_000  # durations of each stage, for the summary
 
 
 @dataclass(frozen=True)

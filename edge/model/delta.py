@@ -59,7 +59,7 @@ def make(content: bytes, base: bytes, base_name: str) -> bytes:
     """What is different, for `restore`."""
     blocks = {base[at : at + BLOCK]: at for at in range(len(base) - BLOCK, -1, -BLOCK)}
     delta = bytearray(f"fthnet-delta 1 {base_name} {len(content)}\n".encode())
-    at = begin = 0  # of what is looked at, and of what no piece has yet
+    at = begin = 0  # where it looks, and where what no piece holds yet begins
     source = copied = 0  # the run that comes before that
     while at < len(content):
         found = blocks.get(content[at : at + BLOCK])

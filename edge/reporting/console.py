@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, ProgressColumn
 
-LOG_WIDTH = 160  # of a table in a file or pipe
+LOG_WIDTH = 160  # characters; a table's width in a file or pipe
 
 
 def open_console(*, stderr: bool = False, soft_wrap: bool = False) -> Console:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-GRAMMARS = "rfc3987_syntax"  # of a format that no schema of the kit has
+GRAMMARS = "rfc3987_syntax"  # they check a format that no schema of the kit has
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ ORIGIN = "0" * 64  # stands for the chain value before the first record
 LINE_START = b'{"seq":'
 CHAIN = re.compile(rb',"chain":"([0-9a-f]{64})"\}')
 CHAIN_LENGTH = len(b',"chain":""}') + 64
-DIGITS = 12  # of the first record's number in the name of a closed file
+DIGITS = 12  # the first record's number has so many in the name of a closed file
 CLOSED_NAME = re.compile(rf"(.+)\.(\d{{{DIGITS}}})(\.[^.]*)?")
 LONGEST_LINE = 1 << 20  # bytes; what is longer is no record
 

@@ -132,9 +132,9 @@ class Records:
         self._budget_bytes = int(budget_mb * MB)
         self._file = -1
         self._end = 0
-        self._first_seq = 0  # of the live file
-        self._seq = 0  # of the next record
-        self._chain = ORIGIN  # of the last record
+        self._first_seq = 0  # where the live file begins
+        self._seq = 0  # the next record's
+        self._chain = ORIGIN  # the last record's
         self._state_prev = True  # whether the next record states the chain value before it
         self._rotate_at = self._rotate_bytes
         self._condemned: list[Path] = []  # closed files to remove once the chain says so
