@@ -3,9 +3,9 @@
 Two cuts, each between a class below and a class above in the labels (MOS):
 
 - ``usable``: a picture that scores below it is rejected. Below are the ungradable photographs
-  (MOS < `Target.usable_mos`), above the gradable ones.
+  (MOS < `FitTarget.usable_mos`), above the gradable ones.
 - ``good``: a picture that scores below it is not called good. Below are the photographs that are not good
-  (MOS < `Target.good_mos`), above the good ones.
+  (MOS < `FitTarget.good_mos`), above the good ones.
 
 Sensitivity is the share of the class below that scores below the threshold; specificity is the share of the
 class above that does not. The threshold is the lowest one, in steps of 0.01 points, whose sensitivity reaches
@@ -43,7 +43,7 @@ Z_95 = 1.959964  # standard normal quantile of a two-sided 95 % interval
 
 
 @dataclass(frozen=True)
-class Target:
+class FitTarget:
     """What the thresholds shall reach, and where the labels change class.
 
     Attributes:
@@ -108,7 +108,7 @@ class FittedCut:
 class ThresholdFit:
     """Both cuts, and what they were fitted to."""
 
-    target: Target
+    target: FitTarget
     photographs: int
     without_value: int
     usable: FittedCut
@@ -136,7 +136,7 @@ def score_images(scorer: QualityScorer, images: Iterable[LabelledImage]) -> Scor
     return np.array(values, np.float64)
 
 
-def require_classes(mos: Scores, target: Target) -> None:
+def require_classes(mos: Scores, target: FitTarget) -> None:
     """Check that both cuts have enough labelled photographs on either side.
 
     Raises:
@@ -151,7 +151,7 @@ def require_classes(mos: Scores, target: Target) -> None:
             )
 
 
-def fit_thresholds(scores: Scores, mos: Scores, target: Target, seed: int = 0) -> ThresholdFit:
+def fit_thresholds(scores: Scores, mos: Scores, target: FitTarget, seed: int = 0) -> ThresholdFit:
     """The lowest thresholds that reach the target's sensitivity.
 
     Args:

@@ -65,7 +65,7 @@ def thresholds(
 
     from fthnet_kit.calibration.labelled_images import of_split, read_image_sets
     from fthnet_kit.calibration.thresholds import (
-        Target,
+        FitTarget,
         apply_thresholds,
         fit_thresholds,
         refuse_other_views,
@@ -80,7 +80,7 @@ def thresholds(
     from fthnet_kit.edge.reporting.console import open_console
     from fthnet_kit.edge.reporting.plots import load_pyplot
 
-    target = Target(sensitivity, usable_mos, good_mos)
+    target = FitTarget(sensitivity, usable_mos, good_mos)
     opened = Bundle.open(bundle)
     used_views = views or opened.card.preprocessing.views
     if apply:

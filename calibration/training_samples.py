@@ -69,7 +69,7 @@ NEGATIVES = 300  # different drawn pictures, made when first needed and kept: on
 
 
 @dataclass(frozen=True)
-class Sample:
+class TrainingSample:
     """One training sample.
 
     Attributes:
@@ -159,7 +159,7 @@ class SampleSource:
         self.degradable = np.flatnonzero(mos >= min(DEGRADABLE_MOS, float(np.median(mos))))
         self._drawn: dict[int, Image] = {}
 
-    def pair(self, index: int) -> tuple[Sample, Sample]:
+    def pair(self, index: int) -> tuple[TrainingSample, TrainingSample]:
         """Two samples: two photographs, or one crop without and with a further fault."""
         rng = np.random.default_rng([self.seed, index])
         if rng.random() >= CONTRAST_SHARE:
@@ -176,10 +176,12 @@ class SampleSource:
             worse[name] = min(1.0, faults.get(name, 0.0) + draw_severity(rng))
         return self._sample(crop, faults, rng), self._sample(crop, worse, rng, local=local)
 
-    def _single(self, rng: Rng) -> Sample:
+    def _single(self, rng: Rng) -> TrainingSample:
         if rng.random() < NOT_RETINA_SHARE:
             crop = jitter_colour(random_crop(self._negative(int(rng.integers(NEGATIVES))), rng), rng)
-            return Sample(cv2.cvtColor(crop, cv2.COLOR_BGR2RGB), 0.0, np.zeros(len(FAULTS), np.float32), known=False)
+            return TrainingSample(
+                cv2.cvtColor(crop, cv2.COLOR_BGR2RGB), 0.0, np.zeros(len(FAULTS), np.float32), known=False
+            )
         degraded = rng.random() < SINGLE_FAULT_SHARE
         local = degraded and rng.random() < LOCAL_SHARE
         chosen = int(rng.choice(self.degradable)) if degraded else int(rng.integers(len(self.photographs)))
@@ -202,7 +204,7 @@ class SampleSource:
         seen = float(lost.mean()) > LEAST_LOST
         return _Crop(looked, chosen, hidden_share(lost, importance(crop)) if seen else 0.0)
 
-    def _sample(self, crop: _Crop, faults: dict[str, float], rng: Rng, *, local: bool = False) -> Sample:
+    def _sample(self, crop: _Crop, faults: dict[str, float], rng: Rng, *, local: bool = False) -> TrainingSample:
         image, quality = crop.image, float(self.mos[crop.chosen]) / 100 * kept(crop.lost)
         share = 0.0
         if local:
@@ -217,4 +219,4 @@ class SampleSource:
             severities[FAULTS.index(name)] = severity
         known = bool(self.mos[crop.chosen] >= FAULT_FREE_MOS) and not local
         rgb = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-        return Sample(rgb, quality, severities, known, max(share, crop.lost))
+        return TrainingSample(rgb, quality, severities, known, max(share, crop.lost))

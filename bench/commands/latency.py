@@ -13,7 +13,7 @@ from fthnet_kit.edge.cli.options import bundle_argument, views_option
 from fthnet_kit.edge.model.choices import BACKENDS, PRECISIONS, BackendName, Precision
 
 if TYPE_CHECKING:
-    from fthnet_kit.bench.speed.latency import Plan
+    from fthnet_kit.bench.speed.latency import MeasuringPlan
     from fthnet_kit.edge.model.preprocess import Views
 
 
@@ -121,9 +121,11 @@ def latency(
         click.echo(f"page: {html_file}")
 
 
-def plan_of(runs: int | None, seconds: float | None, minutes: float | None, fps: float, *, quick: bool) -> Plan:
+def plan_of(
+    runs: int | None, seconds: float | None, minutes: float | None, fps: float, *, quick: bool
+) -> MeasuringPlan:
     """The plan that the options ask for."""
-    from fthnet_kit.bench.speed.latency import Plan
+    from fthnet_kit.bench.speed.latency import MeasuringPlan
     from fthnet_kit.bench.speed.timing import Limit
 
     if minutes is not None:
@@ -133,5 +135,5 @@ def plan_of(runs: int | None, seconds: float | None, minutes: float | None, fps:
     else:
         limit = Limit(seconds=seconds or 20.0)
     if quick:
-        return Plan(limit, capture_s=0.0, fps=fps, idle_s=(), cold_starts=0, soak=minutes is not None)
-    return Plan(limit, fps=fps, soak=minutes is not None)
+        return MeasuringPlan(limit, capture_s=0.0, fps=fps, idle_s=(), cold_starts=0, soak=minutes is not None)
+    return MeasuringPlan(limit, fps=fps, soak=minutes is not None)

@@ -46,7 +46,7 @@ PAUSE_S = (1.0, 3.5)
 
 
 @dataclass(frozen=True)
-class Plan:
+class SoakPlan:
     """What to do to the loop, and for how long.
 
     Attributes:
@@ -81,7 +81,7 @@ class Strike:
 
 
 @dataclass
-class Records:
+class SoakRecords:
     """Follows a growing file of records.
 
     Attributes:
@@ -137,11 +137,11 @@ class Soak:
         tell: called with a line now and then.
     """
 
-    def __init__(self, plan: Plan, folder: Path, tell: Callable[[str], None] = lambda line: None) -> None:
+    def __init__(self, plan: SoakPlan, folder: Path, tell: Callable[[str], None] = lambda line: None) -> None:
         self.plan = plan
         self.strikes: list[Strike] = []
         self.memory: list[tuple[float, float]] = []  # seconds, MB
-        self.records = Records(folder / "records.jsonl")
+        self.records = SoakRecords(folder / "records.jsonl")
         self._folder = folder
         self._tell = tell
         self._random = random.Random(plan.seed)  # noqa: S311  (repeatable on purpose)
@@ -390,7 +390,7 @@ def soak(
     arguments = [] if bundle is None else ["--bundle", str(bundle)]
     arguments += [] if precision is None else ["--precision", precision]
     with tempfile.TemporaryDirectory(prefix="fthnet-soak-") as folder:
-        plan = Plan(minutes, seed, fps, tuple(arguments))
+        plan = SoakPlan(minutes, seed, fps, tuple(arguments))
         report = Soak(plan, Path(folder), lambda line: click.echo(line, err=True)).run()
     table = Table(title=f"{len(report['strikes'])} faults in {minutes:g} minutes, seed {seed}", title_justify="left")
     for column in ("fault", "what it is", "times", "slowest recovery, s", "said meanwhile"):

@@ -65,7 +65,7 @@ STAMP_BITS, STAMP_PIXELS = 32, 12
 READY_S = 60.0
 
 
-class Pictures:
+class ServedPictures:
     """Encoded frames of every kind.
 
     Args:
@@ -137,7 +137,7 @@ def read_stamp(image: Image) -> float:
 class Camera:
     """What all connections share: the mode, and how to wait until it changes."""
 
-    def __init__(self, pictures: Pictures, fps: float) -> None:
+    def __init__(self, pictures: ServedPictures, fps: float) -> None:
         self.pictures = pictures
         self.fps = fps
         self.mode = HEALTHY
@@ -245,7 +245,7 @@ def main() -> None:
     parser.add_argument("--stamped", action="store_true")
     options = parser.parse_args()
     cv2.setNumThreads(1)
-    camera = Camera(Pictures(options.width, options.height, stamped=options.stamped), options.fps)
+    camera = Camera(ServedPictures(options.width, options.height, stamped=options.stamped), options.fps)
     server = _Server(("127.0.0.1", options.port), handler_of(camera))
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     print(json.dumps({"port": server.server_port}), flush=True)  # noqa: T201  (the parent reads it)

@@ -234,7 +234,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Agreement:
+class PrecisionAgreement:
     """What another precision changes, over photographs with a score.
 
     Attributes:
@@ -311,7 +311,7 @@ class AccuracyReport:
     card: ModelCard
     data: tuple[DataSet, ...]
     runs: tuple[Run, ...]
-    agreements: tuple[Agreement, ...]
+    agreements: tuple[PrecisionAgreement, ...]
     left_out: Mapping[str, str]
     device: Device
     measured_at: str
@@ -528,7 +528,7 @@ def _score(engine: Engine, batch: Image, path: Path) -> float:
 
 def evaluate(
     data: int, photographs: DataSet, measured: Sequence[Measured], thresholds: Thresholds
-) -> tuple[list[Run], list[Agreement]]:
+) -> tuple[list[Run], list[PrecisionAgreement]]:
     """Metrics of everything that was measured on one set, and what the precisions change against the first.
 
     Args:
@@ -538,7 +538,7 @@ def evaluate(
         thresholds: for verdicts.
     """
     runs: list[Run] = []
-    agreements: list[Agreement] = []
+    agreements: list[PrecisionAgreement] = []
     first: dict[Views, tuple[Measured, dict[str, Bootstrapped]]] = {}
     for found in measured:
         engine, metrics = found.engine, photographs.metrics(found.scores)
@@ -563,7 +563,7 @@ def evaluate(
             changes = {name: before[name].change_to(after) for name, after in metrics.items()}
             names = (reference.engine.form, engine.form)
             verdicts = _verdicts(a, b, thresholds)
-            agreements.append(Agreement(data, found.views, *names, cost(a, b, thresholds), verdicts, changes))
+            agreements.append(PrecisionAgreement(data, found.views, *names, cost(a, b, thresholds), verdicts, changes))
     return runs, agreements
 
 
@@ -616,7 +616,7 @@ def measure_accuracy(
     """Measure a bundle on sets of photographs; arguments and errors are those of `open_engines` and `measure`."""
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
     runs: list[Run] = []
-    agreements: list[Agreement] = []
+    agreements: list[PrecisionAgreement] = []
     baselines: list[Baseline] = []
     with open_engines(bundle, precisions, backend, threads) as (engines, left_out):
         device = read_device()

@@ -18,11 +18,11 @@ from fthnet_kit.bench.quality.accuracy import (
     REFUSED,
     WITHOUT_SCORE,
     AccuracyReport,
-    Agreement,
     Baseline,
     ClassedSet,
     DataSet,
     Estimate,
+    PrecisionAgreement,
     RatedSet,
     Run,
 )
@@ -183,7 +183,7 @@ def run_facts(run: Run, data: DataSet) -> dict[str, Any]:
     return facts
 
 
-def agreement_facts(found: Agreement) -> dict[str, Any]:
+def agreement_facts(found: PrecisionAgreement) -> dict[str, Any]:
     """One precision against another."""
     return {
         "data": found.data,
@@ -302,7 +302,7 @@ def _gain_section(baselines: Sequence[Baseline]) -> Section:
     )
 
 
-def _agreement_sections(agreements: Sequence[Agreement]) -> Iterator[Section]:
+def _agreement_sections(agreements: Sequence[PrecisionAgreement]) -> Iterator[Section]:
     labels = [(f"{found.reference} → {found.form}", str(found.views)) for found in agreements]
     scores = [
         (
@@ -325,7 +325,7 @@ def _agreement_sections(agreements: Sequence[Agreement]) -> Iterator[Section]:
         yield Section(title, ("precision", "views", *heads), rows)
 
 
-def _lowered(found: Agreement) -> int:
+def _lowered(found: PrecisionAgreement) -> int:
     down = found.verdicts["good"]["usable"] + found.verdicts["good"]["reject"]
     return down + found.verdicts["usable"]["reject"]
 

@@ -53,7 +53,7 @@ Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Plan:
+class MeasuringPlan:
     """What to measure.
 
     Attributes:
@@ -203,7 +203,7 @@ def measure(
     bundle: Bundle,
     precision: str,
     pictures: Pictures,
-    plan: Plan,
+    plan: MeasuringPlan,
     report: Report = lambda what: None,
     root: Path = ROOT,
 ) -> dict[str, Any]:
@@ -339,7 +339,7 @@ def measure_idle(scorer: QualityScorer, pictures: Pictures, pause_s: float, repo
     return {"pause_s": pause_s, "total_ms": totals, "median_ms": statistics.median(totals)}
 
 
-def measure_capture(scorer: QualityScorer, plan: Plan, report: Report) -> dict[str, Any]:
+def measure_capture(scorer: QualityScorer, plan: MeasuringPlan, report: Report) -> dict[str, Any]:
     """The real live loop on a camera that plays frames: frame age, capture to score, drops."""
     report(f"live loop at {plan.fps:g} fps")
     jpegs = [encode(frame) for frame in simulated_frames(FRAMES, 1920, 1080)]

@@ -16,7 +16,7 @@ from fthnet_kit.calibration.trainer import MANY_VIEWS, Progress, Recipe, Trainer
 from fthnet_kit.calibration.training_report import curves_and_scatter, report_page
 from fthnet_kit.convert.bundle.write import Identity, write_bundle
 from fthnet_kit.convert.network.aliveness import SWAPPED_POINTS, Aliveness, measure_aliveness
-from fthnet_kit.convert.network.checkpoint import Checkpoint, load_checkpoint
+from fthnet_kit.convert.network.checkpoint import NetworkCheckpoint, load_checkpoint
 from fthnet_kit.convert.network.config import FTHNetConfig
 from fthnet_kit.convert.network.fthnet import FTHNet
 from fthnet_kit.edge.errors import MissingExtraError
@@ -157,7 +157,7 @@ def train_to_bundle(run: TrainingRun, report: Callable[[Progress], None]) -> Tra
     title = f"Training of {run.bundle.name}: {run.identity.name} {run.identity.version}".removesuffix(" 0.0.0")
     facts = [f"{trainer.step} steps of {recipe.batch} images in {trainer.elapsed / 60:.1f} minutes.", *result.facts]
     write_bundle(
-        Checkpoint(network, trainer.best_path),
+        NetworkCheckpoint(network, trainer.best_path),
         run.bundle,
         replace(
             run.identity,
@@ -178,7 +178,7 @@ def train_to_bundle(run: TrainingRun, report: Callable[[Progress], None]) -> Tra
     return result
 
 
-def parent_identity(parent: Checkpoint) -> dict[str, str]:
+def parent_identity(parent: NetworkCheckpoint) -> dict[str, str]:
     """Who a checkpoint is: name and version of the bundle that holds it, otherwise the file's name, and its hash."""
     card_path = parent.source.with_name(CARD_NAME)
     named = {"name": parent.source.name}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fthnet_kit.convert.bundle.folder import hashes, install, refuse_existing
-from fthnet_kit.convert.network.checkpoint import Checkpoint, round_to_half, save_checkpoint
+from fthnet_kit.convert.network.checkpoint import NetworkCheckpoint, round_to_half, save_checkpoint
 from fthnet_kit.convert.onnx_graph.export import export_onnx
 from fthnet_kit.convert.onnx_graph.parity import Parity, measure_parity, parity_images, require
 from fthnet_kit.edge.model.bundle import CHECKPOINT_NAME, FP32_NAME, REPORTS
@@ -38,7 +38,7 @@ class Identity:
 
 
 def write_bundle(
-    checkpoint: Checkpoint,
+    checkpoint: NetworkCheckpoint,
     folder: Path,
     identity: Identity,
     preprocessing: Preprocessing,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from fthnet_kit.convert.engine.build import Report
-    from fthnet_kit.convert.engine.check import Checked
+    from fthnet_kit.convert.engine.check import CheckedEngine
     from fthnet_kit.edge.inference.engine_manifest import EngineManifest
     from fthnet_kit.edge.model.bundle import Bundle
 
@@ -175,7 +175,7 @@ def check_bundle(bundle: Bundle, device: str | None) -> None:
 
     tensorrt = load_tensorrt("tensorrt_rtx")
     title = f"{bundle.card.title}, TensorRT for RTX {tensorrt.version}"
-    found: list[Checked] = []
+    found: list[CheckedEngine] = []
     with busy(open_console(stderr=True), "building") as say:
         found.extend(check_builds(bundle, tensorrt, [device] if device else None, say))
     output = open_console()
@@ -196,7 +196,7 @@ def check_bundle(bundle: Bundle, device: str | None) -> None:
         raise EngineError(f"{faults[0]}{more}")
 
 
-def check_table(title: str, found: Sequence[Checked]) -> Table:
+def check_table(title: str, found: Sequence[CheckedEngine]) -> Table:
     """A row a build: what the graph asks for, and what the engine's layers do."""
     from rich.table import Table
 

@@ -57,7 +57,7 @@ class BuildOptions:
 
 
 @dataclass(frozen=True)
-class Plan:
+class BuildPlan:
     """A built engine, not yet written.
 
     Attributes:
@@ -158,7 +158,7 @@ def build_plan(
     workspace: int,
     cache: TimingCache | None = None,
     report: Report = lambda phase, step, steps: None,
-) -> Plan:
+) -> BuildPlan:
     """Parse a graph and build it.
 
     Args:
@@ -196,7 +196,7 @@ def build_plan(
     if cache and timings is not None:
         cache.keep(configuration)
     del parser  # it keeps no reference to the network, nor the network to it
-    return Plan(
+    return BuildPlan(
         bytes(memoryview(content)),
         int(network.get_input(0).shape[0]),
         network.num_layers,
@@ -356,7 +356,7 @@ class TimingCache:
             write_atomically(self.path, self._content)
 
 
-def inspect_plan(tensorrt: TensorRT, plan: Plan, target: Target) -> EngineLayers:
+def inspect_plan(tensorrt: TensorRT, plan: BuildPlan, target: Target) -> EngineLayers:
     """What a built engine does: by the engine inspector where its GPU is here, and by the build's log.
 
     Raises:

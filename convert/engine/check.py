@@ -26,7 +26,7 @@ NOT_ON_THIS_GPU = re.compile(r"Cannot compile operation \S+ (for \w+ \(SM\d+\): 
 
 
 @dataclass(frozen=True)
-class Checked:
+class CheckedEngine:
     """One precision for one GPU.
 
     Attributes:
@@ -77,7 +77,7 @@ def check_builds(
     tensorrt: TensorRT,
     devices: list[str] | None = None,
     report: Callable[[str], None] = lambda what: None,
-) -> Iterator[Checked]:
+) -> Iterator[CheckedEngine]:
     """Build every precision of a bundle for every GPU that TensorRT for RTX knows; keeps no engine.
 
     Args:
@@ -109,10 +109,10 @@ def check_builds(
                 reason = NOT_ON_THIS_GPU.search(str(error))
                 if reason is None:
                     raise
-                yield Checked(precision, device, 0, Wanted(()), None, 0, 0.0, reason[1])
+                yield CheckedEngine(precision, device, 0, Wanted(()), None, 0, 0.0, reason[1])
             else:
                 found = compare(from_log(plan.table), plan.wanted)
-                yield Checked(precision, device, plan.layers, plan.wanted, found, len(plan.content), plan.seconds)
+                yield CheckedEngine(precision, device, plan.layers, plan.wanted, found, len(plan.content), plan.seconds)
 
 
 def precisions_of(bundle: Bundle) -> list[str]:

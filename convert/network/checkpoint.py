@@ -41,7 +41,7 @@ NAMED_KEYS = 3  # how many offending keys a message names
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class NetworkCheckpoint:
     """A network with its weights, and where they came from."""
 
     network: FTHNet
@@ -58,7 +58,7 @@ class Checkpoint:
         return digest.hexdigest()
 
 
-def load_checkpoint(path: Path, pool: Pool | None = None) -> Checkpoint:
+def load_checkpoint(path: Path, pool: Pool | None = None) -> NetworkCheckpoint:
     """FTHNet with the weights of a file.
 
     Args:
@@ -83,7 +83,7 @@ def load_checkpoint(path: Path, pool: Pool | None = None) -> Checkpoint:
     _compare(expected, state, path)
     network = FTHNet(config).eval()
     _fill(network, state, path)
-    return Checkpoint(network, path)
+    return NetworkCheckpoint(network, path)
 
 
 def _other_than_a_checkpoint(path: Path) -> str | None:

@@ -7,7 +7,7 @@ It computes what `fthnet.FTHNet` computes, arranged for inference:
 - normalisation, the attention's scale and the factor 100 are folded into weights;
 - every weighted layer of the backbone is one GEMM over (tokens, channels): what kernels and Q/DQ want.
 
-One description serves every precision; `Plan` says how it is emitted.
+One description serves every precision; `GraphPlan` says how it is emitted.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ MASKED = -60.0  # the authors' -100 makes attention weights of 1e-44: denormals,
 
 
 @dataclass(frozen=True)
-class Plan:
+class GraphPlan:
     """How the graph is emitted.
 
     Attributes:
@@ -78,7 +78,7 @@ class Graph:
 
 
 def write_graph(
-    weights: Weights, config: FTHNetConfig, preprocessing: Preprocessing, batch: int = 1, plan: Plan | None = None
+    weights: Weights, config: FTHNetConfig, preprocessing: Preprocessing, batch: int = 1, plan: GraphPlan | None = None
 ) -> Graph:
     """``image: uint8 (N, 384, 384, 3) RGB -> score: float32 (N,)``, points, not clipped.
 
@@ -89,7 +89,7 @@ def write_graph(
         batch: N.
         plan: default: FP32, standard operators.
     """
-    return _FTHNetGraph(weights, config, preprocessing, batch, plan or Plan()).write()
+    return _FTHNetGraph(weights, config, preprocessing, batch, plan or GraphPlan()).write()
 
 
 def window_order(size: int, window: int, shift: int = 0) -> Order:
@@ -136,7 +136,7 @@ def layer_parameters(
 
 class _FTHNetGraph:
     def __init__(
-        self, weights: Weights, config: FTHNetConfig, preprocessing: Preprocessing, batch: int, plan: Plan
+        self, weights: Weights, config: FTHNetConfig, preprocessing: Preprocessing, batch: int, plan: GraphPlan
     ) -> None:
         self.weights = weights
         self.config = config

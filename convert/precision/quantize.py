@@ -37,7 +37,7 @@ from fthnet_kit.calibration.int8_photographs import (
 from fthnet_kit.calibration.labelled_images import LabelledImage
 from fthnet_kit.calibration.precision_gate import INT8_BUDGET, LEAST_INT8, Cost, cost, shortfalls
 from fthnet_kit.convert.network.config import FTHNetConfig
-from fthnet_kit.convert.onnx_graph.fthnet_graph import Graph, Plan, Weights, layer_parameters, write_graph
+from fthnet_kit.convert.onnx_graph.fthnet_graph import Graph, GraphPlan, Weights, layer_parameters, write_graph
 from fthnet_kit.convert.precision.smoothing import producer, smooth
 from fthnet_kit.convert.precision.verify import Points, Report, openvino_scores, score_model
 from fthnet_kit.edge.errors import BundleError, MissingExtraError
@@ -132,7 +132,7 @@ class Quantizer:
         sensitivities = self.sensitivities(smoothed, layers, calibration)
         chosen = self.choose_layers(smoothed, layers, sensitivities, calibration)
         models = {
-            "fp16": self.graph(self.weights, Plan("fp16")).model,
+            "fp16": self.graph(self.weights, GraphPlan("fp16")).model,
             "int8": self.graph(smoothed, self.plan(smoothed, layers, chosen, affine=False)).model,
             "int8-cpu": self.graph(smoothed, self.plan(smoothed, layers, chosen, affine=True)).model,
         }
@@ -184,7 +184,7 @@ class Quantizer:
 
     def calibrate(self, photographs: Sequence[Photograph]) -> dict[str, LayerCalibration]:
         """Smoothing, range, weight scales and bias corrections of every layer that may run in INT8."""
-        graph = self.graph(self.weights, Plan(), batch=1)
+        graph = self.graph(self.weights, GraphPlan(), batch=1)
         tensors = {site.layer: site.input for site in graph.sites}
         for name in sorted(set(tensors.values())):
             graph.model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
@@ -208,7 +208,7 @@ class Quantizer:
 
     def mac_shares(self) -> dict[str, float]:
         """Share of the weighted layers' MACs that each layer has that may run in INT8."""
-        graph = self.graph(self.weights, Plan())
+        graph = self.graph(self.weights, GraphPlan())
         total = sum(site.macs for site in graph.sites) + graph.other_macs
         return {site.layer: site.macs / total for site in graph.sites}
 
@@ -225,7 +225,7 @@ class Quantizer:
         """What each layer alone costs, on ONNX Runtime's kernels, the costliest first."""
         views = [photographs[i].view for i in _evenly(len(photographs), PROBES)]
         wanted = {name: share for name, share in self.mac_shares().items() if share >= WORTHWHILE}
-        reference = self.scores(self.graph(smoothed, Plan()).model, views)
+        reference = self.scores(self.graph(smoothed, GraphPlan()).model, views)
         found = []
         for number, (layer, share) in enumerate(wanted.items()):
             plan = self.plan(smoothed, layers, [layer], affine=True)
@@ -243,7 +243,7 @@ class Quantizer:
     ) -> list[str]:
         """All layers, less the costliest until INT8 stays within a share of its budget on calibration photographs."""
         views = [photographs[i].view for i in _evenly(len(photographs), TRIALS)]
-        reference = self.scores(self.graph(smoothed, Plan()).model, views)
+        reference = self.scores(self.graph(smoothed, GraphPlan()).model, views)
         chosen, share = list(sensitivities), sum(entry.macs for entry in sensitivities)
         while True:
             names = [entry.layer for entry in chosen]
@@ -259,12 +259,12 @@ class Quantizer:
 
     def plan(
         self, smoothed: Weights, layers: Mapping[str, LayerCalibration], chosen: Iterable[str], *, affine: bool
-    ) -> Plan:
+    ) -> GraphPlan:
         """Layers in INT8: affine for ONNX Runtime's CPU kernels, symmetric with FP16 around it for TensorRT."""
         int8 = {name: layers[name].layer(*self.parameters(smoothed, name), affine=affine) for name in chosen}
-        return Plan("fp32", int8, "onnxruntime") if affine else Plan("fp16", int8)
+        return GraphPlan("fp32", int8, "onnxruntime") if affine else GraphPlan("fp16", int8)
 
-    def graph(self, weights: Weights, plan: Plan, batch: int | None = None) -> Graph:
+    def graph(self, weights: Weights, plan: GraphPlan, batch: int | None = None) -> Graph:
         """The graph of a plan."""
         return write_graph(weights, self.config, self.bundle.card.preprocessing, batch or self.batch, plan)
 

@@ -40,7 +40,7 @@ NOISE_VIEWS = 20
 
 
 @dataclass(frozen=True)
-class Verification:
+class PrecisionVerification:
     """Every precision of a bundle against FP32.
 
     Attributes:
@@ -65,7 +65,7 @@ class Verification:
         return shortfalls(precision, self.costs[precision], self.int8_macs.get(precision, 1.0))
 
 
-def verify(bundle: Bundle, folders: Sequence[Path], images: int, report: Report) -> Verification:
+def verify(bundle: Bundle, folders: Sequence[Path], images: int, report: Report) -> PrecisionVerification:
     """Score photographs in every precision that the bundle holds.
 
     Args:
@@ -87,7 +87,7 @@ def verify(bundle: Bundle, folders: Sequence[Path], images: int, report: Report)
     if "int8" in present:
         on_openvino = openvino_scores(onnx.load_from_string(bundle.read(CONVERTED_NAMES["int8"])), views, report)
         scores |= {} if on_openvino is None else {"int8-openvino": on_openvino}
-    return Verification(
+    return PrecisionVerification(
         images=[photograph.path.name for photograph in photographs],
         reference=reference,
         scores=scores,

@@ -18,7 +18,7 @@ from fthnet_kit.convert.precision.gate_table import (
     gate_rows,
     model_facts,
 )
-from fthnet_kit.convert.precision.verify import Points, Verification
+from fthnet_kit.convert.precision.verify import Points, PrecisionVerification
 from fthnet_kit.edge.model.card import ModelCard
 from fthnet_kit.edge.model.score import Thresholds
 from fthnet_kit.edge.reporting.html_page import heading, html_table, inline_image, meanings, page, paragraph
@@ -34,7 +34,7 @@ PICTURE_MEANING = (
 )
 
 
-def verification_table(found: Verification) -> Table:
+def verification_table(found: PrecisionVerification) -> Table:
     """What each precision costs, for a terminal; `noise_line` belongs below it."""
     left = [place for place, column in enumerate(GATE_COLUMNS) if column != "budget"]
     table = Table()
@@ -46,7 +46,7 @@ def verification_table(found: Verification) -> Table:
     return table
 
 
-def noise_line(found: Verification) -> str:
+def noise_line(found: PrecisionVerification) -> str:
     """The noise floor, in one line."""
     return (
         f"Noise floor: {found.noise_floor:.2f} points, the standard deviation of the FP32 score between random crops "
@@ -54,7 +54,7 @@ def noise_line(found: Verification) -> str:
     )
 
 
-def verification_reports(found: Verification, card: ModelCard) -> dict[str, bytes]:
+def verification_reports(found: PrecisionVerification, card: ModelCard) -> dict[str, bytes]:
     """Files for a bundle's reports, by name: JSON, a page, and a picture where there is anything to draw.
 
     Raises:
@@ -68,7 +68,7 @@ def verification_reports(found: Verification, card: ModelCard) -> dict[str, byte
     }
 
 
-def verification_facts(found: Verification, card: ModelCard) -> dict[str, Any]:
+def verification_facts(found: PrecisionVerification, card: ModelCard) -> dict[str, Any]:
     """Everything that was measured, photograph by photograph, JSON-ready."""
     points = {"fp32": found.reference, **found.scores}
     return {
@@ -84,7 +84,7 @@ def verification_facts(found: Verification, card: ModelCard) -> dict[str, Any]:
     }
 
 
-def verification_page(found: Verification, card: ModelCard, pictures: list[bytes]) -> bytes:
+def verification_page(found: PrecisionVerification, card: ModelCard, pictures: list[bytes]) -> bytes:
     """The page: the gate, the picture, the photographs that moved farthest."""
     title = f"Verification of {card.title}"
     if not found.scores:
@@ -103,7 +103,7 @@ def verification_page(found: Verification, card: ModelCard, pictures: list[bytes
     )
 
 
-def farthest_rows(found: Verification) -> list[tuple[str, ...]]:
+def farthest_rows(found: PrecisionVerification) -> list[tuple[str, ...]]:
     """Photographs with the largest difference in any precision, the largest first: name and points."""
     differences = np.abs(np.stack(list(found.scores.values())) - found.reference).max(axis=0)
     order = np.argsort(-np.nan_to_num(differences, nan=np.inf), kind="stable")[:FARTHEST]
@@ -111,7 +111,7 @@ def farthest_rows(found: Verification) -> list[tuple[str, ...]]:
     return [(found.images[index], *(f"{column[index]:.2f}" for column in columns)) for index in order]
 
 
-def bland_altman(found: Verification, thresholds: Thresholds) -> bytes:
+def bland_altman(found: PrecisionVerification, thresholds: Thresholds) -> bytes:
     """A PNG: for each precision, the difference from FP32 against the mean of the two, in points.
 
     Raises:

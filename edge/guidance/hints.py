@@ -60,7 +60,7 @@ class Optics:
 
 
 @dataclass(frozen=True)
-class Patience:
+class HintPatience:
     """Hysteresis in time.
 
     Attributes:
@@ -132,9 +132,9 @@ class Guide:
         patience: how long a defect must last, and its hint stay.
     """
 
-    def __init__(self, optics: Optics | None = None, patience: Patience | None = None) -> None:
+    def __init__(self, optics: Optics | None = None, patience: HintPatience | None = None) -> None:
         self.optics = optics or Optics()
-        self.patience = patience or Patience()
+        self.patience = patience or HintPatience()
         self.measures: Measures | None = None
         self.hint: Hint | None = None
         self._sharpness, self._scores, self._area = HighestOfLate(), HighestOfLate(), HighestOfLate()

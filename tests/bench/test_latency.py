@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from fthnet_kit.bench.speed.comparison import compare_in_turn, comparison, other_of
-from fthnet_kit.bench.speed.latency import Pictures, Plan, ReplayCamera, encode, measure, simulated_frames
+from fthnet_kit.bench.speed.latency import MeasuringPlan, Pictures, ReplayCamera, encode, measure, simulated_frames
 from fthnet_kit.bench.speed.monitor import Monitor
 from fthnet_kit.bench.speed.timing import Limit
 from fthnet_kit.edge import Bundle, QualityScorer
@@ -21,7 +21,7 @@ from fthnet_kit.edge.errors import EngineError, InputError
 from fthnet_kit.edge.image import Image
 from tests.conftest import fake_scorer
 
-SHORT = Plan(Limit(runs=30), capture_s=0.0, idle_s=(), cold_starts=0, period_s=0.05)
+SHORT = MeasuringPlan(Limit(runs=30), capture_s=0.0, idle_s=(), cold_starts=0, period_s=0.05)
 STAGES = {"decode", "preprocess", "gate", "infer", "post", "total"}
 
 
@@ -35,12 +35,14 @@ def bundle() -> Bundle:
     return Bundle.open()
 
 
-def run(scorer: QualityScorer, bundle: Bundle, pictures: Pictures, plan: Plan = SHORT, **kwargs: object) -> dict:
+def run(
+    scorer: QualityScorer, bundle: Bundle, pictures: Pictures, plan: MeasuringPlan = SHORT, **kwargs: object
+) -> dict:
     return measure(lambda: scorer, bundle, "auto", pictures, plan, **kwargs)  # type: ignore[arg-type]
 
 
 def test_every_stage_is_timed_and_they_add_up(bundle: Bundle, pictures: Pictures) -> None:
-    found = run(fake_scorer(seconds=0.01), bundle, pictures, Plan(Limit(runs=60), 0.0, 30, (), 0))
+    found = run(fake_scorer(seconds=0.01), bundle, pictures, MeasuringPlan(Limit(runs=60), 0.0, 30, (), 0))
     stages = found["steady"]["stages_ms"]
     assert set(stages) == STAGES
     assert {len(values) for values in stages.values()} == {60}
@@ -57,7 +59,7 @@ def test_every_stage_is_timed_and_they_add_up(bundle: Bundle, pictures: Pictures
 
 @pytest.mark.slow
 def test_the_shipped_model_is_measured_for_real(bundle: Bundle, pictures: Pictures) -> None:
-    plan = Plan(Limit(runs=3), capture_s=1.0, fps=5, idle_s=(0.05,), cold_starts=0)
+    plan = MeasuringPlan(Limit(runs=3), capture_s=1.0, fps=5, idle_s=(0.05,), cold_starts=0)
     found = measure(QualityScorer.from_bundle, bundle, "auto", pictures, plan)
     assert found["model"]["weights_sha256"] == bundle.card.weights_sha256
     assert found["model"]["backend"]["library"].startswith("onnxruntime")
@@ -108,7 +110,7 @@ def test_a_leaking_scorer_is_flagged_by_the_soak(bundle: Bundle, pictures: Pictu
         kept[-1].write(b"x" * 100_000)
         return 50.0
 
-    soak = Plan(Limit(seconds=4), 0.0, 30, (), 0, soak=True, period_s=0.1)
+    soak = MeasuringPlan(Limit(seconds=4), 0.0, 30, (), 0, soak=True, period_s=0.1)
     assert run(fake_scorer(leak), bundle, pictures, soak)["soak"]["leak"]["mb"] > 3
     assert run(fake_scorer(), bundle, pictures, soak)["soak"]["leak"] is None
 
@@ -140,7 +142,7 @@ def test_a_planted_step_is_flagged_as_drift(bundle: Bundle, pictures: Pictures, 
             time.sleep(step_s)
         return 50.0
 
-    found = run(fake_scorer(slower, 0.01), bundle, pictures, Plan(Limit(runs=300), 0.0, 30, (), 0, soak=True))
+    found = run(fake_scorer(slower, 0.01), bundle, pictures, MeasuringPlan(Limit(runs=300), 0.0, 30, (), 0, soak=True))
     drift = found["soak"]["drift"]
     assert (drift is not None) == (step_s > 0)
     assert any("drifted" in reason for reason in found["unstable"]) == (step_s > 0)

@@ -13,7 +13,7 @@ import pytest
 
 from fthnet_kit.bench.results import results_file as results
 from fthnet_kit.bench.results.results_file import SCHEMAS, read_results, write_results
-from fthnet_kit.bench.speed.latency import Pictures, Plan, measure
+from fthnet_kit.bench.speed.latency import MeasuringPlan, Pictures, measure
 from fthnet_kit.bench.speed.timing import Limit
 from fthnet_kit.edge import InputError, QualityScorer
 from fthnet_kit.edge.model.bundle import Bundle
@@ -28,7 +28,7 @@ def real() -> dict[str, Any]:
     """A short run of the shipped bundle."""
     bundle = Bundle.open(None)
     pictures = Pictures(None, 640, 480)
-    plan = Plan(Limit(runs=3), capture_s=1.0, idle_s=(0.01,), cold_starts=0)
+    plan = MeasuringPlan(Limit(runs=3), capture_s=1.0, idle_s=(0.01,), cold_starts=0)
     content = measure(lambda: QualityScorer.from_bundle(precision="fp32"), bundle, "fp32", pictures, plan)
     pictures.close()
     return content

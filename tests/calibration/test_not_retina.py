@@ -12,8 +12,8 @@ from fthnet_kit.calibration import drawn_non_retinas as drawing
 from fthnet_kit.calibration.training_samples import (
     FAULT_FREE_MOS,
     FAULTS,
-    Sample,
     SampleSource,
+    TrainingSample,
     jitter_colour,
     random_crop,
 )
@@ -31,7 +31,7 @@ def source(photograph: Image) -> SampleSource:
 
 
 @pytest.fixture(scope="module")
-def pairs(source: SampleSource) -> list[tuple[Sample, Sample]]:
+def pairs(source: SampleSource) -> list[tuple[TrainingSample, TrainingSample]]:
     return [source.pair(index) for index in range(120)]
 
 
@@ -82,11 +82,13 @@ def test_one_generator_gives_one_picture_after_another() -> None:
     np.testing.assert_array_equal(second, drawing.not_retina(again))
 
 
-def is_negative(sample: Sample) -> bool:
+def is_negative(sample: TrainingSample) -> bool:
     return sample.quality == 0
 
 
-def test_negatives_score_nothing_and_their_severities_are_unknown(pairs: list[tuple[Sample, Sample]]) -> None:
+def test_negatives_score_nothing_and_their_severities_are_unknown(
+    pairs: list[tuple[TrainingSample, TrainingSample]],
+) -> None:
     negatives = [sample for pair in pairs for sample in pair if is_negative(sample)]
     for sample in negatives:
         assert not sample.known
@@ -100,7 +102,9 @@ def test_negatives_score_nothing_and_their_severities_are_unknown(pairs: list[tu
     assert len({sample.image.tobytes() for sample in negatives}) == len(negatives)
 
 
-def test_negatives_are_the_same_in_every_run(source: SampleSource, pairs: list[tuple[Sample, Sample]]) -> None:
+def test_negatives_are_the_same_in_every_run(
+    source: SampleSource, pairs: list[tuple[TrainingSample, TrainingSample]]
+) -> None:
     again = SampleSource(source.photographs, MOS, seed=11)
     for index, pair in enumerate(pairs):
         if any(map(is_negative, pair)):
@@ -118,7 +122,9 @@ def test_negatives_look_nothing_like_the_photographs() -> None:
     assert np.mean([sample.image.max() > 20 for sample in drawn]) > 0.8
 
 
-def test_severities_of_photographs_are_known_where_they_were_good(pairs: list[tuple[Sample, Sample]]) -> None:
+def test_severities_of_photographs_are_known_where_they_were_good(
+    pairs: list[tuple[TrainingSample, TrainingSample]],
+) -> None:
     photographs = [sample for pair in pairs for sample in pair if not is_negative(sample)]
     undegraded = [sample for sample in photographs if not sample.severities.any() and not sample.hidden]
     assert {round(100 * sample.quality, 6) for sample in undegraded} == set(MOS)
@@ -157,7 +163,7 @@ def test_some_cameras_hardly_show_blue(photograph: Image) -> None:
     assert np.mean(np.abs(ratios - 1) < 0.25) > 0.5
 
 
-def test_casts_keep_labels(pairs: list[tuple[Sample, Sample]], photograph: Image) -> None:
+def test_casts_keep_labels(pairs: list[tuple[TrainingSample, TrainingSample]], photograph: Image) -> None:
     natural = blue_over_red(photograph)
     ratios: dict[float, list[float]] = {}
     for pair in pairs:
@@ -171,7 +177,7 @@ def test_casts_keep_labels(pairs: list[tuple[Sample, Sample]], photograph: Image
         assert max(found) > 0.8
 
 
-def test_both_of_a_contrast_pair_have_the_same_cast(pairs: list[tuple[Sample, Sample]]) -> None:
+def test_both_of_a_contrast_pair_have_the_same_cast(pairs: list[tuple[TrainingSample, TrainingSample]]) -> None:
     ratios = []
     for a, b in pairs:
         thumbnails = [cv2.resize(s.image[..., 0], (24, 24), interpolation=cv2.INTER_AREA).ravel() for s in (a, b)]

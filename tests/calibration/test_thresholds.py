@@ -17,7 +17,7 @@ from fthnet_kit.calibration.labelled_images import LabelledImage, read_image_set
 from fthnet_kit.calibration.thresholds import (
     GRID,
     NO_VALUE,
-    Target,
+    FitTarget,
     ThresholdFit,
     apply_thresholds,
     fit_thresholds,
@@ -57,7 +57,7 @@ def synthetic(count: int = 200, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 def test_a_fit_by_hand() -> None:
     mos = np.repeat([20.0, 50.0, 80.0], 5)
     scores = np.array([10, 20, 30, 40, 70.0, 25, 45, 50, 55, 60, 42, 62, 75, 80, 90])
-    fit = fit_thresholds(scores, mos, Target(0.8))
+    fit = fit_thresholds(scores, mos, FitTarget(0.8))
     assert fit.usable.point.threshold == 40.01  # four of the five ungradable ones score below
     assert (fit.usable.point.sensitivity.hits, fit.usable.point.sensitivity.total) == (4, 5)
     assert (fit.usable.point.specificity.hits, fit.usable.point.specificity.total) == (9, 10)
@@ -80,7 +80,7 @@ def test_the_threshold_is_the_lowest_that_reaches_the_sensitivity(scores: np.nda
 def test_fits_reach_the_sensitivity_rise_with_it_and_stay_in_order(
     sample: tuple[np.ndarray, np.ndarray], one: float, other: float
 ) -> None:
-    lower, higher = (fit_thresholds(*sample, Target(sensitivity)) for sensitivity in sorted((one, other)))
+    lower, higher = (fit_thresholds(*sample, FitTarget(sensitivity)) for sensitivity in sorted((one, other)))
     for fit in (lower, higher):
         assert fit.thresholds.usable <= fit.thresholds.good
         for cut in (fit.usable, fit.good):
@@ -92,7 +92,7 @@ def test_fits_reach_the_sensitivity_rise_with_it_and_stay_in_order(
 
 def test_ties_fall_on_one_side_together() -> None:
     mos = np.repeat([20.0, 50.0, 80.0], 6)
-    fit = fit_thresholds(np.full(18, 50.0), mos, Target(0.5))
+    fit = fit_thresholds(np.full(18, 50.0), mos, FitTarget(0.5))
     assert fit.thresholds == Thresholds(usable=50.01, good=50.01)
     assert (fit.usable.point.sensitivity.value, fit.usable.point.specificity.value) == (1, 0)
     assert (fit.usable.auc, fit.good.auc) == (0.5, 0.5)
@@ -101,7 +101,7 @@ def test_ties_fall_on_one_side_together() -> None:
 def test_good_is_raised_to_usable_and_says_so() -> None:
     mos = np.repeat([20.0, 50.0, 80.0], [5, 20, 5])
     scores = np.concatenate([np.full(5, 60.0), np.full(20, 10.0), np.full(5, 90.0)])
-    fit = fit_thresholds(scores, mos, Target(0.75))
+    fit = fit_thresholds(scores, mos, FitTarget(0.75))
     assert fit.thresholds == Thresholds(usable=60.01, good=60.01)
     assert fit.good.raised
     assert not fit.usable.raised
@@ -111,18 +111,18 @@ def test_pictures_without_a_value_count_as_rejected() -> None:
     scores, mos = synthetic()
     scores[np.argmin(mos)] = NO_VALUE
     scores[np.argmax(mos)] = NO_VALUE
-    fit = fit_thresholds(scores, mos, Target(0.9))
+    fit = fit_thresholds(scores, mos, FitTarget(0.9))
     assert fit.without_value == 2
     assert fit.usable.point.specificity.hits < fit.usable.point.specificity.total
-    unseen = fit_thresholds(np.where(mos < 40, NO_VALUE, scores), mos, Target(0.9))
+    unseen = fit_thresholds(np.where(mos < 40, NO_VALUE, scores), mos, FitTarget(0.9))
     assert unseen.thresholds.usable == 0
     assert unseen.usable.point.sensitivity.value == 1
 
 
 def test_intervals_hold_the_threshold_and_are_seeded() -> None:
     scores, mos = synthetic()
-    fit = fit_thresholds(scores, mos, Target(0.9))
-    assert fit == fit_thresholds(scores, mos, Target(0.9))
+    fit = fit_thresholds(scores, mos, FitTarget(0.9))
+    assert fit == fit_thresholds(scores, mos, FitTarget(0.9))
     for cut in (fit.usable, fit.good):
         assert cut.low < cut.point.threshold < cut.high
         for share in (cut.point.sensitivity, cut.point.specificity):
@@ -147,19 +147,19 @@ def test_wilson_intervals(hits: int, total: int, low: float, high: float) -> Non
 )
 def test_too_few_photographs_of_a_class(mos: list[float], message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
-        require_classes(np.array(mos, float), Target(0.9))
+        require_classes(np.array(mos, float), FitTarget(0.9))
     assert "\n" not in str(caught.value)
 
 
 def test_a_sensitivity_that_no_threshold_reaches() -> None:
     with pytest.raises(InputError, match=r"sensitivity 0\.9: expected a threshold up to 100"):
-        fit_thresholds(np.full(15, 100.0), np.repeat([20.0, 50.0, 80.0], 5), Target(0.9))
+        fit_thresholds(np.full(15, 100.0), np.repeat([20.0, 50.0, 80.0], 5), FitTarget(0.9))
 
 
 @pytest.mark.parametrize("values", [(0.0,), (1.0,), (float("nan"),), (0.9, 60, 40), (0.9, -1, 40), (0.9, 40, 101)])
 def test_targets_are_checked(values: tuple[float, ...]) -> None:
     with pytest.raises(InputError, match="expected"):
-        Target(*values)
+        FitTarget(*values)
 
 
 def write_set(folder: Path, pictures: dict[str, np.ndarray], mos: dict[str, float]) -> Path:
@@ -200,7 +200,7 @@ def make_report() -> ThresholdReport:
     scores, mos = synthetic()
     scores[np.argmin(mos)] = NO_VALUE
     images = [LabelledImage(Path(f"{i}.jpg"), float(value), "val", str(i)) for i, value in enumerate(mos)]
-    return ThresholdReport(fit_thresholds(scores, mos, Target(0.9)), make_card(), images, scores, "val", 1)
+    return ThresholdReport(fit_thresholds(scores, mos, FitTarget(0.9)), make_card(), images, scores, "val", 1)
 
 
 def test_the_report_has_everything_that_was_measured(tmp_path: Path) -> None:
@@ -231,7 +231,7 @@ def fit_of(folder: Path) -> ThresholdFit:
     content = json.loads((folder / "thresholds.json").read_text())
     scores = [NO_VALUE if image["score"] is None else image["score"] for image in content["images"]]
     mos = [image["mos"] for image in content["images"]]
-    return fit_thresholds(np.array(scores), np.array(mos), Target(0.9))
+    return fit_thresholds(np.array(scores), np.array(mos), FitTarget(0.9))
 
 
 def test_the_command_prints_and_applies(fthnet, site: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from fthnet_kit.calibration.int8_fit import Int8Layer, quantised, weight_scales
 from fthnet_kit.convert.network.config import FTHNetConfig
 from fthnet_kit.convert.network.fthnet import FTHNet
 from fthnet_kit.convert.onnx_graph.export import weights_of
-from fthnet_kit.convert.onnx_graph.fthnet_graph import Plan, Weights, layer_parameters, write_graph
+from fthnet_kit.convert.onnx_graph.fthnet_graph import GraphPlan, Weights, layer_parameters, write_graph
 from fthnet_kit.edge import Preprocessing
 
 pytestmark = pytest.mark.slow
@@ -78,7 +78,7 @@ def check(built: Built, batch: int) -> None:
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("arithmetic", ["fp32", "fp16"])
 def test_floating_point_graphs_build(weights: Weights, config: FTHNetConfig, arithmetic: str, batch: int) -> None:
-    plan = Plan(arithmetic)  # type: ignore[arg-type]
+    plan = GraphPlan(arithmetic)  # type: ignore[arg-type]
     built = Built(write_graph(weights, config, PREPROCESSING, batch, plan).model.SerializeToString())
     check(built, batch)
     assert trt.LayerType.QUANTIZE not in built.layers
@@ -89,7 +89,9 @@ def test_floating_point_graphs_build(weights: Weights, config: FTHNetConfig, ari
 def test_int8_graphs_build(weights: Weights, config: FTHNetConfig, all_but: str, batch: int) -> None:
     layers = int8_layers(weights, config, all_but=all_but)
     gemms = sum(3 if name.endswith(".qkv") else 1 for name in layers)
-    built = Built(write_graph(weights, config, PREPROCESSING, batch, Plan("fp16", layers)).model.SerializeToString())
+    built = Built(
+        write_graph(weights, config, PREPROCESSING, batch, GraphPlan("fp16", layers)).model.SerializeToString()
+    )
     check(built, batch)
     assert built.layers[trt.LayerType.QUANTIZE] == gemms
     assert built.layers[trt.LayerType.DEQUANTIZE] == 2 * gemms  # of the input and of the weight

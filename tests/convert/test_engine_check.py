@@ -12,7 +12,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from fthnet_kit.convert.engine.check import NOT_ON_THIS_GPU, Checked, check_builds, precisions_of
+from fthnet_kit.convert.engine.check import NOT_ON_THIS_GPU, CheckedEngine, check_builds, precisions_of
 from fthnet_kit.convert.engine.layer_table import from_log
 from fthnet_kit.convert.engine.layers import Wanted, compare
 from fthnet_kit.edge import Bundle, EngineError
@@ -58,14 +58,14 @@ def break_graph(bundle: Path, name: str, kind: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def checked() -> tuple[list[Checked], list[str]]:
+def checked() -> tuple[list[CheckedEngine], list[str]]:
     """Every precision of the shipped bundle for two GPUs, and what was told meanwhile."""
     told: list[str] = []
     return list(check_builds(Bundle.open(), RTX, ["sm86", "sm89"], told.append)), told
 
 
 @pytest.mark.slow
-def test_every_precision_is_built_for_every_gpu_asked_for(checked: tuple[list[Checked], list[str]]) -> None:
+def test_every_precision_is_built_for_every_gpu_asked_for(checked: tuple[list[CheckedEngine], list[str]]) -> None:
     found, told = checked
     pairs = [(precision, device) for precision in PRECISIONS for device in ("sm86", "sm89")]
     assert [(one.precision, one.device) for one in found] == pairs
@@ -84,7 +84,7 @@ def test_every_precision_is_built_for_every_gpu_asked_for(checked: tuple[list[Ch
 
 
 @pytest.mark.slow
-def test_the_shares_are_those_that_the_graphs_ask_for(checked: tuple[list[Checked], list[str]]) -> None:
+def test_the_shares_are_those_that_the_graphs_ask_for(checked: tuple[list[CheckedEngine], list[str]]) -> None:
     shares = {one.precision: one.wanted.asked for one in checked[0]}
     assert shares["fp32"] == {"fp32": 1.0}
     assert set(shares["fp16"]) == {"fp16", "fp32"}
@@ -98,13 +98,13 @@ def test_the_shares_are_those_that_the_graphs_ask_for(checked: tuple[list[Checke
 
 
 @pytest.mark.slow
-def test_a_check_leaves_nothing_behind(checked: tuple[list[Checked], list[str]]) -> None:
+def test_a_check_leaves_nothing_behind(checked: tuple[list[CheckedEngine], list[str]]) -> None:
     assert not (shipped_bundle() / "engines").exists()
     assert Bundle.open().card.files
 
 
 def test_what_was_not_built_asks_for_nothing() -> None:
-    one = Checked("fp32", "sm75", 0, Wanted(()), None, 0, 0.0, "for Turing")
+    one = CheckedEngine("fp32", "sm75", 0, Wanted(()), None, 0, 0.0, "for Turing")
     assert one.wanted.asked == {}
     assert one.faults() == []
 
@@ -204,7 +204,7 @@ def test_an_engine_that_runs_wider_than_its_graph_asks_is_named() -> None:
     recording = read("small-fp16-sm86")
     table = recording.table.replace("Datatype: Half", "Datatype: Float")
     found = compare(from_log(table), recording.wanted)
-    one = Checked("fp16", "sm86", 1000, recording.wanted, found, 1, 0.1)
+    one = CheckedEngine("fp16", "sm86", 1000, recording.wanted, found, 1, 0.1)
     wide, unproved = one.faults()
     assert wide.startswith("fp16 for sm86: the engine runs weight_conv.0.gemm, ")
     assert wide.endswith(f" and {len(found.too_wide) - 3} more in a wider type than the graph asks for")

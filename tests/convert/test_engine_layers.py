@@ -31,7 +31,7 @@ from fthnet_kit.convert.engine.layers import (
 from fthnet_kit.convert.network.config import FTHNetConfig
 from fthnet_kit.convert.network.fthnet import FTHNet
 from fthnet_kit.convert.onnx_graph.export import weights_of
-from fthnet_kit.convert.onnx_graph.fthnet_graph import Graph, Plan, Weights, write_graph
+from fthnet_kit.convert.onnx_graph.fthnet_graph import Graph, GraphPlan, Weights, write_graph
 from fthnet_kit.edge import EngineError, Preprocessing
 from fthnet_kit.edge.inference.engine_manifest import fused_of
 from fthnet_kit.edge.inference.tensorrt_library import load_tensorrt
@@ -375,11 +375,11 @@ def weights() -> Weights:
 
 
 def graph_of(weights: Weights, precision: str, batch: int = 1) -> Graph:
-    plan = {"fp32": Plan(), "fp16": Plan("fp16")}.get(precision)
+    plan = {"fp32": GraphPlan(), "fp16": GraphPlan("fp16")}.get(precision)
     if plan is None:
         from tests.convert.test_engine_build import int8_layers
 
-        plan = Plan("fp16", int8_layers(weights, CONFIG))
+        plan = GraphPlan("fp16", int8_layers(weights, CONFIG))
     return write_graph(weights, CONFIG, Preprocessing(), batch, plan)
 
 

@@ -19,7 +19,7 @@ from fthnet_kit.convert.network.config import FTHNetConfig
 from fthnet_kit.convert.network.fthnet import FTHNet, partition_windows, relative_position_index, shifted_window_mask
 from fthnet_kit.convert.onnx_graph.export import ScoringGraph, weights_of
 from fthnet_kit.convert.onnx_graph.fthnet_graph import (
-    Plan,
+    GraphPlan,
     Weights,
     layer_parameters,
     places,
@@ -148,7 +148,7 @@ def test_relative_positions_are_pytorchs(window: int) -> None:
 def test_graph_agrees_with_pytorch(
     network: FTHNet, views: Image, expected: np.ndarray, batch: int, kernels: str
 ) -> None:
-    plan = Plan(kernels=kernels)  # type: ignore[arg-type]
+    plan = GraphPlan(kernels=kernels)  # type: ignore[arg-type]
     model = write_graph(weights_of(network), network.config, PREPROCESSING, batch, plan).model
     onnx.checker.check_model(model, full_check=True)
     assert np.ptp(expected) > 5
@@ -195,7 +195,7 @@ def test_macs_are_those_of_pytorchs_layers() -> None:
 def test_half_graphs_are_strongly_typed(
     weights: Weights, int8_layers: dict[str, Int8Layer], int8: bool, batch: int
 ) -> None:
-    plan = Plan("fp16", int8_layers if int8 else {})
+    plan = GraphPlan("fp16", int8_layers if int8 else {})
     graph = write_graph(weights, CONFIG, PREPROCESSING, batch, plan)
     onnx.checker.check_model(graph.model, full_check=True)
     types = element_types(graph.model)
@@ -215,7 +215,7 @@ def test_half_graphs_are_strongly_typed(
 
 def test_half_graph_scores_as_the_full_one(weights: Weights, views: Image) -> None:
     full = points(write_graph(weights, CONFIG, PREPROCESSING).model, views)
-    half = write_graph(weights, CONFIG, PREPROCESSING, plan=Plan("fp16")).model
+    half = write_graph(weights, CONFIG, PREPROCESSING, plan=GraphPlan("fp16")).model
     twin = points(rounded_twin(half), views)
     np.testing.assert_allclose(points(half, views), full, atol=2)
     np.testing.assert_allclose(twin, full, atol=2)
@@ -283,7 +283,7 @@ def test_twin_of_a_model_without_halves_is_that_model(weights: Weights) -> None:
 
 
 def test_every_half_of_a_graph_is_a_half_in_its_twin(weights: Weights, views: Image) -> None:
-    model = write_graph(weights, CONFIG, PREPROCESSING, plan=Plan("fp16")).model
+    model = write_graph(weights, CONFIG, PREPROCESSING, plan=GraphPlan("fp16")).model
     types = element_types(model)
     halves = [name for node in model.graph.node for name in node.output if types[name] == TensorProto.FLOAT16]
     assert len(halves) > 200
@@ -303,7 +303,7 @@ def test_every_half_of_a_graph_is_a_half_in_its_twin(weights: Weights, views: Im
 def test_quantised_weights_are_int8_by_column_and_biases_float(
     weights: Weights, int8_layers: dict[str, Int8Layer]
 ) -> None:
-    model = write_graph(weights, CONFIG, PREPROCESSING, plan=Plan("fp16", int8_layers)).model
+    model = write_graph(weights, CONFIG, PREPROCESSING, plan=GraphPlan("fp16", int8_layers)).model
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     found: dict[str, np.ndarray] = {}
     for node in model.graph.node:
@@ -335,7 +335,7 @@ def element_types_of(constants: dict[str, onnx.TensorProto], node: onnx.NodeProt
 def test_cpu_form_stays_integer_once_loaded(
     weights: Weights, int8_layers: dict[str, Int8Layer], views: Image, batch: int, tmp_path: Path
 ) -> None:
-    model = write_graph(weights, CONFIG, PREPROCESSING, batch, Plan("fp32", int8_layers, "onnxruntime")).model
+    model = write_graph(weights, CONFIG, PREPROCESSING, batch, GraphPlan("fp32", int8_layers, "onnxruntime")).model
     onnx.checker.check_model(model, full_check=True)
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "loaded.onnx")
@@ -358,7 +358,7 @@ def test_both_int8_forms_of_one_layer_score_nearly_the_same(
         chosen = {name: int8_layers[name]}
         standard, cpu = (
             points(write_graph(weights, CONFIG, PREPROCESSING, plan=plan).model, views)
-            for plan in (Plan("fp32", chosen), Plan("fp32", chosen, "onnxruntime"))
+            for plan in (GraphPlan("fp32", chosen), GraphPlan("fp32", chosen, "onnxruntime"))
         )
         for found in (standard, cpu):
             assert 0 < np.abs(found - full).max() < 1.5
@@ -367,7 +367,7 @@ def test_both_int8_forms_of_one_layer_score_nearly_the_same(
 def test_layers_outside_the_plan_keep_their_weights(weights: Weights, int8_layers: dict[str, Int8Layer]) -> None:
     name = "bbone.layers.0.blocks.0.mlp.fc1"
     plain, one = (
-        write_graph(weights, CONFIG, PREPROCESSING, plan=Plan(int8=layers))
+        write_graph(weights, CONFIG, PREPROCESSING, plan=GraphPlan(int8=layers))
         for layers in ({}, {name: int8_layers[name]})
     )
     assert [(site.layer, site.macs) for site in plain.sites] == [(site.layer, site.macs) for site in one.sites]

@@ -26,7 +26,7 @@ from fthnet_kit.calibration.int8_ranges_file import ranges_file
 from fthnet_kit.calibration.precision_gate import LEAST_INT8, Budget
 from fthnet_kit.convert.bundle.add_precisions import install_outcome
 from fthnet_kit.convert.bundle.write import Identity, write_bundle
-from fthnet_kit.convert.network.checkpoint import Checkpoint
+from fthnet_kit.convert.network.checkpoint import NetworkCheckpoint
 from fthnet_kit.convert.network.config import FTHNetConfig
 from fthnet_kit.convert.network.fthnet import FTHNet
 from fthnet_kit.convert.onnx_graph.export import weights_of
@@ -110,7 +110,7 @@ def scored(images: Path) -> tuple[FTHNet, np.ndarray]:
 def plain(scored: tuple[FTHNet, np.ndarray], images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle as `fthnet export` makes it."""
     folder = tmp_path_factory.mktemp("plain") / "bundle"
-    checkpoint, few = Checkpoint(scored[0], Path("random")), sorted(images.iterdir())[:4]
+    checkpoint, few = NetworkCheckpoint(scored[0], Path("random")), sorted(images.iterdir())[:4]
     write_bundle(checkpoint, folder, Identity("tiny"), Preprocessing(), images=few)
     return folder
 

@@ -24,7 +24,7 @@ from fthnet_kit.calibration.int8_photographs import Photograph
 from fthnet_kit.calibration.precision_gate import cost
 from fthnet_kit.convert.precision.quantize import Outcome, Sensitivity
 from fthnet_kit.convert.precision.quantize_report import layer_rows, quantization_reports
-from fthnet_kit.convert.precision.verify import Verification
+from fthnet_kit.convert.precision.verify import PrecisionVerification
 from fthnet_kit.convert.precision.verify_report import noise_line, verification_reports, verification_table
 from fthnet_kit.edge import Thresholds
 from tests.conftest import make_card
@@ -88,9 +88,9 @@ def make_outcome() -> Outcome:
     )
 
 
-def make_verification() -> Verification:
+def make_verification() -> PrecisionVerification:
     reference, scores = points()
-    return Verification(
+    return PrecisionVerification(
         images=[photograph.path.name for photograph in photographs(40, 2)],
         reference=reference,
         scores=scores,

@@ -45,7 +45,7 @@ from fthnet_kit.convert.engine.layers import EngineLayers
 from fthnet_kit.convert.network.config import FTHNetConfig
 from fthnet_kit.convert.network.fthnet import FTHNet
 from fthnet_kit.convert.onnx_graph.export import weights_of
-from fthnet_kit.convert.onnx_graph.fthnet_graph import Plan, write_graph
+from fthnet_kit.convert.onnx_graph.fthnet_graph import GraphPlan, write_graph
 from fthnet_kit.convert.onnx_graph.rebatch import with_batch
 from fthnet_kit.edge import Bundle, EngineError, InputError, Preprocessing
 from fthnet_kit.edge.image import Image
@@ -129,7 +129,7 @@ def graphs() -> dict[str, bytes]:
     network = FTHNet(CONFIG)
     network.initialise()
     weights = weights_of(network)
-    plans = {"fp32": Plan(), "fp16": Plan("fp16"), "int8": Plan("fp16", int8_layers(weights, CONFIG))}
+    plans = {"fp32": GraphPlan(), "fp16": GraphPlan("fp16"), "int8": GraphPlan("fp16", int8_layers(weights, CONFIG))}
     return {
         name: write_graph(weights, CONFIG, Preprocessing(), 1, plan).model.SerializeToString()
         for name, plan in plans.items()

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from fthnet_kit.edge.capture.degradations import degrade
 from fthnet_kit.edge.capture.simulated_camera import DEFECTS, Handling, Session, SimulatedCamera
 from fthnet_kit.edge.errors import InputError
-from fthnet_kit.edge.guidance.hints import BLINK_S, Guide, Hint, Optics, Patience
+from fthnet_kit.edge.guidance.hints import BLINK_S, Guide, Hint, HintPatience, Optics
 from fthnet_kit.edge.guidance.measures import Measures, measure
 from fthnet_kit.edge.guidance.texts import CODES, LANGUAGES, Code, texts
 from fthnet_kit.edge.image import Image
@@ -222,7 +222,7 @@ def test_the_defect_that_hides_the_others_is_named_first() -> None:
 
 
 def test_a_measure_at_its_limit_does_not_flicker() -> None:
-    guide = Guide(patience=Patience(stay_s=0.0))
+    guide = Guide(patience=HintPatience(stay_s=0.0))
     follow(guide, SPOILED["uneven"], 0, 1)
     rng = np.random.default_rng(0)
     said = [
@@ -286,7 +286,7 @@ def test_left_and_right_as_the_optics_have_them(optics: Optics, expected: tuple[
     stay_s=st.sampled_from([0.0, 0.5, 1.0]),
 )
 def test_hints_appear_late_and_stay(runs: list[tuple[str, int]], fps: int, appear_s: float, stay_s: float) -> None:
-    patience = Patience(appear_s=appear_s, appear_frames=2, stay_s=stay_s)
+    patience = HintPatience(appear_s=appear_s, appear_frames=2, stay_s=stay_s)
     guide = Guide(patience=patience)
     shown: list[tuple[float, Hint | None]] = []
     now = 0.0

@@ -124,7 +124,7 @@ class Handler(web.RequestHandler):
             LOG.warning("preview: %s %s: %s: %s", self.request.method, self.request.path, kind, exc_info[1])
 
 
-class Page(Handler):
+class PageHandler(Handler):
     """The page; or, without the token, the one that asks for it."""
 
     PUBLIC = True
@@ -227,7 +227,7 @@ class Events(Stream):
         await self.follow(self.operations.events, "text/event-stream; charset=utf-8", b":\n\n")
 
 
-class Pictures(Stream):
+class PictureStream(Stream):
     """The live picture as Motion JPEG."""
 
     async def get(self) -> None:
@@ -330,11 +330,11 @@ class Unknown(Handler):
 def make_application(operations: Operations) -> web.Application:
     """All paths, each fixed and without any parameter."""
     handlers: dict[str, type[Handler]] = {
-        "/": Page,
+        "/": PageHandler,
         "/logout": Logout,
         **dict.fromkeys(ASSETS, Asset),
         "/events": Events,
-        "/stream.mjpg": Pictures,
+        "/stream.mjpg": PictureStream,
         "/api/best": Best,
         "/api/best.jpg": BestPicture,
         "/api/best/accept": Decision,

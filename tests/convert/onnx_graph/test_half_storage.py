@@ -15,12 +15,12 @@ from hypothesis.extra import numpy as hnp
 from onnx import TensorProto, helper, numpy_helper
 
 from fthnet_kit.convert.bundle.write import Identity, write_bundle
-from fthnet_kit.convert.network.checkpoint import Checkpoint, round_to_half
+from fthnet_kit.convert.network.checkpoint import NetworkCheckpoint, round_to_half
 from fthnet_kit.convert.network.config import FTHNetConfig
 from fthnet_kit.convert.network.fthnet import FTHNet
 from fthnet_kit.convert.onnx_graph import writer
 from fthnet_kit.convert.onnx_graph.export import weights_of
-from fthnet_kit.convert.onnx_graph.fthnet_graph import Plan, write_graph
+from fthnet_kit.convert.onnx_graph.fthnet_graph import GraphPlan, write_graph
 from fthnet_kit.convert.onnx_graph.half_storage import FEWEST, store_in_half
 from fthnet_kit.convert.precision.fp16_twin import rounded_twin
 from fthnet_kit.edge import Bundle, Preprocessing
@@ -47,7 +47,7 @@ def views(photograph: Image) -> Image:
     return np.concatenate([prepare(photograph, Preprocessing(), 1), noise])
 
 
-def graph(network: FTHNet, plan: Plan, monkeypatch: pytest.MonkeyPatch, *, plain: bool = False) -> onnx.ModelProto:
+def graph(network: FTHNet, plan: GraphPlan, monkeypatch: pytest.MonkeyPatch, *, plain: bool = False) -> onnx.ModelProto:
     """What the kit writes, or with every float32 constant stored as it is."""
     with monkeypatch.context() as patch:
         if plain:
@@ -60,7 +60,7 @@ def scores(backend: OnnxBackend, views: Image) -> np.ndarray:
         return np.concatenate([backend.infer(view[np.newaxis]) for view in views])
 
 
-PLANS = {"fp32": Plan(), "fp16": Plan("fp16"), "fused": Plan(kernels="onnxruntime")}
+PLANS = {"fp32": GraphPlan(), "fp16": GraphPlan("fp16"), "fused": GraphPlan(kernels="onnxruntime")}
 
 
 @pytest.mark.parametrize("name", PLANS)
@@ -92,7 +92,7 @@ def test_nothing_is_cast_while_a_picture_is_scored(
         options = onnxruntime.SessionOptions()
         options.optimized_model_filepath = str(tmp_path / "loaded.onnx")
         options.log_severity_level = 4
-        model = graph(network, Plan(), monkeypatch, plain=plain)
+        model = graph(network, GraphPlan(), monkeypatch, plain=plain)
         onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         kinds.append([node.op_type for node in onnx.load(tmp_path / "loaded.onnx").graph.node])
     assert sorted(kinds[0]) == sorted(kinds[1])
@@ -104,7 +104,7 @@ def test_export_of_a_rounded_checkpoint_stores_its_weights_once(network: FTHNet,
         fine = FTHNet(CONFIG).eval()
         fine.initialise()
         write_bundle(
-            Checkpoint(fine, "0" * 64), tmp_path / f"{half}", Identity(), Preprocessing(), half_checkpoint=half
+            NetworkCheckpoint(fine, "0" * 64), tmp_path / f"{half}", Identity(), Preprocessing(), half_checkpoint=half
         )
         bundle = Bundle.open(tmp_path / f"{half}")
         stored = {tensor.data_type for tensor in onnx.load(bundle.model_path()).graph.initializer}

@@ -24,7 +24,7 @@ from fthnet_kit.convert.engine.layers import AttentionBlock, Product, Wanted
 from fthnet_kit.convert.network.config import FTHNetConfig
 from fthnet_kit.convert.network.fthnet import FTHNet
 from fthnet_kit.convert.onnx_graph.export import weights_of
-from fthnet_kit.convert.onnx_graph.fthnet_graph import Plan, Weights, write_graph
+from fthnet_kit.convert.onnx_graph.fthnet_graph import GraphPlan, Weights, write_graph
 from fthnet_kit.edge import Preprocessing
 from fthnet_kit.edge.inference.engine_manifest import Target
 from fthnet_kit.edge.inference.tensorrt_library import load_tensorrt
@@ -79,10 +79,10 @@ def drawn_weights(config: FTHNetConfig) -> Weights:
 def graph_of(config: FTHNetConfig, precision: str) -> bytes:
     """The ONNX file that a bundle of drawn weights would hold for TensorRT."""
     weights = drawn_weights(config)
-    plans: dict[str, Callable[[], Plan]] = {
-        "fp32": Plan,
-        "fp16": lambda: Plan("fp16"),
-        "int8": lambda: Plan("fp16", int8_layers(weights, config)),
+    plans: dict[str, Callable[[], GraphPlan]] = {
+        "fp32": GraphPlan,
+        "fp16": lambda: GraphPlan("fp16"),
+        "int8": lambda: GraphPlan("fp16", int8_layers(weights, config)),
     }
     return write_graph(weights, config, Preprocessing(), plan=plans[precision]()).model.SerializeToString()
 
