@@ -9,28 +9,11 @@ from typing import Any
 import numpy as np
 
 from fthnet_kit.calibration.agreement import Scores, srcc
+from fthnet_kit.edge.model.choices import FORMS, INT8_BUDGET, Budget
 from fthnet_kit.edge.model.score import Thresholds
 
-
-@dataclass(frozen=True)
-class Budget:
-    """Most that a conversion may cost against FP32: points, mean, 99th percentile and largest; least SRCC."""
-
-    mean: float
-    p99: float = float("inf")
-    worst: float = float("inf")
-    srcc: float = -1.0
-
-    def tightened(self, share: float) -> Budget:
-        """A share of the budget, for choices made on photographs other than those that judge."""
-        srcc = 1 - share * (1 - self.srcc) if self.srcc > 0 else self.srcc
-        return Budget(self.mean * share, self.p99 * share, self.worst * share, srcc)
-
-
-FP16_BUDGET = Budget(mean=0.1, worst=0.5)
-INT8_BUDGET = Budget(mean=0.5, p99=2.0, srcc=0.998)
 LEAST_INT8 = 0.8  # share of the weighted layers' MACs; with less, the name would promise too much
-BUDGETS = {"fp16": FP16_BUDGET, "int8": INT8_BUDGET, "int8-cpu": INT8_BUDGET, "int8-openvino": INT8_BUDGET}
+BUDGETS = {name: form.budget for name, form in FORMS.items() if form.budget} | {"int8-openvino": INT8_BUDGET}
 
 
 @dataclass(frozen=True)

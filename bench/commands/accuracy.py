@@ -8,7 +8,7 @@ import click
 
 from fthnet_kit.calibration.options import data_option
 from fthnet_kit.edge.cli.options import backend_option, bundle_argument, output_option, threads_option
-from fthnet_kit.edge.model.choices import PRECISIONS
+from fthnet_kit.edge.model.choices import NAMED_PRECISIONS
 
 VIEW_NAMES = ("1", "5", "20")
 
@@ -37,7 +37,7 @@ def parse_views(ctx: click.Context, parameter: click.Parameter, text: str | None
     "--precision",
     "precisions",
     multiple=True,
-    type=click.Choice([name for name in PRECISIONS if name != "auto"]),
+    type=click.Choice(NAMED_PRECISIONS),
     help="May be repeated. Default: every one that the bundle has and this machine runs; FP16 on a CPU is only "
     "emulated and left out.",
 )

@@ -54,7 +54,7 @@ from fthnet_kit.edge.inference.open_backend import open_backend
 from fthnet_kit.edge.inference.retina_gate import shows_retina
 from fthnet_kit.edge.model.bundle import Bundle
 from fthnet_kit.edge.model.card import ModelCard
-from fthnet_kit.edge.model.choices import PRECISIONS, BackendName, Precision
+from fthnet_kit.edge.model.choices import NAMED_PRECISIONS, BackendName, Precision, form_of
 from fthnet_kit.edge.model.preprocess import INPUT, Preprocessing, Views, prepare_with_centre
 from fthnet_kit.edge.model.score import Thresholds, Verdict
 
@@ -432,7 +432,7 @@ def open_engines(
     left_out: dict[str, str] = {}
     failures: list[KitError] = []
     with ExitStack() as stack:
-        for precision in (name for name in PRECISIONS if name != "auto"):
+        for precision in NAMED_PRECISIONS:
             if precisions and precision not in precisions:
                 continue
             try:
@@ -443,7 +443,7 @@ def open_engines(
                 failures.append(error)
                 left_out[precision] = str(error)
                 continue
-            form = "int8-cpu" if precision == "int8" and _on_cpu(opened) else precision
+            form = form_of(precision, onnxruntime_cpu=_on_cpu(opened)).name
             engine = Engine(precision, form, opened)
             if engine.emulated and not precisions:
                 opened.close()

@@ -29,6 +29,7 @@ from fthnet_kit.bench.quality.accuracy import (
 from fthnet_kit.calibration.agreement import DRAWS, Scores
 from fthnet_kit.convert.precision.gate_table import model_facts
 from fthnet_kit.edge.files import write_files
+from fthnet_kit.edge.model.choices import MEANINGS
 from fthnet_kit.edge.model.score import Thresholds
 from fthnet_kit.edge.reporting.html_page import heading, html_table, inline_image, meanings, page, paragraph
 from fthnet_kit.edge.reporting.json_file import json_file
@@ -41,8 +42,7 @@ DEVICE_FACTS = (
 )  # fmt: skip
 DOT, RING, LINE, PALE = "#0b6e4f", "#c1121f", "#3d405b", "#b0b0b0"
 MEANING = {
-    "precision": "fp32: single precision; fp16: half precision with FP32 islands; int8-cpu: INT8 for ONNX Runtime's "
-    "CPU kernels; int8: INT8 for TensorRT",
+    "precision": MEANINGS,
     "views": "crops of a photograph that are averaged into its score; the released protocol of FTHNet averages 20",
     "PLCC, SRCC, KRCC": "Pearson, Spearman and Kendall (tau-b) correlation of score and mean opinion score (MOS)",
     "RMSE": "root mean square difference between score and mean opinion score, in points",

@@ -40,6 +40,7 @@ from fthnet_kit.edge.frame import Frame
 from fthnet_kit.edge.inference.scorer import QualityScorer
 from fthnet_kit.edge.loop.live_loop import LiveLoop
 from fthnet_kit.edge.model.bundle import Bundle
+from fthnet_kit.edge.model.choices import Precision, form_of
 
 SCHEMA = "fthnet-latency"
 VERSION = 1
@@ -201,7 +202,7 @@ def score_once(scorer: QualityScorer, pictures: Pictures) -> dict[str, float] | 
 def measure(
     make_scorer: Scorer,
     bundle: Bundle,
-    precision: str,
+    precision: Precision,
     pictures: Pictures,
     plan: MeasuringPlan,
     report: Report = lambda what: None,
@@ -270,7 +271,7 @@ def measure(
     }
 
 
-def model_facts(bundle: Bundle, precision: str, facts: dict[str, str], views: int) -> dict[str, Any]:
+def model_facts(bundle: Bundle, precision: Precision, facts: dict[str, str], views: int) -> dict[str, Any]:
     """Which model ran, and what ran it."""
     card = bundle.card
     return {
@@ -284,12 +285,11 @@ def model_facts(bundle: Bundle, precision: str, facts: dict[str, str], views: in
     }
 
 
-def running(precision: str, facts: Mapping[str, str]) -> str:
+def running(precision: Precision, facts: Mapping[str, str]) -> str:
     """The precision that `auto` stands for, and the form of INT8 that a backend takes."""
-    on_cpu = facts["provider"] == "CPUExecutionProvider"
-    if precision == "auto":
-        return "fp16" if facts["library"].startswith("tensorrt") else "fp32"
-    return "int8-cpu" if precision == "int8" and on_cpu else precision
+    if precision == "auto" and facts["library"].startswith("tensorrt"):
+        return "fp16"
+    return form_of(precision, onnxruntime_cpu=facts["provider"] == "CPUExecutionProvider").name
 
 
 def median_inference(steady: Samples) -> float:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from fthnet_kit.convert.network.config import IMAGE_SIZE, MLP_RATIO, PATCH_SIZE, TARGET_LAYERS, FTHNetConfig
+from fthnet_kit.edge.model.choices import FORMS
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class Widths:
     other: int
 
 
-WIDTHS = {"fp32": Widths(4, 4), "fp16": Widths(2, 2), "int8": Widths(1, 2), "int8-cpu": Widths(1, 4)}
+WIDTHS = {name: Widths(form.site_bytes, form.other_bytes) for name, form in FORMS.items()}
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fthnet_kit.edge.cli.options import bundle_argument
+from fthnet_kit.edge.model.choices import NAMED_PRECISIONS
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 @bundle_argument
 @click.option(
     "--precision",
-    type=click.Choice(["fp32", "fp16", "int8"]),
+    type=click.Choice(NAMED_PRECISIONS),
     default="fp16",
     show_default=True,
     help="int8 where `fthnet quantize` found that it keeps the score.",

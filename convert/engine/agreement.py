@@ -21,9 +21,10 @@ from fthnet_kit.edge.inference.onnx_runtime import OnnxBackend
 from fthnet_kit.edge.inference.tensorrt_engine import TrtBackend
 from fthnet_kit.edge.inference.tensorrt_library import TensorRT
 from fthnet_kit.edge.model.bundle import Bundle
+from fthnet_kit.edge.model.choices import FORMS
 from fthnet_kit.edge.model.preprocess import Preprocessing, prepare
 
-BUDGETS = {"fp32": 0.05, "fp16": 0.5, "int8": 2.0}  # points, largest difference; the gates of the ONNX files
+BUDGETS = {name: form.engine_points for name, form in FORMS.items() if form.engine_points}  # points, by precision
 FAULTS = (("defocus", 0.3), ("defocus", 0.6), ("under_exposure", 0.5), ("flare", 0.5))
 
 

@@ -19,8 +19,8 @@ from fthnet_kit.edge.errors import BundleError, EngineError
 from fthnet_kit.edge.inference.engine_manifest import Target
 from fthnet_kit.edge.inference.tensorrt_library import TensorRT
 from fthnet_kit.edge.model.bundle import Bundle
+from fthnet_kit.edge.model.choices import NAMED_PRECISIONS
 
-CHECKED = ("fp32", "fp16", "int8")
 NAMED = 3  # blocks or nodes in one message
 NOT_ON_THIS_GPU = re.compile(r"Cannot compile operation \S+ (for \w+ \(SM\d+\): .*? is not supported)")
 
@@ -117,10 +117,10 @@ def check_builds(
 
 def precisions_of(bundle: Bundle) -> list[str]:
     """Precisions that a bundle has a graph of for TensorRT."""
-    present = []
-    for precision in CHECKED:
+    present: list[str] = []
+    for precision in NAMED_PRECISIONS:
         try:
-            bundle.model_path(precision, "tensorrt")  # type: ignore[arg-type]
+            bundle.model_path(precision, "tensorrt")
         except BundleError:
             continue
         present.append(precision)

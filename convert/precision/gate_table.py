@@ -7,11 +7,11 @@ from typing import Any
 
 from fthnet_kit.calibration.precision_gate import BUDGETS, Cost, budget_facts, budget_words
 from fthnet_kit.edge.model.card import ModelCard
+from fthnet_kit.edge.model.choices import MEANINGS
 
 GATE_COLUMNS = ("precision", "images", "mean |Δ|", "p99 |Δ|", "max |Δ|", "SRCC", "flips", "budget", "gate")
 GATE_MEANING = {
-    "precision": "fp16: half precision with FP32 islands, for GPUs; int8: INT8 layers and FP16 around them, for "
-    "TensorRT; int8-cpu: the same layers in INT8 and FP32 around them, for ONNX Runtime's CPU kernels",
+    "precision": MEANINGS,
     "images": "photographs that were scored; none of them calibrated the model",
     "mean |Δ|, p99 |Δ|, max |Δ|": "how far the score is from the FP32 score of the same photograph, in points, "
     "without its sign: the mean, what 99 of 100 photographs stay below, the largest",

@@ -35,7 +35,7 @@ from fthnet_kit.calibration.int8_photographs import (
     without_repeats,
 )
 from fthnet_kit.calibration.labelled_images import LabelledImage
-from fthnet_kit.calibration.precision_gate import INT8_BUDGET, LEAST_INT8, Cost, cost, shortfalls
+from fthnet_kit.calibration.precision_gate import LEAST_INT8, Cost, cost, shortfalls
 from fthnet_kit.convert.network.config import FTHNetConfig
 from fthnet_kit.convert.onnx_graph.fthnet_graph import Graph, GraphPlan, Weights, layer_parameters, write_graph
 from fthnet_kit.convert.precision.smoothing import producer, smooth
@@ -44,6 +44,7 @@ from fthnet_kit.edge.errors import BundleError, MissingExtraError
 from fthnet_kit.edge.image import Image
 from fthnet_kit.edge.inference.onnx_runtime import OnnxBackend
 from fthnet_kit.edge.model.bundle import CHECKPOINT_NAME, Bundle
+from fthnet_kit.edge.model.choices import INT8_BUDGET
 from fthnet_kit.edge.model.preprocess import prepare_file
 
 try:

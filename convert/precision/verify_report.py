@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from rich.table import Table
 
-from fthnet_kit.calibration.precision_gate import BUDGETS, Budget
+from fthnet_kit.calibration.precision_gate import BUDGETS
 from fthnet_kit.convert.precision.gate_table import (
     GATE_COLUMNS,
     GATE_MEANING,
@@ -20,6 +20,7 @@ from fthnet_kit.convert.precision.gate_table import (
 )
 from fthnet_kit.convert.precision.verify import Points, PrecisionVerification
 from fthnet_kit.edge.model.card import ModelCard
+from fthnet_kit.edge.model.choices import Budget
 from fthnet_kit.edge.model.score import Thresholds
 from fthnet_kit.edge.reporting.html_page import heading, html_table, inline_image, meanings, page, paragraph
 from fthnet_kit.edge.reporting.json_file import json_file

@@ -16,7 +16,7 @@ from fthnet_kit.edge.device.machine import read_cpu_model
 from fthnet_kit.edge.errors import BundleError, InputError
 from fthnet_kit.edge.files import parse_json, write_atomically
 from fthnet_kit.edge.model.bundle import Bundle
-from fthnet_kit.edge.model.choices import BACKENDS, PRECISIONS, BackendName, Precision
+from fthnet_kit.edge.model.choices import BACKENDS, NAMED_PRECISIONS, BackendName, Precision
 
 SCHEMA = "fthnet-pick"
 VERSION = 1
@@ -116,7 +116,7 @@ def _read(content: Any) -> tuple[Choice, Circumstances]:
         raise ValueError(f"{content['schema']} {content['version']}")
     choice = Choice(**content["choice"])
     threads = choice.threads
-    if choice.backend not in BACKENDS[1:] or choice.precision not in PRECISIONS[1:]:
+    if choice.backend not in BACKENDS[1:] or choice.precision not in NAMED_PRECISIONS:
         raise ValueError(f"{choice.backend} {choice.precision}")
     if threads is not None and (type(threads) is not int or threads < 1):
         raise ValueError(f"threads {threads!r}")

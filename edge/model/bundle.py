@@ -15,7 +15,7 @@ from fthnet_kit.edge.errors import BundleError
 from fthnet_kit.edge.files import open_regular, read_regular
 from fthnet_kit.edge.model import delta
 from fthnet_kit.edge.model.card import CARD_NAME, MOST_CARD_BYTES, ModelCard
-from fthnet_kit.edge.model.choices import Precision
+from fthnet_kit.edge.model.choices import FORMS, Precision, form_of
 from fthnet_kit.edge.model.model_file import MOST_BYTES, ModelFile
 from fthnet_kit.edge.model.weights import weights_sha256
 from fthnet_kit.edge.trust.manifest import SignedManifest, is_signed, read_manifest
@@ -26,8 +26,8 @@ ReleaseRule = Literal["note", "compare", "ignore"]
 REPORTS = "reports"  # folder of a bundle
 RANGES_NAME = "ranges.json"  # in it: the ranges of INT8
 CHECKPOINT_NAME = "checkpoint.safetensors"
-FP32_NAME = "fthnet.fp32.onnx"
-CONVERTED_NAMES = {form: f"fthnet.{form}.onnx" for form in ("fp16", "int8", "int8-cpu")}
+FP32_NAME = FORMS["fp32"].file
+CONVERTED_NAMES = {name: form.file for name, form in FORMS.items() if form.budget}
 
 
 @dataclass(frozen=True)
@@ -132,13 +132,11 @@ class Bundle:
         Raises:
             BundleError: the bundle has no such file, or its gate did not hold.
         """
-        if precision in ("auto", "fp32"):
-            name = FP32_NAME
-        else:
-            form = "int8-cpu" if precision == "int8" and provider == "cpu" else precision
-            name = CONVERTED_NAMES[form]
+        form = form_of(precision, onnxruntime_cpu=provider == "cpu")
+        name = form.file
+        if form.budget is not None:
             gates = self.card.precisions
-            judged = gates.get(f"{form}-{provider}", gates.get(form, {}))  # on the runtime itself, if it was there
+            judged = gates.get(f"{form.name}-{provider}", gates.get(form.name, {}))  # on the runtime itself, if judged
             if not judged.get("holds"):
                 raise BundleError(
                     f"{self.folder}: expected {name} whose gate holds for precision {precision}, found none in the "

@@ -28,8 +28,8 @@ from pathlib import Path
 
 import cv2
 
-from fthnet_kit.calibration.precision_gate import INT8_BUDGET
 from fthnet_kit.edge.capture.degradations import degrade
+from fthnet_kit.edge.model.choices import INT8_BUDGET
 
 ROOT = Path(__file__).parents[2]
 MIRROR = "http://deb.debian.org/debian"

@@ -27,8 +27,9 @@ from fthnet_kit.calibration.int8_fit import (
 from fthnet_kit.calibration.int8_observe import observe
 from fthnet_kit.calibration.int8_photographs import Photograph
 from fthnet_kit.calibration.int8_ranges_file import ranges_file
-from fthnet_kit.calibration.precision_gate import BUDGETS, FP16_BUDGET, INT8_BUDGET, LEAST_INT8, cost, shortfalls
+from fthnet_kit.calibration.precision_gate import BUDGETS, LEAST_INT8, cost, shortfalls
 from fthnet_kit.edge import Thresholds
+from fthnet_kit.edge.model.choices import FP16_BUDGET, INT8_BUDGET
 from tests.conftest import make_card
 
 SEEDS = st.integers(0, 2**32 - 1)

@@ -23,7 +23,7 @@ import torch
 from onnx import numpy_helper
 
 from fthnet_kit.calibration.int8_ranges_file import ranges_file
-from fthnet_kit.calibration.precision_gate import LEAST_INT8, Budget
+from fthnet_kit.calibration.precision_gate import LEAST_INT8
 from fthnet_kit.convert.bundle.add_precisions import install_outcome
 from fthnet_kit.convert.bundle.write import Identity, write_bundle
 from fthnet_kit.convert.network.checkpoint import NetworkCheckpoint
@@ -41,6 +41,7 @@ from fthnet_kit.edge.image import Image
 from fthnet_kit.edge.inference.onnx_runtime import OnnxBackend
 from fthnet_kit.edge.model.bundle import CONVERTED_NAMES, sha256_of
 from fthnet_kit.edge.model.card import CARD_NAME, ModelCard
+from fthnet_kit.edge.model.choices import Budget
 from fthnet_kit.edge.model.preprocess import prepare
 
 pytestmark = pytest.mark.slow
