@@ -23,7 +23,7 @@ from pathlib import Path
 import cv2
 import pytest
 
-from fthnet_kit.bench.endurance.faulty_camera import STAMP_BITS, STAMP_PIXELS, VARIANTS, Pictures, encode
+from fthnet_kit.bench.endurance.faulty_camera import STAMP_BITS, STAMP_PIXELS, VARIANTS, ServedPictures, encode
 from fthnet_kit.edge.formats.read import read_image
 from fthnet_kit.edge.image import Image
 
@@ -84,7 +84,7 @@ class UsbCamera:
                     (place / str(index)).write_bytes(data + padding)
 
     def _images(self, width: int, height: int, stamped_s: float | None) -> list[Image]:
-        pictures = Pictures(width, height, stamped=False)
+        pictures = ServedPictures(width, height, stamped=False)
         encoded = [pictures.get("healthy", index) for index in range(VARIANTS)]
         images = [read_image(data) for data in encoded]
         if stamped_s is None:
