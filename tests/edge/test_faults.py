@@ -881,7 +881,7 @@ def test_a_camera_that_is_not_there_at_the_start_is_one_line_and_exit_code_5(fth
 
 def test_the_soak_counts_what_it_should(tmp_path: Path) -> None:
     """The judge of `fthnet bench soak`, on records made up for it."""
-    from fthnet_kit.bench.endurance.fault_soak import Records, growth_of
+    from fthnet_kit.bench.endurance.fault_soak import SoakRecords, growth_of
 
     def line(seq: int, score: float | None, **more: object) -> str:
         record = {"seq": seq, "score": score, "reason": None, "age_ms": 5.0, "latency_ms": 9.0, **more}
@@ -889,7 +889,7 @@ def test_the_soak_counts_what_it_should(tmp_path: Path) -> None:
 
     path = tmp_path / "r.jsonl"
     path.write_text(line(0, 50.0) + line(1, None) + line(3, 51.0, age_ms=1500.0) + '{"torn')
-    records = Records(path)
+    records = SoakRecords(path)
     assert len(list(records.new())) == 3
     records.close()
     assert records.scored == 2
