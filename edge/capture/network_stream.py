@@ -10,8 +10,6 @@ from fthnet_kit.edge.capture.opencv_source import VideoCapture
 from fthnet_kit.edge.capture.patience import READ_TIMEOUT_S, Patience
 from fthnet_kit.edge.capture.stream_clock import StreamClock
 
-DECODER_THREADS = 1  # H.264 holds back a picture for each more: 170 ms at 30 fps on six cores
-
 
 class NetworkStream(VideoCapture):
     """A stream that may stall, vanish and come back.
@@ -36,8 +34,7 @@ class NetworkStream(VideoCapture):
     def _parameters(self) -> list[int]:
         parameters = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, round(1e3 * self._patience.timeout_s)]
         parameters += [cv2.CAP_PROP_READ_TIMEOUT_MSEC, round(1e3 * READ_TIMEOUT_S)]
-        threads = getattr(cv2, "CAP_PROP_N_THREADS", None)  # OpenCV 4.6 has none
-        return parameters if threads is None else [*parameters, threads, DECODER_THREADS]
+        return parameters + super()._parameters()
 
     def _new_clock(self, began_ns: int) -> StreamClock:
         return StreamClock(began_ns)

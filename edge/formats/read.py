@@ -6,6 +6,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from fthnet_kit.edge.errors import PictureError
 from fthnet_kit.edge.formats import dicom, jpeg, tiff
@@ -13,6 +14,7 @@ from fthnet_kit.edge.formats.alpha import on_black
 from fthnet_kit.edge.formats.exif import orientation, upright
 from fthnet_kit.edge.formats.headers import Header, read_header
 from fthnet_kit.edge.formats.levels import assume_bits, significant_white
+from fthnet_kit.edge.formats.zeroed import has_hole
 from fthnet_kit.edge.image import Image, check_size, to_bgr8
 
 IMAGE_SUFFIXES = (
@@ -20,6 +22,8 @@ IMAGE_SUFFIXES = (
     *(".ppm", ".pgm", ".pbm", ".pnm", ".dcm", ".dicom"),
 )
 UNREAD_SUFFIXES = (".heic", ".heif", ".avif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raw", ".gif", ".svg")
+
+UNPACKED = (b"BM", b"P5", b"P6")  # BMP, PGM, PPM
 
 
 def read_image(source: Path | bytes, bits: int | None = None) -> Image:
@@ -71,7 +75,15 @@ def _by_opencv(data: bytes, header: Header) -> Image:
         image = None
     if image is None:
         raise PictureError("expected a whole image, found one that cannot be decoded; copy it again", kind="damaged")
+    if data.startswith(UNPACKED) and _has_hole(image, upwards=data.startswith(b"BM")):
+        raise PictureError("expected a whole image, found one of which a part is zeros; copy it again", kind="damaged")
     white = header.white
     if header.significant_bits is not None and image.dtype == np.uint16:
         white = significant_white(image[..., :3], header.significant_bits)
     return upright(to_bgr8(on_black(image, white)), orientation(header.exif))
+
+
+def _has_hole(image: npt.NDArray[np.generic], *, upwards: bool) -> bool:
+    """Whether a stretch of the file became zeros; `upwards`: its first row is the lowest one."""
+    rows = np.ascontiguousarray(image[::-1] if upwards else image).reshape(len(image), -1).view(np.uint8)
+    return has_hole(rows.reshape(-1), rows.shape[1])

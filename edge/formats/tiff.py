@@ -19,6 +19,7 @@ from fthnet_kit.edge.formats import jpeg
 from fthnet_kit.edge.formats.alpha import on_black
 from fthnet_kit.edge.formats.levels import WHITE_16
 from fthnet_kit.edge.formats.lzw import unpacked_size
+from fthnet_kit.edge.formats.zeroed import has_empty_strip, has_hole
 from fthnet_kit.edge.image import Image, check_size, to_bgr8
 
 BEGINNINGS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -29,6 +30,7 @@ STRIP_OFFSETS, SAMPLES, STRIP_ROWS, STRIP_SIZES, MOST, PLANAR = 273, 277, 278, 2
 TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_SIZES, SUB_PAGES, INKS, EXTRA = 322, 323, 324, 325, 330, 332, 338
 SAMPLE_FORMAT, JPEG_TABLES, DNG_VERSION = 339, 347, 50_706
 WHITE_IS_ZERO, PALETTE, CMYK, YCBCR = 0, 3, 5, 6
+DARK_IS_ZERO = (1, 2)
 GRAY_OR_COLOUR = (WHITE_IS_ZERO, 1, 2, PALETTE)
 NONE, LZW, JPEG, DEFLATE, OLD_DEFLATE, PACKBITS = 1, 5, 7, 8, 32_946, 32_773
 CODES = {1: "B", 3: "H", 4: "I", 7: "B", 13: "I", 16: "Q", 18: "Q"}  # of the kinds of numbers that tags have
@@ -59,11 +61,12 @@ class Page:
 
 @dataclass(frozen=True)
 class Piece:
-    """A strip or tile: its bytes, and how many it unpacks to, at least and at most."""
+    """A strip or tile: its bytes, how many it unpacks to, at least and at most, and how many a row has."""
 
     data: bytes
     least: int
     most: int
+    row: int
 
 
 def decode(data: bytes) -> Image:
@@ -79,8 +82,11 @@ def decode(data: bytes) -> Image:
     page = _picture(pages)
     check_size(*page.size)
     _refuse_unread(page)
-    for piece in _pieces(data, page):
+    pieces = list(_pieces(data, page))
+    for piece in pieces:
         _check(piece, page)
+    if page.value(COMPRESSION, NONE) == NONE and page.value(PHOTOMETRIC) in DARK_IS_ZERO and page.value(BITS, 1) >= 8:
+        _refuse_zeroed(pieces, page)
     image = cv2.imdecode(np.frombuffer(_starting_at(data, page), np.uint8), cv2.IMREAD_UNCHANGED)
     if image is None:
         raise PictureError(
@@ -212,7 +218,7 @@ def _pieces(data: bytes, page: Page) -> Iterator[Piece]:
             raise _damaged(f"one cut short after {len(data)} bytes")
         last = not tiled and number % down == down - 1
         least = row * (height - rows * (down - 1) if last else rows)
-        yield Piece(data[offset : offset + size], least, row * rows)
+        yield Piece(data[offset : offset + size], least, row * rows, row)
 
 
 def _check(piece: Piece, page: Page) -> None:
@@ -233,6 +239,18 @@ def _check(piece: Piece, page: Page) -> None:
         size = _packbits_size(piece.data, piece.most)
     if size is None or size < piece.least or (size > piece.most and packed != NONE):
         raise _damaged("one with a damaged strip or tile")
+
+
+def _refuse_zeroed(pieces: list[Piece], page: Page) -> None:
+    """Raises PictureError if a part of a picture without packing became zeros."""
+    planes = page.value(SAMPLES, 1) if page.value(PLANAR, 1) == 2 else 1
+    together = 1 if TILE_OFFSETS in page.tags else len(pieces) // planes
+    for first in range(0, len(pieces), together):
+        sheet = pieces[first : first + together]
+        content = np.frombuffer(b"".join(piece.data[: piece.most] for piece in sheet), np.uint8)
+        rows = sheet[0].most // sheet[0].row
+        if has_hole(content, sheet[0].row) or has_empty_strip(content, sheet[0].row, rows):
+            raise _damaged("one of which a part is zeros")
 
 
 def _inflated_size(piece: Piece) -> int | None:

@@ -203,3 +203,18 @@ def test_names_with_brackets_stand_in_the_table_and_damage_is_never_scored(
     assert "Traceback" not in done.stderr
     lines = fthnet("score", tmp_path, "--json").stdout.splitlines()
     assert {Path(json.loads(line)["file"]).name for line in lines} == {"P001 [os].jpg", "OD].jpg"}
+
+
+@pytest.mark.parametrize("suffix", [".bmp", ".ppm", ".pgm"])
+@pytest.mark.parametrize("size", [512, 4096])
+def test_unpacked_pictures_of_which_a_part_became_zeros_are_refused(
+    suffix: str, size: int, photograph: np.ndarray
+) -> None:
+    flag = cv2.IMREAD_GRAYSCALE if suffix == ".pgm" else cv2.IMREAD_COLOR
+    picture = cv2.resize(cv2.imdecode(cv2.imencode(".png", photograph)[1], flag), (400, 400))
+    picture[picture < 16] = 0
+    whole = cv2.imencode(suffix, picture)[1].tobytes()
+    read_image(whole)
+    at = len(whole) // 2
+    with pytest.raises(PictureError, match="of which a part is zeros"):
+        read_image(whole[:at] + bytes(size) + whole[at + size :])

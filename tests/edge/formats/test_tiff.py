@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as Pillow
 
@@ -296,3 +296,77 @@ def test_broken_headers_are_one_error(picture: Pixels, data: st.DataObject) -> N
         read_image(bytes(whole))
     except PictureError as error:
         assert "\n" not in str(error)
+
+
+def field_of(photograph: Pixels, masked: bool) -> Pixels:
+    """The kit's photograph as RGB (450, 600, 3), with black beside it, exactly black if it is masked."""
+    picture = np.zeros((450, 600, 3), np.uint8)
+    picture[:, 75:525] = Pillow.fromarray(photograph[:, :, ::-1]).resize((450, 450))
+    if masked:
+        picture[picture.max(axis=2) < 16] = 0
+    return picture
+
+
+@pytest.mark.parametrize("masked", [False, True], ids=["noisy border", "black border"])
+@settings(max_examples=20)
+@given(data=st.data())
+def test_plain_pictures_of_which_a_part_became_zeros_are_refused(
+    photograph: Pixels, masked: bool, data: st.DataObject
+) -> None:
+    picture = field_of(photograph, masked)
+    rows = data.draw(st.sampled_from([1, 16, 500]), label="rows of a strip")
+    whole = tiff_of(Page(picture, rows=rows))
+    np.testing.assert_array_equal(read_image(whole), bgr(picture))
+    size = data.draw(st.sampled_from([512, 4096, 16_384]), label="size")
+    row, column = data.draw(st.tuples(st.integers(150, 290), st.integers(200, 340)), label="place in the field")
+    at = whole.index(picture.tobytes()) + 3 * (600 * row + column)
+    damaged = whole[:at] + bytes(size) + whole[at + size :]
+    with pytest.raises(PictureError, match="of which a part is zeros"):
+        read_image(damaged)
+
+
+@pytest.mark.parametrize("strip", [9, 14])
+def test_plain_pictures_without_a_strip_are_refused(photograph: Pixels, strip: int) -> None:
+    picture = field_of(photograph, masked=True)
+    whole = tiff_of(Page(picture, rows=16))
+    at = whole.index(picture.tobytes()) + strip * 16 * 1800
+    with pytest.raises(PictureError, match="of which a part is zeros"):
+        read_image(whole[:at] + bytes(2 * 16 * 1800) + whole[at + 2 * 16 * 1800 :])
+
+
+def drawn(kind: str, picture: Pixels) -> Pixels:
+    """A whole picture with black in it that is not damage."""
+    picture = picture.copy()
+    if kind == "cut field, line of text below":
+        picture[300:] = 0
+        picture[360:375, 40:560] = np.random.default_rng(0).integers(0, 2, (15, 520, 1), np.uint8) * 255
+    elif kind == "cut field that fills the width, bar below":
+        picture = np.concatenate([picture[:300, 100:500], np.zeros((60, 400, 3), np.uint8)])
+        picture[330:] = 200
+    elif kind == "black box":
+        picture[150:190, 200:420] = 0
+    elif kind == "black frame":
+        picture[:40] = picture[-40:] = picture[:, :40] = picture[:, -40:] = 0
+    elif kind == "two fields":
+        picture = np.concatenate([picture, picture], axis=1)
+    elif kind == "black":
+        picture[:] = 0
+    return picture
+
+
+@pytest.mark.parametrize("rows", [1, 16, 500])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "plain",
+        "cut field, line of text below",
+        "cut field that fills the width, bar below",
+        "black box",
+        "black frame",
+        "two fields",
+        "black",
+    ],
+)
+def test_black_that_is_no_damage_is_read(photograph: Pixels, kind: str, rows: int) -> None:
+    picture = drawn(kind, field_of(photograph, masked=True))
+    np.testing.assert_array_equal(read_image(tiff_of(Page(picture, rows=rows))), bgr(picture))
