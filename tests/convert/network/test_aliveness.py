@@ -65,6 +65,7 @@ def test_a_saturated_layer_is_seen_and_called_dead(images: torch.Tensor) -> None
     assert found.saturated >= 24 / (192 + 96 + 48 + 24)
 
 
+@pytest.mark.slow
 def test_new_weights_live_only_once_they_are_calibrated(images: torch.Tensor) -> None:
     torch.manual_seed(0)
     network = FTHNet(TINY)
@@ -84,6 +85,7 @@ def test_new_weights_live_only_once_they_are_calibrated(images: torch.Tensor) ->
         assert float(layer.detach().std(dim=0).mean()) == pytest.approx(1.2, rel=0.1)
 
 
+@pytest.mark.slow
 def test_mixing_reaches_from_the_mean_weights_to_each_samples_own(images: torch.Tensor) -> None:
     torch.manual_seed(0)
     network = FTHNet(TINY)

@@ -98,6 +98,7 @@ def test_nothing_is_cast_while_a_picture_is_scored(
     assert sorted(kinds[0]) == sorted(kinds[1])
 
 
+@pytest.mark.slow
 def test_export_of_a_rounded_checkpoint_stores_its_weights_once(network: FTHNet, tmp_path: Path) -> None:
     sizes = []
     for half in (True, False):
