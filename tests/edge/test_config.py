@@ -171,6 +171,7 @@ JSON_LIKE = st.recursive(
 )
 
 
+@settings(max_examples=60)
 @given(st.sampled_from(sorted(known_keys())), JSON_LIKE)
 def test_any_value_is_taken_or_refused_in_one_line_that_names_the_key(name: str, value: object) -> None:
     section, _, last = name.partition(".")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fthnet_kit.edge.capture.stream_clock import StreamClock
@@ -66,6 +66,7 @@ def test_a_reader_that_keeps_up_is_told_the_true_age(
     assert not behind[-1]
 
 
+@settings(max_examples=20)
 @given(st.integers(2, 400))
 def test_a_clock_that_drifts_makes_no_picture_old(minutes: int) -> None:
     """By 200 millionths, more than any crystal does, either way."""
