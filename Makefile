@@ -8,14 +8,17 @@ SOAK_MINUTES ?= 20
 # Processes that run tests.
 JOBS ?= auto
 
-.PHONY: demo check test test-long test-arm gpu-pack lint soak clean
+.PHONY: demo check fast test test-long test-arm gpu-pack lint soak clean
 
 demo: $(DEMO_VENV)/installed  ## score the simulated fundus camera with the shipped model
 	rm -rf .demo
 	$(DEMO_VENV)/bin/fthnet run --source '$(DEMO_SOURCE)' --records .demo/records.jsonl --save-best .demo/best
 	$(DEMO_VENV)/bin/fthnet session .demo/records.jsonl
 
-check: lint  ## lint, types, and the tests that answer in seconds
+check: $(TEST_VENV)/installed  ## lint, types, and the tests that answer in seconds, side by side
+	$(MAKE) --no-print-directory -j 2 lint fast
+
+fast: $(TEST_VENV)/installed
 	$(TEST_VENV)/bin/python -m pytest -q -n $(JOBS) --dist worksteal -m 'not slow and not long and not gpu' $(PYTEST_ARGS)
 
 test: lint  ## everything that the tests need, then the tests
