@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from fthnet_kit.calibration.options import FQS_FOLDER
 from fthnet_kit.edge.cli.lazy_group import LazyGroup
 from fthnet_kit.edge.cli.options import PATH, bits_option, bundle_argument, output_option, threads_option
+from fthnet_kit.edge.cli.settings import setting
+
+if TYPE_CHECKING:
+    from fthnet_kit.edge.guidance.texts import Language
 
 BENCHES = {
     "latency": "fthnet_kit.bench.commands.latency:latency",
@@ -29,29 +34,39 @@ def bench() -> None:
 @click.command()
 @click.argument("records", type=PATH)
 @output_option("Also draw it: a PNG or SVG file.")
-def session(records: Path, output: Path | None) -> None:
+@setting("guidance.language")
+def session(records: Path, output: Path | None, language: Language) -> None:
     """How the score followed a simulated session.
 
     RECORDS is what `fthnet run --source sim: --records RECORDS` wrote. Prints the Spearman correlation
     between the score and each thing that the simulator did, over frames with the eye in view.
     """
     from fthnet_kit.bench.quality.session import analyse, plot, read_session
+    from fthnet_kit.edge.guidance.texts import Words
 
+    words = Words(language)
     found = read_session(records)
     report = analyse(found)
-    click.echo(f"{report.frames} scored frames with the eye in view; Spearman of score against true")
+    click.echo(words.count("session_frames", report.frames))
     for factor, value in report.spearman.items():
-        click.echo(f"  {factor:<10} {value:+.3f}")
+        sign = "+" if value >= 0 else ""
+        click.echo(f"  {words.say(f'factor_{factor}'):<14} {sign}{words.number(value, 3)}")
     if output is not None:
         plot(found, report, output)
-        click.echo(f"plot: {output}")
+        click.echo(words.say("plot_at", path=output))
 
 
 @click.command()
 @bundle_argument
 @click.option("--data", "folder", required=True, type=PATH, help=FQS_FOLDER)
 @bits_option
-@click.option("--split", type=click.Choice(["val", "train"]), default="val", show_default=True)
+@click.option(
+    "--split",
+    type=click.Choice(["val", "train"]),
+    default="val",
+    show_default=True,
+    help="Photographs to use.",
+)
 @click.option(
     "--images",
     "count",

@@ -19,8 +19,16 @@ if TYPE_CHECKING:
 
 @click.command()
 @bundle_argument
-@click.option("--precision", type=click.Choice(PRECISIONS), default="auto", show_default=True)
-@click.option("--backend", type=click.Choice(BACKENDS), default="auto", show_default=True)
+@click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    default="auto",
+    show_default=True,
+    help="Number format of the network.",
+)
+@click.option(
+    "--backend", type=click.Choice(BACKENDS), default="auto", show_default=True, help="What runs the network."
+)
 @click.option("--cuda-graph", is_flag=True, help="On TensorRT: launch the network as one CUDA graph.")
 @click.option("--threads", type=click.IntRange(1), help="Threads of one inference on a CPU. Default: all cores.")
 @views_option
@@ -35,7 +43,11 @@ if TYPE_CHECKING:
     "--minutes", type=click.FloatRange(0, min_open=True), help="Soak: so long, with tests for drift and leaks."
 )
 @click.option(
-    "--fps", type=click.FloatRange(1, 1000), default=30.0, show_default=True, help="Of the live loop's camera."
+    "--fps",
+    type=click.FloatRange(1, 1000),
+    default=30.0,
+    show_default=True,
+    help="Frames a second of the live loop's camera.",
 )
 @click.option("--quick", is_flag=True, help="The steady state alone: no live loop, cold starts and idle pauses.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write everything, raw samples too.")

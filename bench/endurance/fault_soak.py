@@ -276,7 +276,7 @@ class Soak:
                 ("captured", r"captured (\d+)"),
                 ("dropped", r"dropped (\d+), reconnects"),
                 ("reconnects", r"reconnects (\d+)"),
-                ("scored", r"(\d+) frames scored in"),
+                ("scored", r"(\d+) frames? scored in"),
             )
         }
         lost = re.search(r"(\d+) lost", summary)
@@ -365,12 +365,14 @@ def _text(path: Path) -> str:
 
 
 @click.command()
-@click.option("--minutes", type=click.FloatRange(0.5), default=20.0, show_default=True)
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the faults.")
-@click.option("--fps", type=click.FloatRange(1), default=170.0, show_default=True, help="Of the camera.")
+@click.option("--minutes", type=click.FloatRange(0.5), default=20.0, show_default=True, help="Minutes of the soak.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the faults.")
+@click.option(
+    "--fps", type=click.FloatRange(1), default=170.0, show_default=True, help="Frames a second of the camera."
+)
 @signature_option
-@click.option("--bundle", type=click.Path(path_type=Path), help="Default: the demonstration bundle.")
-@click.option("--precision", help="As of `fthnet run`.")
+@click.option("--bundle", type=click.Path(path_type=Path), help="Bundle folder. Default: the demonstration bundle.")
+@click.option("--precision", help="Number format of the network, as of `fthnet run`.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write everything, each fault too.")
 def soak(
     minutes: float, seed: int, fps: float, bundle: Path | None, precision: str | None, json_file: Path | None

@@ -151,7 +151,7 @@ def measure(name: str, camera: str, seconds: float, arguments: list[str], output
         raise EngineError(f"live: expected `fthnet run` to end cleanly, found exit code {process.returncode}: {text}")
     if sent := re.search(r"MQTT: (\d+) delivered", text):
         delivered["MQTT messages"] = int(sent[1])
-    return Load(name, _number(text, r"(\d+) frames scored"), _number(text, r"captured (\d+)"), _table(text), delivered)
+    return Load(name, _number(text, r"(\d+) frames? scored"), _number(text, r"captured (\d+)"), _table(text), delivered)
 
 
 def _page_of(process: subprocess.Popen[bytes], output: Path) -> str:
@@ -183,11 +183,19 @@ def _table(text: str) -> dict[str, dict[str, float]]:
 
 
 @click.command()
-@click.option("--seconds", type=click.FloatRange(3), default=30.0, show_default=True, help="Of each of the two runs.")
-@click.option("--fps", type=click.FloatRange(1, 60), default=20.0, show_default=True, help="Of the camera, at 1080p.")
+@click.option(
+    "--seconds", type=click.FloatRange(3), default=30.0, show_default=True, help="Seconds of each of the two runs."
+)
+@click.option(
+    "--fps",
+    type=click.FloatRange(1, 60),
+    default=20.0,
+    show_default=True,
+    help="Frames a second of the camera, at 1080p.",
+)
 @signature_option
-@click.option("--bundle", type=click.Path(path_type=Path), help="Default: the demonstration bundle.")
-@click.option("--precision", help="As of `fthnet run`.")
+@click.option("--bundle", type=click.Path(path_type=Path), help="Bundle folder. Default: the demonstration bundle.")
+@click.option("--precision", help="Number format of the network, as of `fthnet run`.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write all figures.")
 def live(seconds: float, fps: float, bundle: Path | None, precision: str | None, json_file: Path | None) -> None:
     """Run `fthnet run` alone, then with every output in use, and compare.

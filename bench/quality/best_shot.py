@@ -110,12 +110,12 @@ def distribution(shares: Sequence[float]) -> dict[str, float]:
 
 
 @click.command(name="best-shot")
-@click.option("--sessions", type=click.IntRange(1), default=100, show_default=True)
+@click.option("--sessions", type=click.IntRange(1), default=100, show_default=True, help="Sessions to simulate.")
 @click.option("--first-seed", type=click.IntRange(0), default=0, show_default=True, help="The others follow it.")
-@click.option("--seconds", type=click.FloatRange(1), default=20.0, show_default=True, help="Of a session.")
+@click.option("--seconds", type=click.FloatRange(1), default=20.0, show_default=True, help="Seconds of a session.")
 @click.option("--fps", type=click.FloatRange(1, 120), default=15.0, show_default=True, help="Frames that are scored.")
 @signature_option
-@click.option("--bundle", type=PATH, help="Default: the demonstration bundle.")
+@click.option("--bundle", type=PATH, help="Bundle folder. Default: the demonstration bundle.")
 @threads_option
 @click.option("--json", "json_file", type=PATH, help="Write the figures of each session.")
 def best_shot(

@@ -24,7 +24,7 @@ from fthnet_kit.edge.model.preprocess import prepare
 @click.command()
 @click.argument("images", nargs=-1, required=True)
 @signature_option
-@click.option("--bundle", type=click.Path(path_type=Path), help="Default: the demonstration bundle.")
+@click.option("--bundle", type=click.Path(path_type=Path), help="Bundle folder. Default: the demonstration bundle.")
 def main(images: tuple[str, ...], bundle: Path | None) -> None:
     """Score differences, the kit's resize minus Pillow's."""
     differences = []

@@ -31,8 +31,10 @@ from fthnet_kit.edge.cli.options import tell_unsigned
 @click.option("--new-head", is_flag=True, help="With --from: keep the backbone, renew taps and hypernetwork.")
 @click.option("--pool", type=click.Choice(["soft", "avg"]), help="Pooling of --from, where its file does not say it.")
 @click.option("--batch", type=click.IntRange(2, 256), default=8, show_default=True, help="Images a step; even.")
-@click.option("--peak-lr", type=click.FloatRange(0, min_open=True), help="Default: 3e-4, fine-tuning 1e-4.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of everything random.")
+@click.option(
+    "--peak-lr", type=click.FloatRange(0, min_open=True), help="Highest learning rate. Default: 3e-4, fine-tuning 1e-4."
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of everything random.")
 @click.option("--group-column", help="Column that names the patient. Default: patient or patient_id, if there is one.")
 @identity_options
 @click.option("--training-data", default="", help="What it was trained on, for the card. Default: counts and folders.")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fthnet_kit.edge.cli.lazy_group import ListingGroup
 from fthnet_kit.edge.cli.options import bits_option, model_options
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.model.choices import BackendName, Precision
@@ -25,7 +26,7 @@ GPU_BACKENDS = ("tensorrt", "onnxruntime-cuda", "onnxruntime-tensorrt")
 folder_argument = click.argument("folder", type=click.Path(path_type=Path))
 
 
-@click.group()
+@click.group(cls=ListingGroup)
 def archive() -> None:
     """Score an archive of photographs into Parquet files that survive kills; check and summarise them.
 
@@ -34,11 +35,15 @@ def archive() -> None:
 
 
 @archive.command("score")
-@click.argument("inputs", nargs=-1, required=True, metavar="IN…")
+@click.argument("inputs", nargs=-1, required=True, metavar="IN...")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder of the archive's rows.")
 @model_options
 @bits_option
-@click.option("--path-column", metavar="NAME", help="Column of names in a table. Default: file, path, file_name, …")
+@click.option(
+    "--path-column",
+    metavar="NAME",
+    help="Column of names in a table. Default: file, path, file_name or another usual one.",
+)
 @click.option("--shard-size", type=click.IntRange(1), default=256, show_default=True, help="Pictures a file.")
 @click.option(
     "--workers",

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import click
 
+from fthnet_kit.edge.cli.lazy_group import ListingGroup
 from fthnet_kit.edge.cli.options import PATH, signature_option
 
 bundle_folder = click.argument("bundle", type=PATH)
 
 
-@click.group("bundle")
+@click.group("bundle", cls=ListingGroup)
 def bundle_group() -> None:
     """Sign bundles and check signatures (extra: sign)."""
 

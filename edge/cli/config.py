@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from fthnet_kit.edge.cli.lazy_group import ListingGroup
+
 if TYPE_CHECKING:
     from fthnet_kit.edge.deployment.config_sections import Config
 
@@ -52,7 +54,7 @@ def _apply(context: click.Context, _parameter: click.Parameter, path: Path | Non
     context.default_map = {**(context.default_map or {}), **default_map(config)}
 
 
-@click.group("config")
+@click.group("config", cls=ListingGroup)
 def config_group() -> None:
     """Write, check and show the configuration of `fthnet run`."""
 

@@ -17,7 +17,7 @@ from fthnet_kit.edge.cli.config import config_option, current_config
 @click.option("--laterality", type=click.Choice(["R", "L", "B"]), help="Right, left or both eyes.")
 @click.option("--patient-id", help="Identifier of the patient.")
 @click.option("--patient-name", help="Family^Given.")
-@click.option("--birth-date", help="YYYYMMDD.")
+@click.option("--birth-date", help="Date of birth as YYYYMMDD.")
 @click.option("--sex", type=click.Choice(["M", "F", "O"]), help="M, F or O.")
 @click.option("--accession-number", help="Number of the order.")
 @click.option("--study-id", help="Number of the study.")

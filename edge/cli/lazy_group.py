@@ -9,8 +9,21 @@ from typing import Any
 
 import click
 
+WHOLE = 1000  # letters: no first sentence is longer
 
-class LazyGroup(click.Group):
+
+class ListingGroup(click.Group):
+    """A group whose help lists the whole first sentence of each command."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Every command with its sentence, on as many lines as it needs."""
+        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        rows = [(name, command.get_short_help_str(WHOLE)) for name, command in commands if command is not None]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
+class LazyGroup(ListingGroup):
     """A group whose commands are imported on demand.
 
     Args:

@@ -83,14 +83,19 @@ def _show_version(context: click.Context, _parameter: click.Parameter, asked: bo
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.option(
-    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="What runs here."
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_version,
+    help="Show the versions of the kit, Python and the libraries, and exit.",
 )
 @click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
     default="warning",
     show_default=True,
-    help="Of the log on stderr; debug shows what OpenCV and FFmpeg say, too.",
+    help="Least level of the log lines on stderr; debug also shows what OpenCV and FFmpeg say.",
 )
 def group(log_level: str) -> None:
     """Fundus image quality, 0 to 100, by FTHNet: score frames live, score stills, convert and train models.

@@ -8,6 +8,7 @@ from typing import BinaryIO
 
 import click
 
+from fthnet_kit.edge.cli.lazy_group import ListingGroup
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.files import make_folder, replacing
 from fthnet_kit.edge.outputs.records.export import write_csv, write_parquet
@@ -15,7 +16,7 @@ from fthnet_kit.edge.outputs.records.plot import NOTES_SHOWN, draw
 from fthnet_kit.edge.outputs.records.verify import Verification, verify
 
 
-@click.group()
+@click.group(cls=ListingGroup)
 def records() -> None:
     """Check, export and draw the records of a run.
 

@@ -23,9 +23,11 @@ from fthnet_kit.edge.loop import stop_signals
 from fthnet_kit.edge.model.choices import BackendName, Precision
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rich.console import Console
 
-    from fthnet_kit.edge.guidance.texts import Language
+    from fthnet_kit.edge.guidance.texts import Language, Words
     from fthnet_kit.edge.loop.result import LiveSummary
     from fthnet_kit.edge.model.preprocess import Views
 
@@ -90,6 +92,7 @@ def run(
     from fthnet_kit.edge.files import read_secret
     from fthnet_kit.edge.guidance.hint_follower import GuideSink
     from fthnet_kit.edge.guidance.hints import Guide, Optics
+    from fthnet_kit.edge.guidance.texts import Words
     from fthnet_kit.edge.loop.live_loop import LiveLoop
     from fthnet_kit.edge.outputs.best_frame import BestFrame
     from fthnet_kit.edge.outputs.best_shot.dicom_context import DicomContext
@@ -100,6 +103,7 @@ def run(
     from fthnet_kit.edge.reporting.console import open_console
 
     console = open_console(soft_wrap=True)
+    words = Words(language)
     config = current_config()
     address = source
     if source_password_file:
@@ -117,7 +121,7 @@ def run(
     with open_scorer(
         bundle, precision, views, backend, threads, cuda_graph=cuda_graph, pick=_pick_beside(config.path)
     ) as scorer:
-        console.print(headline(scorer))
+        console.print(headline(scorer, words))
         loop = LiveLoop(lambda: make_source(address), scorer, config.live.options())
         loop.stop_on_signals()
         if stop_signals.requested():
@@ -146,12 +150,15 @@ def run(
                 lambda: sinks.guide.text,
                 lambda: None if sinks.best_shot is None else sinks.best_shot.shot,
             )
-            console.print(f"page: {sinks.page.server.url}")
+            console.print(words.say("page_at", address=sinks.page.server.url))
         if sinks.records is not None:
             sinks.records.tell_heads(sinks.publish_head)
-        with TerminalView(console, source, guide=sinks.guide) as view, watched(eye_file, sinks.best_shot):
+        with (
+            TerminalView(console, source, guide=sinks.guide, language=language) as view,
+            watched(eye_file, sinks.best_shot),
+        ):
             loop.feed([*sinks.all(), view, WatchdogSink()], max_frames)
-    print_summary(console, loop.summary, sinks)
+    print_summary(console, loop.summary, sinks, words)
     if shortfalls := sinks.shortfalls():
         raise InputError(f"expected a run that is kept whole, found: {'; '.join(shortfalls)}; is the disk full?")
 
@@ -164,31 +171,28 @@ def _pick_beside(config: Path | None) -> Path | None:
     return path if path is not None and path.is_file() else None
 
 
-def print_summary(console: Console, summary: LiveSummary, sinks: Sinks) -> None:
+def print_summary(console: Console, summary: LiveSummary, sinks: Sinks, words: Words) -> None:
     """Durations, counts, and where the results lie."""
-    from fthnet_kit.edge.outputs.terminal import summary_table
+    from fthnet_kit.edge.outputs.terminal import summary_lines, summary_table
 
-    console.print(summary_table(summary))
-    reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(summary.reasons.items())) or "none"
-    console.print(
-        f"captured {summary.captured}, dropped {summary.dropped}, reconnects {summary.reconnects}, "
-        f"without a score: {reasons}"
-    )
-    if summary.faults:
-        console.print("faults: " + ", ".join(f"{where} {count}" for where, count in sorted(summary.faults.items())))
-    best = sinks.best_frame
+    console.print(summary_table(summary, words))
+    for line in (*summary_lines(summary, words), *kept_lines(sinks, words)):
+        console.print(line)
+
+
+def kept_lines(sinks: Sinks, words: Words) -> Iterator[str]:
+    """Where the results lie, and how many of them are lost."""
+
+    def lost(count: int) -> str:
+        return words.say("lost_are", number=count) if count else ""
+
+    best, shots, kept, sent = sinks.best_frame, sinks.best_shot, sinks.records, sinks.mqtt
     if best is not None and best.saved is not None and best.saved.score.value is not None:
-        console.print(f"best frame: {best.saved.score.value:.1f}, {best.folder / 'best.png'}")
-    shots = sinks.best_shot
+        score = words.number(best.saved.score.value, 1)
+        yield words.say("best_frame_is", score=score, path=best.folder / "best.png")
     if shots is not None:
-        console.print(f"best shots: {shots.shots} in {shots.folder}{_lost(shots.lost)}")
-    if sinks.records is not None:
-        kept = sinks.records
-        console.print(f"records: {kept.written} in {kept.path}{_lost(kept.lost)}, head {kept.head}")
-    if sinks.mqtt is not None:
-        sent = sinks.mqtt
-        console.print(f"MQTT: {sent.delivered} delivered, {sent.waiting} waiting{_lost(sent.dropped + sent.lost)}")
-
-
-def _lost(count: int) -> str:
-    return f", {count} lost" if count else ""
+        yield words.say("best_shots_are", number=shots.shots, folder=shots.folder) + lost(shots.lost)
+    if kept is not None:
+        yield words.say("records_are", number=kept.written, path=kept.path, head=f"{kept.head}") + lost(kept.lost)
+    if sent is not None:
+        yield words.say("sent_are", delivered=sent.delivered, waiting=sent.waiting) + lost(sent.dropped + sent.lost)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("images", nargs=-1, required=True, metavar="IMAGE…")
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @model_options
 @bits_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line instead of a table.")

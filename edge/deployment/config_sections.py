@@ -84,8 +84,8 @@ class CameraSection:
     source: str | None = field(
         default=None,
         metadata=about(
-            "0, /dev/video0?width=1920&height=1080, csi://0 (Jetson), gst:PIPELINE, rtsp://…, http://…, a video, "
-            "a folder or glob of images, or sim:?seconds=20&fps=15&seed=3",
+            "0, /dev/video0?width=1920&height=1080, csi://0 (Jetson), gst:PIPELINE, rtsp://HOST/PATH, "
+            "http://HOST/PATH, a video, a folder or glob of images, or sim:?seconds=20&fps=15&seed=3",
             example="/dev/video0?width=1920&height=1080",
             option="source",
             metavar="URI",
@@ -94,7 +94,7 @@ class CameraSection:
     password_file: Path | None = field(
         default=None,
         metadata=about(
-            "File with the password of a network camera, whose address then names the user: rtsp://USER@HOST/…",
+            "File with the password of a network camera, whose address then names the user: rtsp://USER@HOST/PATH",
             example="/etc/fthnet/camera-password",
             option="source_password_file",
             must_exist=True,
@@ -213,7 +213,10 @@ class BestShotSection:
 class GuidanceSection:
     """`[guidance]`: what the operator is told."""
 
-    language: Language = field(default="en", metadata=about("Language of hints and page", option="language"))
+    language: Language = field(
+        default="en",
+        metadata=about("Language of hints, page and terminal", option="language"),
+    )
     mirror: bool = field(
         default=False, metadata=about("The picture is mirrored: hints to move swap left and right", option="mirror")
     )
@@ -255,7 +258,8 @@ class ServeSection:
     tls_key: Path | None = field(
         default=None,
         metadata=about(
-            "Its key, unencrypted; not set where it stands in the same file",
+            "Key of the page's certificate, unencrypted",
+            unset="in the certificate's file",
             example="/etc/fthnet/page.key",
             option="serve_tls_key",
             must_exist=True,
@@ -332,11 +336,13 @@ class MqttSection:
     )
     key_file: Path | None = field(
         default=MqttOptions.key_file,
-        metadata=about("Its key, unencrypted", example="/etc/fthnet/device.key", must_exist=True),
+        metadata=about(
+            "Key of this device's certificate, unencrypted", example="/etc/fthnet/device.key", must_exist=True
+        ),
     )
     insecure_tls: bool = field(
         default=MqttOptions.insecure_tls,
-        metadata=about("INSECURE: true does not check who the broker is; for tests only"),
+        metadata=about("INSECURE: true takes any certificate from the broker; for tests only"),
     )
     take_eye: bool = field(
         default=MqttOptions.take_eye,
@@ -371,11 +377,14 @@ class LiveSection:
         metadata=about("Seconds after which a read that hangs is given up and a new thread takes over", above=0),
     )
     abandon_open_s: float = field(
-        default=LiveOptions.abandon_open_s, metadata=about("The same for an attempt to open the camera", above=0)
+        default=LiveOptions.abandon_open_s,
+        metadata=about("Seconds after which an attempt to open the camera is given up", above=0),
     )
     first_open_s: float = field(
         default=LiveOptions.first_open_s,
-        metadata=about("The same for the first attempt, which then ends the run", above=0),
+        metadata=about(
+            "Seconds after which the first attempt to open the camera is given up, which ends the run", above=0
+        ),
     )
     frozen_s: float = field(
         default=LiveOptions.frozen_s,

@@ -19,7 +19,7 @@ from fthnet_kit.edge.model.choices import BackendName, Precision
 
 if TYPE_CHECKING:
     from fthnet_kit.edge.guidance.hint_follower import GuideSink
-    from fthnet_kit.edge.guidance.texts import Language
+    from fthnet_kit.edge.guidance.texts import Language, Words
     from fthnet_kit.edge.inference.scorer import QualityScorer
     from fthnet_kit.edge.loop.live_loop import LiveLoop
     from fthnet_kit.edge.loop.sink import Sink
@@ -119,13 +119,11 @@ def open_records(path: Path, rotate_mb: float, budget_mb: float, key: Path | Non
     return Records(path, rotate_mb=rotate_mb, budget_mb=budget_mb, checkpoints=checkpoints)
 
 
-def headline(scorer: QualityScorer) -> str:
+def headline(scorer: QualityScorer, words: Words) -> str:
     """Which model runs, and on what."""
     facts = scorer.backend.describe()
-    return one_line(
-        f"{scorer.card.title} on {facts['library']}, {facts['provider']}, "
-        f"{facts['threads']} threads, views {scorer.views}"
-    )
+    names = {"model": scorer.card.title, "library": facts["library"], "provider": facts["provider"]}
+    return one_line(words.count("model_on", int(facts["threads"]), **names, views=scorer.views))
 
 
 def open_server(

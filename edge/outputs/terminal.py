@@ -6,6 +6,7 @@ import select
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
 from types import TracebackType
 from typing import IO
 
@@ -18,6 +19,7 @@ from rich.text import Text
 
 from fthnet_kit.edge.capture.source import without_password
 from fthnet_kit.edge.guidance.hint_follower import GuideSink
+from fthnet_kit.edge.guidance.texts import Language, Words
 from fthnet_kit.edge.loop.result import LiveResult, LiveSummary
 
 HISTORY_S = 60.0
@@ -26,15 +28,19 @@ SPARK_WIDTH = 60
 RATE_WINDOW_S = 3.0
 PLAIN_EVERY_S = 2.0
 COLOURS = {"good": "bold green", "usable": "bold yellow", "reject": "bold red"}
-REASONS = {
-    "no_frame": "no camera: trying again",
-    "stalled": "camera stalled",
-    "frozen": "picture frozen",
-    "no_retina": "no retina in view",
-    "ambiguous_field": "no single field to be told",
-    "corrupt_frame": "frame cannot be read",
-    "engine_fault": "the network failed",
+REASONS = {  # the keys of their texts
+    "no_frame": "camera_lost",
+    "stalled": "camera_stalled",
+    "frozen": "picture_frozen",
+    "no_retina": "no_retina",
+    "ambiguous_field": "ambiguous_field",
+    "corrupt_frame": "corrupt_frame",
+    "engine_fault": "scoring_failed",
 }
+STAGES = (  # of `LiveSummary.samples_ms`, whatever the backend
+    *("preprocess", "gate", "infer", "h2d", "gpu_compute", "d2h", "enqueue", "post"),
+    *("frame age", "capture to score", "loop overhead"),
+)
 
 
 def sparkline(history: list[tuple[float, float | None]], now: float) -> str:
@@ -58,10 +64,19 @@ class TerminalView:
         source: the source's URI, for the title; its password is not shown.
         stale_s: a result older than this is not shown as current.
         guide: has the hint to show.
+        language: of everything that is drawn.
     """
 
-    def __init__(self, console: Console, source: str, stale_s: float = 1.0, guide: GuideSink | None = None) -> None:
+    def __init__(
+        self,
+        console: Console,
+        source: str,
+        stale_s: float = 1.0,
+        guide: GuideSink | None = None,
+        language: Language = "en",
+    ) -> None:
         self._console = console
+        self._words = Words(language)
         self._source = without_password(source)
         self._stale_s = stale_s
         self._guide = guide
@@ -106,30 +121,39 @@ class TerminalView:
 
     def _headline(self, now: float) -> Text:
         if self._latest is None:
-            return Text("waiting for the first frame", style="dim")
+            return Text(self._words.small("camera_awaited"), style="dim")
         when, result = self._latest
         if now - when > self._stale_s:
-            return Text("no current score", style="bold red")
+            return Text(self._words.say("no_current_score"), style="bold red")
         if result.score.value is None:
-            return Text(REASONS[result.score.reason or "no_frame"], style="bold magenta")
+            return Text(self._words.small(REASONS[result.score.reason or "no_frame"]), style="bold magenta")
         verdict = result.score.verdict or "reject"
-        return Text(f"{result.score.value:5.1f}  {verdict}", style=COLOURS[verdict])
+        value = self._words.number(result.score.value, 1)
+        return Text(f"{value:>5}  {self._words.small(verdict)}", style=COLOURS[verdict])
 
     def _line(self, now: float) -> str:
         assert self._latest is not None
         result = self._latest[1]
-        age = "-" if result.age_ms is None else f"{result.age_ms:.0f} ms"
-        headline = self._headline(now).plain.strip()
-        return f"score {headline}  {self._rate(now):.1f} fps  frame age {age}  dropped {result.dropped}"
+        value = self._headline(now).plain.strip()
+        age = self._age(result)
+        return self._words.say("score_line", value=value, rate=self._fps(now), age=age, dropped=result.dropped)
+
+    def _fps(self, now: float) -> str:
+        return self._words.say("frames_per_second", number=self._words.number(self._rate(now), 1))
+
+    def _age(self, result: LiveResult | None) -> str:
+        if result is None or result.age_ms is None:
+            return "-"
+        return self._words.say("milliseconds", number=self._words.number(result.age_ms))
 
     def _render(self) -> Panel:
         now = time.monotonic()
         with self._lock:
             facts = Table.grid(padding=(0, 3))
             result = self._latest[1] if self._latest else None
-            age = "-" if result is None or result.age_ms is None else f"{result.age_ms:.0f} ms"
-            dropped = "-" if result is None else str(result.dropped)
-            facts.add_row(f"{self._rate(now):.1f} fps", f"frame age {age}", f"dropped {dropped}")
+            age = self._words.say("age_is", age=self._age(result))
+            dropped = self._words.say("dropped_are", dropped="-" if result is None else result.dropped)
+            facts.add_row(self._fps(now), age, dropped)
             hint = Text((self._guide.text if self._guide else None) or "", style="bold cyan")
             spark = Text(sparkline(list(self._history), now), style="cyan")
             return Panel(
@@ -147,13 +171,30 @@ def _has_room(output: IO[str]) -> bool:
         return True
 
 
-def summary_table(summary: LiveSummary) -> Table:
-    """Durations of a run: p50, p95, p99 and maximum of each stage."""
-    table = Table(title=f"{summary.scored} frames scored in {summary.seconds:.1f} s", title_justify="left")
-    table.add_column("stage, ms")
-    for column in ("p50", "p95", "p99", "max"):
+def summary_table(summary: LiveSummary, words: Words) -> Table:
+    """Durations of a run: p50, p95, p99 and maximum of each stage, in ms."""
+    title = words.count("scored_in", summary.scored, seconds=words.number(summary.seconds, 1))
+    table = Table(title=title, title_justify="left")
+    table.add_column(words.say("stage"))
+    for column in ("p50", "p95", "p99", words.say("most")):
         table.add_column(column, justify="right")
     for stage, samples in summary.samples_ms.items():
         values = np.percentile(np.array(samples), [50, 95, 99, 100])
-        table.add_row(stage, *(f"{value:.2f}" if value < 10 else f"{value:.1f}" for value in values))
+        name = words.say(f"stage_{stage.replace(' ', '_')}")
+        table.add_row(name, *(words.number(value, 2 if value < 10 else 1) for value in values))
     return table
+
+
+def summary_lines(summary: LiveSummary, words: Words) -> Iterator[str]:
+    """What a run saw: frames, reconnects, why there was no score, and what was contained."""
+    reasons = ", ".join(f"{words.small(REASONS[reason])} {count}" for reason, count in sorted(summary.reasons.items()))
+    yield words.say(
+        "counts",
+        captured=summary.captured,
+        dropped=summary.dropped,
+        reconnects=summary.reconnects,
+        reasons=reasons or words.say("none"),
+    )
+    if summary.faults:
+        faults = ", ".join(f"{where} {count}" for where, count in sorted(summary.faults.items()))
+        yield words.say("faults_are", faults=faults)

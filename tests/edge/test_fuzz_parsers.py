@@ -25,6 +25,7 @@ from fthnet_kit.edge.deployment.config_file import default_map, load_config, mis
 from fthnet_kit.edge.deployment.config_sections import Config, known_keys
 from fthnet_kit.edge.deployment.run_assembly import headline
 from fthnet_kit.edge.errors import KitError
+from fthnet_kit.edge.guidance.texts import Words
 from fthnet_kit.edge.inference.scorer import QualityScorer
 from fthnet_kit.edge.model.card import ModelCard
 from fthnet_kit.edge.outputs.best_shot.dicom_context import DicomContext
@@ -205,7 +206,7 @@ def read_dicom(content: bytes, folder: Path) -> None:
 def show(text: str, _: Path) -> None:
     console = Console(markup=False, file=io.StringIO(), force_terminal=True, width=200)
     console.print(TerminalView(console, text)._render())
-    line = headline(QualityScorer(make_card(name=text, version=text), FakeBackend()))
+    line = headline(QualityScorer(make_card(name=text, version=text), FakeBackend()), Words())
     console.print(line)
     for shown in (line, str(KitError(text))):
         assert shown.isprintable()

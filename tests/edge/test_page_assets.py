@@ -1,4 +1,4 @@
-"""The words of the preview page: all in one table, all in every language, none elsewhere."""
+"""The words of page, hints and terminal: all in one table, all in every language, none elsewhere."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from fthnet_kit.edge.guidance import hints as guidance
-from fthnet_kit.edge.guidance.texts import LANGUAGES, Language
-from fthnet_kit.edge.outputs.preview.assets import PAGE, TOKEN_PAGE, fill, read_assets, texts, words_in
+from fthnet_kit.bench.quality.session import FACTORS
+from fthnet_kit.edge.guidance.texts import CODES, LANGUAGES, Language, texts, words_in
+from fthnet_kit.edge.outputs.preview.assets import PAGE, TOKEN_PAGE, fill, read_assets
+from fthnet_kit.edge.outputs.terminal import REASONS, STAGES
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "edge" / "assets" / "preview"
@@ -60,7 +61,16 @@ def keys_used() -> set[str]:
     for module in ("server.py", "handlers.py", "operations.py"):
         code = (ROOT / "edge" / "outputs" / "preview" / module).read_text(encoding="utf-8")
         used |= set(re.findall(r'refusal\(\d+, "(\w+)"', code)) | set(re.findall(r'\.words\["(\w+)"\]', code))
-    return used - {"texts"}
+    return (used - {"texts"}) | set(CODES) | terminal_keys()
+
+
+def terminal_keys() -> set[str]:
+    """By the terminal of `run` and `session`; a key that is put together is made of names that the kit defines."""
+    modules = ("edge/outputs/terminal.py", "edge/cli/run.py", "edge/deployment/run_assembly.py")
+    code = "".join((ROOT / module).read_text(encoding="utf-8") for module in (*modules, "bench/commands/group.py"))
+    used = set(re.findall(r'\.(?:say|small)\(\s*"(\w+)"', code)) | set(REASONS.values()) | {"good", "usable", "reject"}
+    used |= {f"{key}_{form}" for key in re.findall(r'\.count\("(\w+)"', code) for form in ("one", "other")}
+    return used | {f"stage_{name.replace(' ', '_')}" for name in STAGES} | {f"factor_{name}" for name in FACTORS}
 
 
 def test_every_text_is_there_in_every_language() -> None:
@@ -79,7 +89,7 @@ def test_the_table_has_what_is_used_and_nothing_else() -> None:
 
 
 def test_no_key_stands_twice_in_the_table() -> None:
-    pairs = json.loads((FOLDER / "texts.json").read_text(encoding="utf-8"), object_pairs_hook=list)
+    pairs = json.loads((ROOT / "edge/assets/texts.json").read_text(encoding="utf-8"), object_pairs_hook=list)
     assert len({key for key, _ in pairs}) == len(pairs)
 
 
@@ -129,4 +139,4 @@ def test_a_text_that_is_not_there() -> None:
 
 
 def test_page_and_guidance_call_a_missing_retina_the_same() -> None:
-    assert texts()["no_retina"] == guidance.texts()["no_eye"]
+    assert texts()["no_retina"] == texts()["no_eye"]

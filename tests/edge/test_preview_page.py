@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from fthnet_kit.edge.frame import Frame
-from fthnet_kit.edge.guidance.texts import LANGUAGES, Language, texts
+from fthnet_kit.edge.guidance.texts import CODES, LANGUAGES, Language, texts
 from fthnet_kit.edge.image import Image
 from fthnet_kit.edge.loop.live_loop import LiveLoop
 from fthnet_kit.edge.model.score import Reason
@@ -320,7 +320,7 @@ def test_no_english_is_left_on_the_chinese_page(browser: Any, stage_in: Callable
 
 def long_scenes(stage: Stage, language: Language) -> list[dict[str, Any]]:
     """Every state of the page, and the longest hint."""
-    hint = max((text[language] for text in texts().values()), key=len)
+    hint = max((texts()[code][language] for code in CODES), key=len)
     shot = stage.make_shot()
     return [
         {"score": 20.0, "hint": hint, "shot": shot},

@@ -1,6 +1,6 @@
 """The files of the preview page, with their words in the operator's language.
 
-All words stand in one table, `assets/preview/texts.json`. They are put into the pages once, at the start: `{{key}}`
+All words stand in one table, `assets/texts.json`. They are put into the pages once, at the start: `{{key}}`
 becomes the text, and `{{texts}}` all of them as JSON, for the script.
 """
 
@@ -10,10 +10,9 @@ import html
 import json
 import re
 from collections.abc import Mapping
-from functools import cache
 from importlib.resources import files
 
-from fthnet_kit.edge.guidance.texts import LANGUAGES, Language
+from fthnet_kit.edge.guidance.texts import Language, words_in
 
 PAGE, TOKEN_PAGE = "index.html", "token.html"
 WRONG_TOKEN_PAGE, WAIT_PAGE = "token.html?wrong", "token.html?wait"  # the same, saying why it is shown again
@@ -23,24 +22,6 @@ ASSETS = {  # by the path of the request: the file and its content type
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
 PLACE = re.compile(r"\{\{(\w+)\}\}")
-
-
-@cache
-def texts() -> Mapping[str, Mapping[Language, str]]:
-    """The table of texts, by key and language."""
-    table: Mapping[str, Mapping[Language, str]] = json.loads(_read("texts.json"))
-    return table
-
-
-def words_in(language: Language) -> dict[str, str]:
-    """All texts in one language, by key.
-
-    Raises:
-        ValueError: not one of `LANGUAGES`.
-    """
-    if language not in LANGUAGES:
-        raise ValueError(f"language: expected one of {', '.join(LANGUAGES)}, found {language!r}")
-    return {key: text[language] for key, text in texts().items()}
 
 
 def read_assets(language: Language) -> dict[str, bytes]:

@@ -15,9 +15,9 @@ import cv2
 from fthnet_kit.edge.device.sensors import read_memory_mb, read_temperatures, read_throttling
 from fthnet_kit.edge.device.sysfs import ROOT
 from fthnet_kit.edge.errors import KitError, MissingExtraError
+from fthnet_kit.edge.guidance.texts import texts
 from fthnet_kit.edge.image import Image
 from fthnet_kit.edge.outputs.preview.access import Access
-from fthnet_kit.edge.outputs.preview.assets import texts
 from fthnet_kit.edge.outputs.preview.board import Board
 from fthnet_kit.edge.outputs.preview.feed import Feed
 from fthnet_kit.edge.outputs.preview.prometheus import Metrics

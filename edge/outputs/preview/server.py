@@ -31,11 +31,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 from fthnet_kit.edge.errors import InputError, MissingExtraError
 from fthnet_kit.edge.files import warn_if_others_read
-from fthnet_kit.edge.guidance.texts import Language
+from fthnet_kit.edge.guidance.texts import Language, words_in
 from fthnet_kit.edge.loop.result import LiveResult, LiveSummary
 from fthnet_kit.edge.model.card import ModelCard
 from fthnet_kit.edge.outputs.preview.access import Access, Address, parse_address
-from fthnet_kit.edge.outputs.preview.assets import read_assets, words_in
+from fthnet_kit.edge.outputs.preview.assets import read_assets
 from fthnet_kit.edge.outputs.preview.board import CURRENT_S, Board, WaitingShot
 from fthnet_kit.edge.outputs.preview.doorman import Sessions, source_of
 from fthnet_kit.edge.outputs.preview.feed import Feed
