@@ -7,10 +7,11 @@ from pathlib import Path
 
 import click
 
+from fthnet_kit.edge.cli.lazy_group import ListingGroup
 from fthnet_kit.edge.cli.options import PATH, signature_option
 
 
-class WriteByDefault(click.Group):
+class WriteByDefault(ListingGroup):
     """A group whose first word may be the folder that ``write`` takes."""
 
     def resolve_command(
