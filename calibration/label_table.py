@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fthnet_kit.edge.errors import InputError, MissingExtraError
+from fthnet_kit.edge.errors import InputError, MissingExtraError, found_instead
 
 TABLES = (".csv", ".xlsx")
 MOST_ROWS = 200_000
@@ -143,7 +143,7 @@ def _csv_rows(path: Path) -> Rows:
                     )
                 yield cells
     except OSError as error:
-        raise InputError(f"{path}: expected a CSV table, found none that can be read ({error.strerror})") from error
+        raise InputError(f"{path}: expected a CSV table, found {found_instead(error)}") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: expected a CSV table in UTF-8, found another encoding; save it as UTF-8") from error
     except csv.Error as error:

@@ -125,7 +125,7 @@ def find_table(folder: Path) -> Path:
         InputError: no folder, no table, or several of which none is called scores.
     """
     if not folder.is_dir():
-        raise InputError(f"{folder}: expected a folder in FQS form (images and a score table), found none")
+        raise InputError(f"{folder}: expected a folder in FQS form (images and a score table), found no such folder")
     tables = sorted(path for path in folder.iterdir() if path.suffix.lower() in TABLES and path.name[0] not in ".~")
     preferred = [path for path in tables if path.stem.lower() == "scores"] or tables
     if len(preferred) != 1:

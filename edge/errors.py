@@ -19,6 +19,13 @@ def _spelled_out(letter: str) -> str:
     return " " if letter.isspace() else ascii(letter)[1:-1]
 
 
+def found_instead(error: OSError) -> str:
+    """What was found where a file should be, in the same words everywhere."""
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    return "a folder" if isinstance(error, IsADirectoryError) else error.strerror or str(error)
+
+
 class KitError(Exception):
     """Base of all errors that are the user's to mend. `exit_code` is the process's exit code.
 
@@ -33,7 +40,7 @@ class KitError(Exception):
 
 
 class InputError(KitError):
-    """An image, a video, a table or an option that cannot be used."""
+    """An image, a video, a table or an output that cannot be used."""
 
     exit_code = 3
 
@@ -53,6 +60,16 @@ class PictureError(InputError):
     def __init__(self, message: str, kind: PictureFault) -> None:
         super().__init__(message)
         self.kind: PictureFault = kind
+
+
+class OptionError(InputError):
+    """An option that is wrong in itself, or that does not go with the others."""
+
+    exit_code = 2
+
+
+class StoppedError(KitError):
+    """Somebody ended a command before it was done."""
 
 
 class BundleError(KitError):

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from fthnet_kit.edge.errors import InputError
+from fthnet_kit.edge.errors import InputError, found_instead
 
 LOG = logging.getLogger("fthnet")
 PRIVATE_FILE, SHARED_FILE, PRIVATE_FOLDER = 0o600, 0o644, 0o700
@@ -240,7 +240,9 @@ def read_secret(path: Path, what: str) -> str:
     """
     try:
         secret = path.read_text(encoding="utf-8").rstrip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise InputError(f"{path}: expected a file with {what}, found {found_instead(error)}") from error
+    except UnicodeDecodeError as error:
         raise InputError(f"{path}: expected a file with {what}, found {error}") from error
     if not secret:
         raise InputError(f"{path}: expected {what}, found an empty file")

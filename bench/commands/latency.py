@@ -83,6 +83,7 @@ def latency(
     from fthnet_kit.bench.speed.comparison import compare_in_turn, compare_with_file, other_of
     from fthnet_kit.bench.speed.latency import Pictures, encode, measure, measure_cold_start, simulated_frames
     from fthnet_kit.bench.speed.latency_page import latency_page, latency_tables
+    from fthnet_kit.edge.files import make_folder
     from fthnet_kit.edge.inference.open_backend import as_picked
     from fthnet_kit.edge.inference.scorer import QualityScorer
     from fthnet_kit.edge.model.bundle import Bundle
@@ -90,6 +91,9 @@ def latency(
 
     plan = plan_of(runs, seconds, minutes, fps, quick=quick)
     opened = Bundle.open(bundle)
+    for file in (json_file, html_file):
+        if file is not None:
+            make_folder(file.parent)  # what cannot be written is told before minutes of measuring
     if backend == precision == "auto":
         backend, precision, threads = as_picked(opened, threads, None)
     earlier = read_results(Path(compare)) if compare and Path(compare).is_file() else None

@@ -22,4 +22,6 @@ def report(folder: Path, output: Path | None) -> None:
     found, left_out = read_folder(folder)
     target = output or folder / "report.html"
     write_file(target, report_page(found, left_out))
+    for reason in left_out:
+        click.echo(f"left out: {reason}", err=True)
     click.echo(f"{len(found)} results, {len(left_out)} other files; page: {target}")

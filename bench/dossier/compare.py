@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fthnet_kit.bench.dossier.write import DOSSIER_NAME, SCHEMA, VERSION
-from fthnet_kit.edge.errors import InputError
+from fthnet_kit.edge.errors import InputError, found_instead
 from fthnet_kit.edge.files import parse_json, read_regular
 
 MOST_BYTES = 64 << 20
@@ -63,7 +63,9 @@ def read_dossier(folder: Path) -> Mapping[str, Any]:
     try:
         found = parse_json(read_regular(path, MOST_BYTES))
     except OSError as error:
-        raise InputError(f"{path}: expected a dossier, found {error.strerror}; `fthnet dossier` writes one") from error
+        raise InputError(
+            f"{path}: expected a dossier, found {found_instead(error)}; `fthnet dossier` writes one"
+        ) from error
     except ValueError as error:
         raise InputError(f"{path}: expected a dossier, found no JSON ({error})") from error
     if not isinstance(found, dict) or (found.get("schema"), found.get("version")) != (SCHEMA, VERSION):

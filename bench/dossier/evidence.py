@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fthnet_kit.bench.results.results_file import SCHEMAS, plain, read_results
-from fthnet_kit.edge.errors import InputError
+from fthnet_kit.edge.errors import InputError, found_instead
 from fthnet_kit.edge.files import parse_json, read_regular
 from fthnet_kit.edge.model.bundle import REPORTS, Bundle
 from fthnet_kit.edge.model.model_file import MOST_BYTES
@@ -81,7 +81,7 @@ def _read(path: Path, name: str) -> Evidence:
     try:
         content = read_regular(path, MOST_BYTES)
     except OSError as error:
-        raise InputError(f"{path}: expected a file with measurements, found {error.strerror}") from error
+        raise InputError(f"{path}: expected a file with measurements, found {found_instead(error)}") from error
     try:
         found = plain(parse_json(content)) if path.suffix == ".json" else None
     except ValueError as error:

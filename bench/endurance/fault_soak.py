@@ -25,6 +25,7 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from fthnet_kit.edge.cli.options import signature_option
+from fthnet_kit.edge.errors import EngineError
 
 if TYPE_CHECKING:
     from fthnet_kit.bench.endurance.faulty_camera import MisbehavingCamera
@@ -157,7 +158,8 @@ class Soak:
             self._start(camera.url)
             try:
                 if self._watch(FIRST_SCORE_S, until_scored_after=0.0) is None:
-                    raise RuntimeError(f"no score in {FIRST_SCORE_S:.0f} s: {self._output('stderr')[-500:]}")
+                    said = self._output("stderr")[-500:]
+                    raise EngineError(f"soak: expected a score, found none in {FIRST_SCORE_S:.0f} s: {said}")
                 self._began = time.monotonic()
                 while self._alive() and time.monotonic() - self._began < 60 * self.plan.minutes:
                     self._watch(self._random.uniform(*PAUSE_S))
@@ -387,8 +389,10 @@ def soak(
     from fthnet_kit.bench.endurance.faulty_camera import FAULTS
     from fthnet_kit.bench.results.results_file import plain, write_file
     from fthnet_kit.edge.errors import KitError
+    from fthnet_kit.edge.model.bundle import Bundle
     from fthnet_kit.edge.reporting.console import open_console
 
+    Bundle.open(bundle)  # what is missing is told before a camera starts
     arguments = [] if bundle is None else ["--bundle", str(bundle)]
     arguments += [] if precision is None else ["--precision", precision]
     with tempfile.TemporaryDirectory(prefix="fthnet-soak-") as folder:

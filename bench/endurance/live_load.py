@@ -207,8 +207,10 @@ def live(seconds: float, fps: float, bundle: Path | None, precision: str | None,
 
     from fthnet_kit.bench.endurance.faulty_camera import MisbehavingCamera
     from fthnet_kit.bench.results.results_file import plain, write_file
+    from fthnet_kit.edge.model.bundle import Bundle
     from fthnet_kit.edge.reporting.console import open_console
 
+    Bundle.open(bundle)  # what is missing is told before a camera starts
     model = [] if bundle is None else ["--bundle", str(bundle)]
     model += [] if precision is None else ["--precision", precision]
     with (

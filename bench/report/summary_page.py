@@ -68,7 +68,7 @@ def read_folder(folder: Path) -> tuple[list[Found], list[str]]:
         InputError: there are none.
     """
     if not folder.is_dir():
-        raise InputError(f"{folder}: expected a folder with results, found no folder")
+        raise InputError(f"{folder}: expected a folder with results, found no such folder")
     found, left_out = [], []
     for path in sorted(folder.glob("*.json")):
         try:

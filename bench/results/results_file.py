@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from fthnet_kit.edge.errors import InputError
+from fthnet_kit.edge.errors import InputError, found_instead
 from fthnet_kit.edge.files import write_files
 from fthnet_kit.edge.reporting.json_schema import schema_problem
 
@@ -65,12 +65,12 @@ def read_results(path: Path, schemas: Sequence[str] = ("fthnet-latency",)) -> di
     try:
         content = plain(json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
-        raise InputError(f"{expected} a file that cannot be read ({error.strerror})") from error
+        raise InputError(f"{expected} {found_instead(error)}") from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"{expected} no JSON ({_one_line(error)})") from error
     found = content.get("schema") if isinstance(content, dict) else None
     if not isinstance(found, str) or found not in SCHEMAS:
-        raise InputError(f"{expected} another kind of file")
+        raise InputError(f"{expected} another kind of file, which it does not take")
     if found not in schemas:
         raise InputError(f"{expected} those of `{COMMANDS[found]}`")
     _check_version(path, content)

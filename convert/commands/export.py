@@ -89,14 +89,14 @@ def export(
     from fthnet_kit.convert.bundle.write import Identity, write_bundle
     from fthnet_kit.convert.network.checkpoint import load_checkpoint
     from fthnet_kit.edge.capture.image_files import find_images
-    from fthnet_kit.edge.errors import InputError
+    from fthnet_kit.edge.errors import OptionError
     from fthnet_kit.edge.model.score import Thresholds
 
     refuse_existing(bundle, replace=replace)
     try:
         thresholds = Thresholds(usable=usable, good=good)
     except ValueError as error:
-        raise InputError(str(error)) from error
+        raise OptionError(str(error)) from error
     parity = write_bundle(
         load_checkpoint(checkpoint, pool),  # type: ignore[arg-type]
         bundle,

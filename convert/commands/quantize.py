@@ -19,7 +19,7 @@ def progress_report() -> Iterator[Callable[[str, int, int], None]]:
 
     from fthnet_kit.edge.reporting.console import open_console, open_progress
 
-    with open_progress(open_console(stderr=True)) as bar:
+    with open_progress(open_console(stderr=True), transient=True) as bar:
         tasks: dict[str, TaskID] = {}
 
         def report(what: str, done: int, total: int) -> None:

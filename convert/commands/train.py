@@ -79,7 +79,7 @@ def train(
     rate = peak_lr or (1e-4 if start and not new_head else 3e-4)
     recipe = Recipe(minutes, batch=batch - batch % 2, peak_lr=rate, seed=seed, new_head=new_head)
     run = TrainingRun(folders, config, start, pool, recipe, bundle, identity, group_column, replace)
-    with open_progress(open_console(stderr=True), BarColumn(), TimeRemainingColumn()) as bar:
+    with open_progress(open_console(stderr=True), BarColumn(), TimeRemainingColumn(), transient=True) as bar:
         task = bar.add_task("reading photographs", total=minutes)
 
         def report(progress: Progress) -> None:

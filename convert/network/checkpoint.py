@@ -69,7 +69,7 @@ def load_checkpoint(path: Path, pool: Pool | None = None) -> NetworkCheckpoint:
         BundleError: no file, not a checkpoint, pickled code, missing, surplus or misshapen entries, NaN.
     """
     if not path.is_file():
-        raise BundleError(f"{path}: expected a checkpoint file, found none")
+        raise BundleError(f"{path}: expected a checkpoint, found no such file")
     if found := _other_than_a_checkpoint(path):
         raise BundleError(f"{path}: expected a checkpoint (.pth, .pt or .safetensors), found {found}")
     if path.suffix == ".safetensors":

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from fthnet_kit.edge.archive.inputs import inputs_hash
-from fthnet_kit.edge.errors import InputError
+from fthnet_kit.edge.errors import InputError, found_instead
 from fthnet_kit.edge.files import make_folder
 from fthnet_kit.edge.model.bundle import Bundle
 from fthnet_kit.edge.model.choices import BackendName, Precision
@@ -99,7 +99,12 @@ class ArchiveRun:
         path = folder / RUN_NAME
         try:
             return cls(**json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
+        except OSError as error:
+            raise InputError(
+                f"{path}: expected the run file of an archive, found {found_instead(error)}; "
+                "`fthnet archive score` makes one"
+            ) from error
+        except (ValueError, TypeError) as error:
             raise InputError(
                 f"{path}: expected the run file of an archive, found none that can be read; "
                 "`fthnet archive score` makes one"

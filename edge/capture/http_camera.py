@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 from fthnet_kit.edge.capture.multipart import LARGEST_PICTURE, Multipart
 from fthnet_kit.edge.capture.patience import READ_TIMEOUT_S, Patience
+from fthnet_kit.edge.capture.reachable import what_was_met
 from fthnet_kit.edge.capture.source import without_password
 from fthnet_kit.edge.capture.wire import Wire
 from fthnet_kit.edge.errors import CameraError
@@ -115,9 +116,7 @@ class HttpCamera:
                 f"{self.name}: expected a camera or stream, found none: it answers {error.code} {error.reason}{hint}"
             ) from error
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise CameraError(
-                f"{self.name}: expected a camera or stream, found none; is it plugged in and free?{_hint(error)}"
-            ) from error
+            raise CameraError(f"{self.name}: expected a camera or stream, found {_met(self._url, error)}") from error
 
 
 class Answer(http.client.HTTPResponse):
@@ -186,9 +185,11 @@ def _opener(url: str) -> tuple[str, urllib.request.OpenerDirector]:
     return plain, opener
 
 
-def _hint(error: Exception) -> str:
-    """What is to be told of an error beyond that nothing answers."""
+def _met(url: str, error: Exception) -> str:
+    """What was found instead of a camera, and what to do."""
     reason = error.reason if isinstance(error, URLError) else error
     if isinstance(reason, ssl.SSLCertVerificationError):
-        return " Its certificate is not trusted: name a file with it in the environment variable SSL_CERT_FILE."
-    return f" ({reason})" if isinstance(reason, str) else ""
+        return "one whose certificate is not trusted: name a file with it in the environment variable SSL_CERT_FILE"
+    if isinstance(reason, str):
+        return f"none: {reason}"
+    return what_was_met(url, reason)

@@ -78,6 +78,8 @@ def find_images(names: list[str]) -> list[Path]:
         if unread:
             kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(unread.items()))
             LOG.warning("%s: left out %s: the kit does not read them; convert them to PNG or TIFF", name, kinds)
+        if not images and not path.exists() and not glob.has_magic(name):
+            raise InputError(f"{name}: expected an image, a folder of images or a video, found no such file")
         if not images:
             raise InputError(f"{name}: expected an image, a folder of images or a video, found none")
         found.extend(images)

@@ -8,6 +8,7 @@ import cv2
 
 from fthnet_kit.edge.capture.opencv_source import VideoCapture
 from fthnet_kit.edge.capture.patience import READ_TIMEOUT_S, Patience
+from fthnet_kit.edge.capture.reachable import why_unreachable
 from fthnet_kit.edge.capture.stream_clock import StreamClock
 
 
@@ -35,6 +36,9 @@ class NetworkStream(VideoCapture):
         parameters = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, round(1e3 * self._patience.timeout_s)]
         parameters += [cv2.CAP_PROP_READ_TIMEOUT_MSEC, round(1e3 * READ_TIMEOUT_S)]
         return parameters + super()._parameters()
+
+    def _why(self) -> str:
+        return why_unreachable(str(self.target))
 
     def _new_clock(self, began_ns: int) -> StreamClock:
         return StreamClock(began_ns)

@@ -68,9 +68,7 @@ class VideoCapture:
         if not capture.isOpened():
             capture.release()
             if self.live:
-                raise CameraError(
-                    f"{self.name}: expected a camera or stream, found none; is it plugged in and free?{self._hint()}"
-                )
+                raise CameraError(f"{self.name}: expected a camera or stream, found {self._why()}")
             raise InputError(
                 f"{self.name}: expected a whole video, found something that OpenCV cannot open; copy or record it again"
             )
@@ -98,6 +96,10 @@ class VideoCapture:
     def _new_clock(self, began_ns: int) -> StreamClock | None:
         """Of what keeps older pictures in a buffer."""
         return None
+
+    def _why(self) -> str:
+        """What was found instead of a camera, and what to do."""
+        return f"none; is it plugged in and free?{self._hint()}"
 
     def _hint(self) -> str:
         """OpenCV fails without a word where it was built without what a source needs."""

@@ -11,7 +11,7 @@ import click
 
 from fthnet_kit.edge.cli.lazy_group import ListingGroup
 from fthnet_kit.edge.cli.options import bits_option, model_options
-from fthnet_kit.edge.errors import InputError
+from fthnet_kit.edge.errors import InputError, OptionError
 from fthnet_kit.edge.model.choices import BackendName, Precision
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def score_command(
 
     load_pyarrow("parquet")
     if (shard_index is None) != (shard_count is None) or (shard_index or 0) >= (shard_count or 1):
-        raise InputError("--shard-index: expected a number from 0 to below --shard-count, and both or neither")
+        raise OptionError("--shard-index: expected a number from 0 to below --shard-count, and both or neither")
     names = list_inputs(inputs, path_column)
     cores = available_cores()
     workers = workers or (1 if backend in GPU_BACKENDS else cores)

@@ -35,16 +35,16 @@ def eye(eye_file: Path | None, as_json: bool, end: bool, **values: Any) -> None:
     """
     import json
 
-    from fthnet_kit.edge.errors import InputError
+    from fthnet_kit.edge.errors import InputError, OptionError
     from fthnet_kit.edge.files import make_folder, write_atomically
     from fthnet_kit.edge.outputs.best_shot.eye_context import EyeContext
 
     path = eye_file or current_config().best_shot.eye_file
     if path is None:
-        raise InputError("--eye-file: expected the file that `fthnet run --eye-file` watches, found none")
+        raise OptionError("--eye-file: expected the file that `fthnet run --eye-file` watches, found none")
     given = {name: value for name, value in values.items() if value is not None}
     if as_json + end + bool(given) != 1:
-        raise InputError("expected what is known of the eye, or --json, or --end, found none or several of them")
+        raise OptionError("expected what is known of the eye, or --json, or --end, found none or several of them")
     found = None if end else EyeContext.parse(sys.stdin.buffer.read(1 << 20) if as_json else json.dumps(given))
     make_folder(path.parent, private=not path.parent.exists())
     try:

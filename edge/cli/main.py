@@ -18,7 +18,7 @@ from typing import NoReturn
 import click
 
 from fthnet_kit.edge.cli.lazy_group import LazyGroup
-from fthnet_kit.edge.errors import InputError, KitError, MissingExtraError
+from fthnet_kit.edge.errors import InputError, KitError, MissingExtraError, StoppedError, found_instead
 from fthnet_kit.edge.loop import stop_signals
 
 COMMANDS = {
@@ -41,6 +41,15 @@ COMMANDS = {
     "quantize": "fthnet_kit.convert.commands.quantize:quantize",
     "verify": "fthnet_kit.convert.commands.verify:verify",
     "build": "fthnet_kit.convert.commands.build:build",
+}
+
+KEPT = {  # after Ctrl-C, by command
+    "archive": "finished shards are kept; the same command goes on from there",
+    "train": "its last checkpoint is kept; the same command goes on from there",
+    "export": "no bundle was made; run it again",
+    "quantize": "the bundle is as it was; run it again",
+    "build": "no engine was installed; run it again",
+    "bench": "nothing was kept; run it again",
 }
 
 MISSING_LIBRARY = re.compile(r"(lib[\w.+-]*\.so[\w.]*): cannot open shared object file")
@@ -76,8 +85,20 @@ def _show_version(context: click.Context, _parameter: click.Parameter, asked: bo
     context.exit()
 
 
+class Kit(LazyGroup):
+    """All commands; one that is interrupted says what is kept."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command that is named."""
+        try:
+            return super().invoke(ctx)
+        except (KeyboardInterrupt, click.Abort) as error:
+            kept = KEPT.get(ctx.invoked_subcommand or "", "nothing was changed")
+            raise StoppedError(f"stopped: {kept}") from error
+
+
 @click.group(
-    cls=LazyGroup,
+    cls=Kit,
     commands_by_name=COMMANDS,
     epilog=EXIT_CODES,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -139,7 +160,7 @@ def main(arguments: list[str] | None = None) -> None:
 def _in_words(error: OSError) -> str:
     """A disk that is full, a right that is missing: what no command has put into better words."""
     place = "output" if error.filename is None else error.filename
-    return f"{place}: expected to read or write it, found {error.strerror or error}"
+    return f"{place}: expected to read or write it, found {found_instead(error)}"
 
 
 def _flush_output() -> None:

@@ -88,7 +88,7 @@ def run(
     hangs again and again.
     """
     from fthnet_kit.edge.capture.open_source import make_source, with_password
-    from fthnet_kit.edge.errors import InputError
+    from fthnet_kit.edge.errors import InputError, OptionError
     from fthnet_kit.edge.files import read_secret
     from fthnet_kit.edge.guidance.hint_follower import GuideSink
     from fthnet_kit.edge.guidance.hints import Guide, Optics
@@ -111,7 +111,7 @@ def run(
     make_source(address)  # a wrong URI is told before a model is loaded
     for option, value in (("--dicom", dicom), ("--eye-file", eye_file)):
         if value and not best_shot:
-            raise InputError(f"{option}: expected --best-shot beside it, found none; name a folder for the shots")
+            raise OptionError(f"{option}: expected --best-shot beside it, found none; name a folder for the shots")
     context = DicomContext.read(dicom) if dicom else None
     if rebuild:
         rebuild_engine(bundle, precision)

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from fthnet_kit.edge.deployment.config_sections import Key, known_keys
+from fthnet_kit.edge.errors import InputError, OptionError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Option = Callable[[Function], Function]
@@ -77,7 +78,10 @@ def _value_of(key: Key) -> Callable[[click.Context, click.Parameter, Any], Any]:
         if key.choices:
             return next(choice for choice in key.choices if str(choice) == value)
         if key.metadata["check"] is not None:
-            key.metadata["check"](value)
+            try:
+                key.metadata["check"](value)
+            except (InputError, ValueError) as error:
+                raise OptionError(str(error)) from error
         return value
 
     return value_of

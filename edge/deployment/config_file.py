@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fthnet_kit.edge.deployment.config_sections import Config, Key, known_keys
-from fthnet_kit.edge.errors import InputError
+from fthnet_kit.edge.errors import InputError, found_instead
 from fthnet_kit.edge.files import warn_if_others_read
 from fthnet_kit.edge.outputs.mqtt.broker import Broker
 from fthnet_kit.edge.outputs.records.writer import FILES_WITHIN_BUDGET
@@ -39,7 +39,7 @@ def load_config(path: Path) -> Config:
         content = tomllib.loads(text)
     except OSError as error:
         raise InputError(
-            f"{path}: expected a configuration, found: {error.strerror}; `fthnet config init` writes one"
+            f"{path}: expected a configuration, found {found_instead(error)}; `fthnet config init` writes one"
         ) from error
     except (ValueError, RecursionError) as error:  # no TOML or no UTF-8; arrays in arrays
         raise InputError(f"{path}: expected TOML, found something else: {error}") from error

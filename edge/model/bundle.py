@@ -67,7 +67,7 @@ class Bundle:
         """
         folder = shipped_bundle() if folder is None else Path(folder)
         if not folder.is_dir():
-            raise BundleError(f"{folder}: expected a bundle folder, found none; `fthnet export` makes one")
+            raise BundleError(f"{folder}: expected a bundle, found no such folder; `fthnet export` makes one")
         if not (folder / CARD_NAME).is_file():
             raise BundleError(f"{folder}: expected a bundle with {CARD_NAME}, found none; `fthnet export` makes one")
         refuse_special_files(folder)

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fthnet_kit.edge.errors import InputError, MissingExtraError
+from fthnet_kit.edge.errors import InputError, MissingExtraError, found_instead
 from fthnet_kit.edge.files import read_regular, read_secret
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def read_public_key(path: Path) -> Ed25519PublicKey:
     try:
         key = load_pem_public_key(read_regular(path.resolve(), MOST_KEY_BYTES))
     except OSError as error:
-        raise InputError(f"{path}: expected a public key, found {error.strerror}") from error
+        raise InputError(f"{path}: expected a public key, found {found_instead(error)}") from error
     except ValueError as error:
         raise InputError(f"{path}: expected a public key of `fthnet bundle keygen`, found another file") from error
     if not isinstance(key, Ed25519PublicKey):

@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from fthnet_kit.edge.errors import BundleError, InputError
+from fthnet_kit.edge.errors import BundleError, InputError, found_instead
 from fthnet_kit.edge.files import open_regular, read_regular, write_atomically
 from fthnet_kit.edge.trust.keys import key_id, read_public_key
 
@@ -169,7 +169,7 @@ def _measured(path: Path) -> tuple[int, str]:
                 digest.update(block)
                 size += len(block)
     except OSError as error:
-        raise BundleError(f"{path}: expected a file of a bundle, found {error.strerror}") from error
+        raise BundleError(f"{path}: expected a file of a bundle, found {found_instead(error)}") from error
     return size, digest.hexdigest()
 
 

@@ -129,7 +129,7 @@ def test_other_files_are_refused(name: str, content: bytes, tmp_path: Path) -> N
 
 
 def test_missing_file_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match=r"found none"):
+    with pytest.raises(BundleError, match=r"found no such file"):
         load_checkpoint(tmp_path / "no.pth")
 
 

@@ -54,7 +54,7 @@ def test_a_missing_file_is_named(copy: Path) -> None:
 
 
 def test_no_folder_and_no_card(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match=r"expected a bundle folder, found none"):
+    with pytest.raises(BundleError, match=r"expected a bundle, found no such folder"):
         Bundle.open(tmp_path / "none")
     with pytest.raises(BundleError, match=r"found none; `fthnet export` makes one"):
         Bundle.open(tmp_path)

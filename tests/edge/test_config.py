@@ -263,7 +263,7 @@ def test_a_password_is_never_repeated(tmp_path: Path) -> None:
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"No such file.*fthnet config init"):
+    with pytest.raises(InputError, match=r"no such file.*fthnet config init"):
         load_config(tmp_path / "none.toml")
     with pytest.raises(InputError, match="Is a directory"):
         load_config(tmp_path)

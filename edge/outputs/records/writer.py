@@ -54,6 +54,7 @@ import math
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -202,15 +203,29 @@ class Records:
 
     def _locked(self) -> int:
         """A lock beside the live file, held as long as the process lives."""
-        lock = open_private(self._files.live.with_name(f".{self._files.live.name}.lock"), os.O_RDWR | os.O_CREAT)
+        while True:
+            lock = open_private(self._lock_file, os.O_RDWR | os.O_CREAT)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                os.close(lock)
+                raise InputError(
+                    f"{self.path}: expected to be its only writer, found another process; choose another name"
+                ) from error
+            if self._is_lock_file(lock):
+                return lock
+            os.close(lock)  # its writer ended and removed it meanwhile
+
+    @property
+    def _lock_file(self) -> Path:
+        return self._files.live.with_name(f".{self._files.live.name}.lock")
+
+    def _is_lock_file(self, lock: int) -> bool:
+        """Whether what is locked is still what others find by the name."""
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(lock)
-            raise InputError(
-                f"{self.path}: expected to be its only writer, found another process; choose another name"
-            ) from error
-        return lock
+            return os.path.samestat(os.fstat(lock), self._lock_file.lstat())
+        except FileNotFoundError:
+            return False
 
     def _resume(self) -> None:
         """Open the live file, and go on after the last record that is there."""
@@ -421,6 +436,8 @@ class Records:
     def _close_files(self) -> None:
         self._abandon_live()
         if self._lock >= 0:
+            with suppress(OSError):
+                self._lock_file.unlink()  # while it is locked: whoever waits for it looks whether it is still there
             os.close(self._lock)
             self._lock = -1
 
