@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from fthnet_kit.edge.cli.options import signature_option
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from fthnet_kit.edge.deployment.doctor_findings import Report
+    from fthnet_kit.edge.deployment.doctor_findings import Finding, Report
 
 COLOURS = {"ok": "green", "note": "yellow", "problem": "bold red"}
 
@@ -39,13 +40,13 @@ def doctor(bundle: Path | None, as_json: bool, strict: bool) -> None:
     if as_json:
         click.echo(json.dumps(report.to_dict(), indent=2, allow_nan=False))
     else:
-        open_console().print(findings_table(report))
+        open_console().print(findings_table(report.findings))
         click.echo(count_line(report))
     if strict and report.counts()["problem"]:
         click.get_current_context().exit(1)
 
 
-def findings_table(report: Report) -> Table:
+def findings_table(findings: Sequence[Finding]) -> Table:
     """One row a finding."""
     from rich import box
     from rich.table import Table
@@ -56,7 +57,7 @@ def findings_table(report: Report) -> Table:
     table.add_column("state", no_wrap=True)
     table.add_column("found", overflow="fold", ratio=1)
     table.add_column("remedy", overflow="fold", ratio=1)
-    for finding in report.findings:
+    for finding in findings:
         state = Text(finding.state, style=COLOURS[finding.state])
         table.add_row(Text(finding.topic), state, Text(finding.found), Text(finding.remedy or ""))
     return table

@@ -30,6 +30,7 @@ COMMANDS = {
     "config": "fthnet_kit.edge.cli.config:config_group",
     "records": "fthnet_kit.edge.cli.records:records",
     "install-service": "fthnet_kit.edge.cli.install_service:install_service",
+    "cameras": "fthnet_kit.edge.cli.cameras:cameras",
     "doctor": "fthnet_kit.edge.cli.doctor:doctor",
     "bench": "fthnet_kit.bench.commands.group:bench",
     "dossier": "fthnet_kit.bench.commands.dossier:dossier",

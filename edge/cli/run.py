@@ -50,6 +50,7 @@ FOLDER = click.Path(path_type=Path)
 @bits_option
 @click.option("--rebuild", is_flag=True, help="Build the TensorRT engine first if none is there that may run here.")
 @click.option("--save-best", type=FOLDER, help="Folder for the best frame of the run.")
+@click.option("--seconds", type=click.FloatRange(0, min_open=True), help="Stop after so many seconds of scoring.")
 @click.option("--max-frames", type=click.IntRange(1), help="Stop after this many scored frames.")
 def run(
     source: str,
@@ -76,6 +77,7 @@ def run(
     language: Language,
     mirror: bool,
     mqtt: str | None,
+    seconds: float | None,
     max_frames: int | None,
 ) -> None:
     """Score the frames of a camera, live.
@@ -157,7 +159,7 @@ def run(
             TerminalView(console, source, guide=sinks.guide, language=language) as view,
             watched(eye_file, sinks.best_shot),
         ):
-            loop.feed([*sinks.all(), view, WatchdogSink()], max_frames)
+            loop.feed([*sinks.all(), view, WatchdogSink()], max_frames, seconds)
     print_summary(console, loop.summary, sinks, words)
     if shortfalls := sinks.shortfalls():
         raise InputError(f"expected a run that is kept whole, found: {'; '.join(shortfalls)}; is the disk full?")

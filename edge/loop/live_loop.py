@@ -15,6 +15,7 @@ wall clock is only read for `captured_at`.
 from __future__ import annotations
 
 import logging
+import math
 import signal
 import threading
 import time
@@ -79,8 +80,8 @@ class LiveLoop:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, lambda *_: self.stop())
 
-    def feed(self, sinks: Sequence[Sink], max_scored: int | None = None) -> None:
-        """Hand every result to every sink until the source ends, `stop` is called or enough frames are scored.
+    def feed(self, sinks: Sequence[Sink], max_scored: int | None = None, max_s: float | None = None) -> None:
+        """Hand every result to every sink until the source ends, `stop` is called, or enough is scored.
 
         What a sink raises is counted in `summary.faults` and ends nothing. The sinks are closed however it ends.
 
@@ -88,6 +89,7 @@ class LiveLoop:
             CameraError, InputError: as `results`.
         """
         try:
+            ends_s = math.inf if max_s is None else time.monotonic() + max_s
             for result in self.results():
                 began_s = time.perf_counter()
                 for sink in sinks:
@@ -96,7 +98,7 @@ class LiveLoop:
                     except (Exception, SystemExit) as error:  # rich exits where nobody reads its output any more
                         self.summary.add_fault(type(sink).__name__, error)
                 self.summary.add_overhead(result, 1e3 * (time.perf_counter() - began_s))
-                if max_scored is not None and self.summary.scored >= max_scored:
+                if time.monotonic() >= ends_s or (max_scored is not None and self.summary.scored >= max_scored):
                     break
         finally:
             for sink in sinks:

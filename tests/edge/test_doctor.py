@@ -386,7 +386,7 @@ def test_strict_tells_problems_by_the_exit_code(tmp_path: Path) -> None:
 def test_the_table_fits_80_columns_and_shows_brackets() -> None:
     report = Report(Device(), (Finding("Extra x", "problem", "[/] " + "long " * 40, "pip install 'kit[x]'"),))
     output = StringIO()
-    Console(file=output, width=80).print(findings_table(report))
+    Console(file=output, width=80).print(findings_table(report.findings))
     assert max(map(len, output.getvalue().splitlines())) <= 80
     assert "[/] long" in output.getvalue()
     assert "'kit[x]'" in output.getvalue()
