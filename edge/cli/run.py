@@ -49,6 +49,7 @@ FOLDER = click.Path(path_type=Path)
 )
 @bits_option
 @click.option("--rebuild", is_flag=True, help="Build the TensorRT engine first if none is there that may run here.")
+@click.option("--save-annotated", type=FOLDER, help="Folder for every frame with its field and score drawn in.")
 @click.option("--save-best", type=FOLDER, help="Folder for the best frame of the run.")
 @click.option("--seconds", type=click.FloatRange(0, min_open=True), help="Stop after so many seconds of scoring.")
 @click.option("--max-frames", type=click.IntRange(1), help="Stop after this many scored frames.")
@@ -66,6 +67,7 @@ def run(
     records_key: Path | None,
     rotate_mb: float,
     budget_mb: float,
+    save_annotated: Path | None,
     save_best: Path | None,
     best_shot: Path | None,
     dicom: Path | None,
@@ -96,6 +98,7 @@ def run(
     from fthnet_kit.edge.guidance.hints import Guide, Optics
     from fthnet_kit.edge.guidance.texts import Words
     from fthnet_kit.edge.loop.live_loop import LiveLoop
+    from fthnet_kit.edge.outputs.annotated import AnnotatedFrames
     from fthnet_kit.edge.outputs.best_frame import BestFrame
     from fthnet_kit.edge.outputs.best_shot.dicom_context import DicomContext
     from fthnet_kit.edge.outputs.mqtt.sink import MqttSink
@@ -131,6 +134,7 @@ def run(
         sinks = Sinks(
             records=open_records(records, rotate_mb, budget_mb, records_key) if records else None,
             best_frame=BestFrame(save_best) if save_best else None,
+            annotated=AnnotatedFrames(save_annotated) if save_annotated else None,
             mqtt=broker,
             guide=GuideSink(Guide(Optics(flip_x=mirror)), language),
             aim_stops=config.best_shot.aim_stops,

@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @model_options
 @bits_option
+@click.option(
+    "--annotate",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Folder for a copy of each picture with its field, score and verdict, or the reason, drawn in.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line instead of a table.")
 def score(
     images: tuple[str, ...],
@@ -28,6 +34,7 @@ def score(
     backend: BackendName,
     cuda_graph: bool,
     threads: int | None,
+    annotate: Path | None,
     as_json: bool,
 ) -> None:
     """Score still images: files, folders, globs.
@@ -41,6 +48,7 @@ def score(
     from fthnet_kit.edge.errors import InputError
     from fthnet_kit.edge.formats.read import read_image
     from fthnet_kit.edge.inference.scorer import QualityScorer
+    from fthnet_kit.edge.outputs.annotated import AnnotatedPictures
     from fthnet_kit.edge.reporting.console import open_console
 
     errors = open_console(stderr=True, soft_wrap=True)
@@ -50,16 +58,20 @@ def score(
     for column in ("score", "verdict", "ms"):
         table.add_column(column, justify="right")
     unreadable = 0
+    pictures = None if annotate is None else AnnotatedPictures(annotate)
     with QualityScorer.from_bundle(bundle, precision, views, backend, threads, cuda_graph=cuda_graph) as scorer:
         for path in track(
             paths, "scoring", console=errors, transient=True, disable=len(paths) < 5 or not errors.is_terminal
         ):
             try:
-                result = scorer.score(read_image(path))
+                image = read_image(path)
+                result = scorer.score(image)
             except InputError as error:
                 unreadable += 1
                 errors.print(f"skipped: {error}")
                 continue
+            if pictures is not None:
+                pictures.add_still(image, result, path)
             if as_json:
                 click.echo(json.dumps({"file": str(path), **result.to_dict()}))
             else:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from fthnet_kit.edge.loop.sink import Sink
     from fthnet_kit.edge.model.preprocess import Views
     from fthnet_kit.edge.model.score import Thresholds
+    from fthnet_kit.edge.outputs.annotated import AnnotatedFrames
     from fthnet_kit.edge.outputs.best_frame import BestFrame
     from fthnet_kit.edge.outputs.best_shot.choose import BestShot
     from fthnet_kit.edge.outputs.best_shot.dicom_context import DicomContext
@@ -46,6 +47,7 @@ class Sinks:
     aim_stops: float
     records: Records | None = None
     best_frame: BestFrame | None = None
+    annotated: AnnotatedFrames | None = None
     best_shot: BestShot | None = None
     page: PageSink | None = None
     mqtt: MqttSink | None = None
@@ -57,7 +59,7 @@ class Sinks:
 
         shots = [] if self.best_shot is None else [AppraisedBestShot(self.best_shot, self.aim_stops)]
         measuring = MeasuringSink([self.guide, *shots])
-        sinks = (self.records, self.best_frame, measuring, self.mqtt, self.page)
+        sinks = (self.records, self.best_frame, self.annotated, measuring, self.mqtt, self.page)
         return [sink for sink in sinks if sink is not None]
 
     def keep_best_shots(self, folder: Path, thresholds: Thresholds, context: DicomContext | None) -> None:
@@ -71,7 +73,7 @@ class Sinks:
 
     def shortfalls(self) -> list[str]:
         """What was to be kept and is not, in words; empty where all of it is there."""
-        keepers = (self.records, self.best_frame, self.best_shot, self.mqtt)
+        keepers = (self.records, self.best_frame, self.annotated, self.best_shot, self.mqtt)
         return [keeper.shortfall for keeper in keepers if keeper is not None and keeper.shortfall is not None]
 
     def publish(self, shot: Shot) -> None:

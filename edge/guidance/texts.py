@@ -25,6 +25,15 @@ Code = Literal[
 CODES: tuple[Code, ...] = get_args(Code)  # in the order of priority: an earlier defect spoils the later measures
 Language = Literal["en", "es", "zh", "fr"]
 LANGUAGES: tuple[Language, ...] = get_args(Language)
+REASONS = {  # why there is no score: the key of its text
+    "no_frame": "camera_lost",
+    "stalled": "camera_stalled",
+    "frozen": "picture_frozen",
+    "no_retina": "no_retina",
+    "ambiguous_field": "ambiguous_field",
+    "corrupt_frame": "corrupt_frame",
+    "engine_fault": "scoring_failed",
+}
 DECIMAL_COMMA: tuple[Language, ...] = ("es", "fr")
 
 

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from fthnet_kit.edge.capture.source import without_password
 from fthnet_kit.edge.guidance.hint_follower import GuideSink
-from fthnet_kit.edge.guidance.texts import Language, Words
+from fthnet_kit.edge.guidance.texts import REASONS, Language, Words
 from fthnet_kit.edge.loop.result import LiveResult, LiveSummary
 
 HISTORY_S = 60.0
@@ -28,15 +28,6 @@ SPARK_WIDTH = 60
 RATE_WINDOW_S = 3.0
 PLAIN_EVERY_S = 2.0
 COLOURS = {"good": "bold green", "usable": "bold yellow", "reject": "bold red"}
-REASONS = {  # the keys of their texts
-    "no_frame": "camera_lost",
-    "stalled": "camera_stalled",
-    "frozen": "picture_frozen",
-    "no_retina": "no_retina",
-    "ambiguous_field": "ambiguous_field",
-    "corrupt_frame": "corrupt_frame",
-    "engine_fault": "scoring_failed",
-}
 STAGES = (  # of `LiveSummary.samples_ms`, whatever the backend
     *("preprocess", "gate", "infer", "h2d", "gpu_compute", "d2h", "enqueue", "post"),
     *("frame age", "capture to score", "loop overhead"),

@@ -265,7 +265,7 @@ def test_a_password_is_never_repeated(tmp_path: Path) -> None:
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no such file.*fthnet config init"):
         load_config(tmp_path / "none.toml")
-    with pytest.raises(InputError, match="Is a directory"):
+    with pytest.raises(InputError, match="found a folder"):
         load_config(tmp_path)
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(InputError, match="expected TOML"):

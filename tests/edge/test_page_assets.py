@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from fthnet_kit.bench.quality.session import FACTORS
-from fthnet_kit.edge.guidance.texts import CODES, LANGUAGES, Language, texts, words_in
+from fthnet_kit.edge.guidance.texts import CODES, LANGUAGES, REASONS, Language, texts, words_in
 from fthnet_kit.edge.outputs.preview.assets import PAGE, TOKEN_PAGE, fill, read_assets
-from fthnet_kit.edge.outputs.terminal import REASONS, STAGES
+from fthnet_kit.edge.outputs.terminal import STAGES
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "edge" / "assets" / "preview"
