@@ -14,7 +14,7 @@ try:
 except ImportError:  # Python 3.10
     import tomli as tomllib
 import venv
-from functools import cache
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -319,7 +319,12 @@ def test_the_wheel_works_in_a_clean_environment(tmp_path: Path) -> None:
         timeout=600,
     )
     (wheel,) = (tmp_path / "dist").glob("*.whl")
-    assert wheel.stat().st_size <= 30_000_000  # bytes; models that repeat another one travel as deltas
+    with zipfile.ZipFile(wheel) as files:
+        (sbom,) = (name for name in files.namelist() if ".dist-info/sboms/" in name)
+        assert json.loads(files.read(sbom))["metadata"]["component"]["name"] == "fthnet-edge-kit"
+        assert (
+            f"{sbom},sha256=" in files.read(next(name for name in files.namelist() if name.endswith("RECORD"))).decode()
+        )
     venv.create(tmp_path / "venv", with_pip=True)
     python = tmp_path / "venv" / "bin" / "python"
     subprocess.run([python, "-m", "pip", "install", "--quiet", wheel], check=True, capture_output=True, timeout=600)

@@ -159,7 +159,7 @@ class _SameHost(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-class _Password(urllib.request.HTTPPasswordMgrWithDefaultRealm):
+class OneUser(urllib.request.HTTPPasswordMgrWithDefaultRealm):
     """One user, who is named to nobody but the host of the address."""
 
     def __init__(self, user: str, password: str) -> None:
@@ -167,6 +167,7 @@ class _Password(urllib.request.HTTPPasswordMgrWithDefaultRealm):
         self._user, self._secret = user, password
 
     def find_user_password(self, realm: str | None, authuri: str) -> tuple[str, str]:
+        """Whatever is asked for."""
         return self._user, self._secret
 
 
@@ -177,7 +178,7 @@ def _opener(url: str) -> tuple[str, urllib.request.OpenerDirector]:
     handlers: list[urllib.request.BaseHandler] = [_Plain(), _Encrypted(), _SameHost()]
     handlers += [urllib.request.HTTPDefaultErrorHandler(), urllib.request.HTTPErrorProcessor()]
     if parts.username is not None:
-        password = _Password(unquote(parts.username), unquote(parts.password or ""))
+        password = OneUser(unquote(parts.username), unquote(parts.password or ""))
         handlers += [urllib.request.HTTPDigestAuthHandler(password), urllib.request.HTTPBasicAuthHandler(password)]
     for handler in handlers:
         opener.add_handler(handler)

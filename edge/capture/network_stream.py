@@ -8,7 +8,7 @@ import cv2
 
 from fthnet_kit.edge.capture.opencv_source import VideoCapture
 from fthnet_kit.edge.capture.patience import READ_TIMEOUT_S, Patience
-from fthnet_kit.edge.capture.reachable import why_unreachable
+from fthnet_kit.edge.capture.rtsp_redirect import refuse_other_hosts
 from fthnet_kit.edge.capture.stream_clock import StreamClock
 
 
@@ -27,9 +27,10 @@ class NetworkStream(VideoCapture):
         """Open, or open again after `close`.
 
         Raises:
-            CameraError: nothing answers, or not in time.
+            CameraError: nothing answers, or not in time, or the camera sends to another host.
         """
         with self._patience.attempt():
+            refuse_other_hosts(str(self.target))
             super().open()
 
     def _parameters(self) -> list[int]:

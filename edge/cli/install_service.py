@@ -66,5 +66,7 @@ def make_device_key(key: Path, user: str) -> Path:
     try:
         shutil.chown(key, user)
     except (LookupError, OSError) as error:
+        key.unlink()  # a key that the service cannot read would be kept at the next try
+        public.unlink()
         raise InputError(f"{key}: expected a key that can be given to {user}, found {error}") from error
     return public

@@ -19,11 +19,18 @@ import numpy.typing as npt
 
 from fthnet_kit.edge.errors import EngineError
 from fthnet_kit.edge.image import Image
-from fthnet_kit.edge.inference.backend import INPUT_NAME, OUTPUT_NAME, check_images, in_batches
+from fthnet_kit.edge.inference.backend import INPUT_NAME, LONGEST_S, OUTPUT_NAME, check_images, in_batches
 from fthnet_kit.edge.inference.cuda_graph import WITHOUT, CudaGraph
 from fthnet_kit.edge.inference.cuda_memory import Gpu, let_go
 from fthnet_kit.edge.inference.tensorrt_library import TensorRT, errors_of
 from fthnet_kit.edge.model.preprocess import INPUT
+
+SPIN_S = 0.02  # a run that takes longer is waited for with pauses
+PAUSE_S = 0.0005
+
+
+class StuckGpuError(EngineError):
+    """What runs on the GPU does not end. CUDA cannot stop it; only the end of the process does."""
 
 
 class TrtBackend:
@@ -37,19 +44,28 @@ class TrtBackend:
         tensorrt: the library that built it.
         gpu: index of the GPU.
         cuda_graph: launch the network as one CUDA graph, which spares the CPU the launch of each kernel.
+        longest_s: seconds that one image may take; the call fails then.
 
     Raises:
         MissingExtraError: pycuda is not installed.
         EngineError: no GPU, or TensorRT refuses the engine, or CUDA the graph.
     """
 
-    def __init__(self, content: bytes, tensorrt: TensorRT, gpu: int = 0, cuda_graph: bool = False) -> None:
-        self._open = partial(_Inside, content, tensorrt, gpu, cuda_graph)
+    def __init__(
+        self,
+        content: bytes,
+        tensorrt: TensorRT,
+        gpu: int = 0,
+        cuda_graph: bool = False,
+        longest_s: float = LONGEST_S,
+    ) -> None:
+        self._open = partial(_Inside, content, tensorrt, gpu, cuda_graph, longest_s)
         self._inside: _Inside | None = self._open()
         self.batch = self._inside.batch
         self._facts = self._inside.facts
         self._stage_ms: dict[str, float] = {}
         self._failures = 0
+        self._stuck = False
         self._closed = False
 
     def infer(self, images: Image) -> npt.NDArray[np.float32]:
@@ -61,6 +77,8 @@ class TrtBackend:
         if self._closed:
             raise EngineError("this backend is closed; make a new one")
         check_images(images)
+        if self._stuck:
+            raise EngineError("a run on the GPU did not end; restart the process, or the machine")
         if self._failures > 1:
             raise EngineError("the GPU failed twice in a row; restart the process, or the machine")
         self._stage_ms = {}
@@ -68,6 +86,9 @@ class TrtBackend:
             inside = self._inside = self._inside or self._open()
             with inside.working("scoring"):
                 scores = in_batches(images, self.batch, lambda chunk: inside.run(chunk, self._stage_ms))
+        except StuckGpuError:
+            self._stuck, self._inside = True, None
+            raise
         except BaseException:
             self._failures += 1
             self._release()
@@ -100,11 +121,15 @@ class TrtBackend:
         self.close()
 
 
+_STUCK: list[_Inside] = []  # kept until the process ends: letting go of their memory would wait for the GPU
+
+
 class _Inside:
     """Engine, execution context, stream and buffers. Any error in it releases all of it."""
 
-    def __init__(self, content: bytes, tensorrt: TensorRT, gpu: int, cuda_graph: bool) -> None:
+    def __init__(self, content: bytes, tensorrt: TensorRT, gpu: int, cuda_graph: bool, longest_s: float) -> None:
         self.gpu = Gpu(gpu)
+        self._longest_s = longest_s
         self._trt = tensorrt.module
         self._logger = tensorrt.logger()
         nothing: Any = None
@@ -126,6 +151,9 @@ class _Inside:
         try:
             with self.gpu:
                 yield
+        except StuckGpuError:
+            _STUCK.append(self)
+            raise
         except BaseException as error:
             let_go(error, outer)
             self.close()
@@ -199,11 +227,25 @@ class _Inside:
         marks[2].record(stream)
         driver.memcpy_dtoh_async(self._output.host, self._output.device, stream)
         marks[3].record(stream)
+        self._wait_for(marks[3])
         stream.synchronize()
         on_gpu = (one.time_till(next_) for one, next_ in itertools.pairwise(marks))
         for name, ms in zip(("h2d", "gpu_compute", "d2h", "enqueue"), (*on_gpu, enqueue), strict=True):
             stage_ms[name] = stage_ms.get(name, 0.0) + ms
         return self._output.host.copy()
+
+    def _wait_for(self, mark: Any) -> None:
+        """Wait until the GPU has come to a mark; at once again for what is fast, then with pauses."""
+        longest_s = self._longest_s * self.batch
+        began = time.monotonic()
+        while not mark.query():
+            waited = time.monotonic() - began
+            if waited > longest_s:
+                raise StuckGpuError(
+                    f"TensorRT did not end within {longest_s:g} s of one inference; the engine or the GPU is not fit "
+                    "for live scoring; restart the process"
+                )
+            time.sleep(0.0 if waited < SPIN_S else PAUSE_S)
 
     def close(self) -> None:
         """Release everything, in its context: nothing runs any more, then TensorRT's objects, then their memory."""

@@ -33,6 +33,7 @@ from fthnet_kit.edge.model.score import Score
 from fthnet_kit.edge.outputs.mqtt.broker import Broker, MqttOptions, credentials, tls_context
 from fthnet_kit.edge.outputs.mqtt.message_queue import Message, MessageQueue
 from fthnet_kit.edge.outputs.mqtt.sink import MqttSink
+from fthnet_kit.edge.trust.keys import make_key
 
 SYSTEM_PATH = os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin:/opt/homebrew/sbin"
 MOSQUITTO = shutil.which("mosquitto", path=SYSTEM_PATH)
@@ -194,6 +195,29 @@ def test_results_best_and_state_are_published(broker: Mosquitto, listener: Liste
     late.close()
     assert sink.delivered == 5  # three results; the first best at once, the better one a second later or at the end
     assert (sink.lost, sink.dropped) == (0, 0)
+
+
+@needs_mosquitto
+@pytest.mark.slow
+def test_the_head_of_the_records_is_kept_by_the_broker(
+    broker: Mosquitto, tmp_path: Path, fthnet: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    """A real run: the last signed head is retained, and it is the one that the records end with."""
+    pytest.importorskip("cryptography")
+    public = make_key(tmp_path / "device")
+    records = tmp_path / "r.jsonl"
+    arguments = ("--records", records, "--records-key", tmp_path / "device", "--mqtt", broker.url)
+    state = {**os.environ, "XDG_STATE_HOME": str(tmp_path / "state")}
+    done = fthnet("run", "--source", "sim:?seconds=1&fps=5&realtime=0", *arguments, env=state)
+    assert done.returncode == 0, done.stderr
+    late = Listener(broker.port, "fthnet/+/records_head")
+    until(lambda: len(late.seen) == 1, "no head is retained")
+    (_, payload, retained) = late.seen[0]
+    late.close()
+    head = json.loads(payload)
+    assert (retained, head["kind"]) == (True, "end")
+    checked = fthnet("records", "verify", records, "--key", public, "--head", head["chain"])
+    assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
 @needs_mosquitto

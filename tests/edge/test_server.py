@@ -24,9 +24,11 @@ import cv2
 import numpy as np
 import pytest
 
-from fthnet_kit.edge.deployment.run_assembly import open_server
+from fthnet_kit.edge.deployment.run_assembly import Sinks, open_server
 from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.frame import Frame
+from fthnet_kit.edge.guidance.hint_follower import GuideSink
+from fthnet_kit.edge.guidance.hints import Guide
 from fthnet_kit.edge.inference.scorer import QualityScorer
 from fthnet_kit.edge.loop.live_loop import LiveLoop
 from fthnet_kit.edge.loop.result import LiveResult, LiveSummary
@@ -34,6 +36,8 @@ from fthnet_kit.edge.model.score import Reason, Score
 from fthnet_kit.edge.outputs.preview.access import Access, Address, parse_address, read_token
 from fthnet_kit.edge.outputs.preview.board import WaitingShot
 from fthnet_kit.edge.outputs.preview.doorman import Guesses, Sessions, source_of
+from fthnet_kit.edge.outputs.preview.sink import PageSink
+from fthnet_kit.edge.outputs.records.checkpoints import Checkpoint
 from tests.conftest import fake_scorer, make_card
 from tests.edge.test_live import ScriptedCamera
 
@@ -538,6 +542,15 @@ def metrics_of(server: PreviewServer) -> dict[tuple[str, tuple[tuple[str, str], 
     assert headers["content-type"].startswith("text/plain")
     families = parser.text_string_to_metric_families(body.decode())
     return {(s.name, tuple(sorted(s.labels.items()))): s.value for f in families for s in f.samples}
+
+
+def test_metrics_tell_the_last_head_of_the_records_and_no_other(serve: Callable[..., PreviewServer]) -> None:
+    server = serve()
+    sinks = Sinks(GuideSink(Guide()), 0.0, page=PageSink(server, lambda: None, lambda: None))
+    for seq, chain in ((9, "aa"), (19, "bb")):
+        sinks.publish_head(Checkpoint(seq, chain, "line", "2026-01-01T00:00:00+00:00"))
+    heads = {labels: value for (name, labels), value in metrics_of(server).items() if name == "fthnet_records_head"}
+    assert heads == {(("chain", "bb"),): 19}
 
 
 def test_metrics(serve: Callable[..., PreviewServer]) -> None:

@@ -21,7 +21,7 @@ import pytest
 from click.testing import CliRunner
 
 from fthnet_kit.edge.capture.open_source import make_source
-from fthnet_kit.edge.cli.install_service import install_service
+from fthnet_kit.edge.cli.install_service import install_service, make_device_key
 from fthnet_kit.edge.deployment import systemd_unit as service
 from fthnet_kit.edge.deployment.config_file import load_config
 from fthnet_kit.edge.deployment.systemd_unit import HEADER, check_unit, install, unit_text, write_paths
@@ -30,6 +30,7 @@ from fthnet_kit.edge.loop.live_loop import LiveLoop
 from fthnet_kit.edge.loop.result import LiveResult
 from fthnet_kit.edge.model.score import Score
 from fthnet_kit.edge.outputs.watchdog import ENGINE_FAULT_S, Notifier, WatchdogSink
+from fthnet_kit.edge.trust.keys import key_id, read_private_key, read_public_key
 from tests.conftest import fake_scorer
 from tests.edge.systemd_box import NoBoxError, SystemdBox
 
@@ -461,6 +462,30 @@ def test_the_command(write: Write, monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         assert isinstance(refused.exception, InputError)
         assert "--print shows the unit" in str(refused.exception)
         assert not (tmp_path / "fthnet.service").exists()
+
+
+def test_the_device_key_is_its_users_alone_and_made_once(tmp_path: Path) -> None:
+    pytest.importorskip("cryptography")
+    key = tmp_path / "etc" / "device"
+    me = pwd.getpwuid(os.getuid()).pw_name
+    before = os.umask(0)
+    try:
+        public = make_device_key(key, me)
+    finally:
+        os.umask(before)
+    assert (key.stat().st_mode & 0o777, key.stat().st_uid) == (0o600, os.getuid())
+    assert key_id(read_private_key(key).public_key()) == key_id(read_public_key(public))
+    content = key.read_bytes()
+    with pytest.raises(InputError):
+        make_device_key(key, me)
+    assert key.read_bytes() == content
+
+
+def test_a_key_that_the_service_could_not_read_is_not_left(tmp_path: Path) -> None:
+    pytest.importorskip("cryptography")
+    with pytest.raises(InputError, match="nobody-of-this-name"):
+        make_device_key(tmp_path / "device", "nobody-of-this-name")
+    assert list(tmp_path.iterdir()) == []
 
 
 class InBox:

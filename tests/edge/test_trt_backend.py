@@ -353,6 +353,32 @@ say(texts=texts, untouched=untouched)
     assert answer["untouched"] == [[], 0]
 
 
+def test_a_run_that_does_not_end_is_an_error_and_waits_for_nothing() -> None:
+    """The GPU never says that it is done: nothing that waits for it is called, and the process still ends."""
+    done = process_on_stand_in(
+        START
+        + """
+import time
+backend = TrtBackend(plan(2), trt, longest_s=0.05)
+whole = right(backend)
+stand_in.reset()
+stand_in.fail("cuEventQuery", 600, sticky=True)  # CUDA_ERROR_NOT_READY, from now on
+began = time.monotonic()
+texts = [refused(backend.infer, pictures(2)) for _ in range(2)]
+backend.close()
+waits = ("cuStreamSynchronize", "cuMemFreeHost", "cuMemFree", "cuCtxSynchronize")
+waiting = [name for name in stand_in.calls() if name in waits]
+print(json.dumps([whole, texts, time.monotonic() - began < 30, waiting, stand_in.context_depth()]), flush=True)
+"""
+    )
+    assert done.returncode == 0, done.stderr
+    whole, texts, in_time, waits, depth = json.loads(done.stdout.splitlines()[-1])
+    assert whole and in_time
+    assert texts[0].startswith("TensorRT did not end within 0.1 s of one inference")
+    assert texts[1] == "a run on the GPU did not end; restart the process, or the machine"
+    assert (waits, depth) == ([], 0)
+
+
 def test_a_recovery_that_fails_counts_as_the_second_error() -> None:
     answer = run(
         """
