@@ -74,8 +74,15 @@ def read_dossier(folder: Path) -> Mapping[str, Any]:
 
 
 def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
-    """Everything that differs, but for the time; a part that is there or not is one change."""
-    return [change for part in PARTS for change in _compare(part, (), old.get(part), new.get(part))]
+    """Everything that differs, but for the time; a part that is there or not is one change.
+
+    Raises:
+        InputError: both are nested too deeply.
+    """
+    try:
+        return [change for part in PARTS for change in _compare(part, (), old.get(part), new.get(part))]
+    except RecursionError as error:
+        raise InputError("dossier: expected what `fthnet dossier` writes, found it nested too deeply") from error
 
 
 def _compare(part: str, path: tuple[str, ...], old: Any, new: Any) -> Iterator[Change]:

@@ -46,7 +46,7 @@ def write_sbom(
     for component in content["components"]:
         if component["bom-ref"] == MODEL_REF:
             component["modelCard"] = model_card(bundle.card)  # the library has no class for it
-    return f"{json.dumps(content, indent=2, ensure_ascii=False)}\n".encode()
+    return f"{json.dumps(content, indent=2)}\n".encode()
 
 
 def purl(name: str, version: str) -> str:

@@ -59,7 +59,7 @@ def judge(components: Sequence[Component], audit: Path | None = None) -> list[Ju
     installed = {component.name: component.version for component in components}
     known = [_judge_known(weakness, installed.get(weakness.component, "")) for weakness in weaknesses()]
     names = {judgement.vulnerability for judgement in known}
-    found = [] if audit is None else _read_audit(audit, installed)
+    found = [] if audit is None else list(_read_audit(audit, installed))
     new = [judgement for judgement in found if judgement.vulnerability not in names]
     return [*known, *sorted(new, key=lambda judgement: (judgement.component, judgement.vulnerability))]
 
@@ -77,7 +77,7 @@ def write_vex(judgements: Sequence[Judgement], author: str, components: Sequence
         "tooling": "fthnet dossier",
         "statements": statements,
     }
-    return f"{json.dumps(content, indent=2, ensure_ascii=False)}\n".encode()
+    return f"{json.dumps(content, indent=2)}\n".encode()
 
 
 def _judge_known(weakness: Weakness, version: str) -> Judgement:
@@ -102,7 +102,7 @@ def _read_audit(path: Path, installed: Mapping[str, str]) -> Iterator[Judgement]
                     (alias for alias in found.get("aliases", ()) if alias.startswith("CVE-")), found["id"]
                 )
                 note = f"Found by an audit; not judged yet. Fixed in {fixes}."
-                yield Judgement(identifier, name, installed.get(name, row["version"]), "under_investigation", note)
+                yield Judgement(identifier, name, installed.get(name, str(row["version"])), "under_investigation", note)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: expected what `pip-audit --format json` writes, found {error!r}") from error
 

@@ -236,6 +236,13 @@ def test_diff_names_what_changed_and_ends_with_1(tmp_path: Path) -> None:
     assert {"part": "model", "what": "version", "old": "1", "new": "2"} in json.loads(output)
 
 
+def test_diff_of_what_is_nested_too_deeply_is_one_line(tmp_path: Path) -> None:
+    deep = '{"a":' * 5000 + "1" + "}" * 5000
+    (tmp_path / "dossier.json").write_text(f'{{"schema": "fthnet-dossier", "version": 1, "model": {deep}}}')
+    code, line = invoke("diff", tmp_path, tmp_path)
+    assert (code, line.count("\n")) == (InputError.exit_code, 0)
+
+
 @pytest.mark.parametrize("content", [None, "no JSON", "[]", "{}", '{"schema": "fthnet-dossier", "version": 2}'])
 def test_diff_of_what_is_no_dossier_is_one_line(content: str | None, filed: Path, tmp_path: Path) -> None:
     if content is not None:
