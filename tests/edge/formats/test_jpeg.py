@@ -27,6 +27,7 @@ PHOTOGRAPH = cv2.imread(str(ROOT / "edge" / "assets" / "retina.jpg"))
 FUNDUS = cv2.resize(PHOTOGRAPH, (640, 600), interpolation=cv2.INTER_AREA)
 SAMPLING = {"444": 0x111111, "422": 0x211111, "420": 0x221111, "440": 0x121111}
 IN_BULK = int(os.environ.get("FTHNET_JPEGS", "300"))
+LOSSES = int(os.environ.get("FTHNET_LOSSES", "60"))
 LIKE_THE_WHOLE = 2.0  # gray levels, mean: what a loss in the last bits of a progressive JPEG may change unnoticed
 
 
@@ -288,6 +289,22 @@ def test_48_losses_of_3_kib_are_refused(data: Path) -> None:
         for _ in range(12):
             at = rng.randrange(2, len(whole) - 3072 - 2)
             refused(whole[:at] + whole[at + 3072 :])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "unseen"), [("baseline", 0.05), ("restarts", 0.05), ("progressive", 0.4)])
+def test_how_many_losses_of_512_bytes_are_unseen(data: Path, kind: str, unseen: float) -> None:
+    """In a progressive file the last run of empty blocks, the black of the border, hides a shift of blocks."""
+    rng = random.Random(512)
+    paths = photographs(data)
+    missed = 0
+    for count in range(LOSSES):
+        image = cv2.imread(str(rng.choice(paths)))
+        whole = opencv(image, restart=40 * (kind == "restarts"), progressive=kind == "progressive")
+        at = rng.randrange(len(whole) // 8, len(whole) - 600)
+        missed += check(whole[:at] + bytes(512 * (count % 2)) + whole[at + 512 :]) is None
+    print(f"{kind}: {missed} of {LOSSES} unseen")
+    assert missed <= unseen * LOSSES
 
 
 @pytest.mark.slow
