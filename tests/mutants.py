@@ -48,6 +48,18 @@ class Mutant:
 
 
 MUTANTS = {
+    "a key picture that comes out too soon ends what was made up": Mutant(
+        "edge/capture/concealment.py",
+        "self._unsure, self.is_made_up = HELD_BACK, True",
+        "self._unsure, self.is_made_up = 0, True",
+        ("tests/edge/capture/test_videos.py", "-k", "made_up"),
+    ),
+    "black on one side of a run of zeros is enough for a hole": Mutant(
+        "edge/formats/zeroed.py",
+        "if (begins or ends) and min(",
+        "if (begins or ends) or min(",
+        ("tests/edge/formats/test_tiff.py", "-k", "no_damage"),
+    ),
     "intervals of 80 % for 95": Mutant(
         "calibration/agreement.py",
         "INTERVAL = (2.5, 97.5)",
