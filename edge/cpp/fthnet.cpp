@@ -559,10 +559,9 @@ std::unordered_map<std::string, SignedFile> signed_files(const std::filesystem::
 #endif
 }
 
-// Throws Error where bytes are not those of the signed file; asks nothing where no signature is asked for.
+// Throws Error where bytes are not those of the signed file.
 void check_signed(const std::unordered_map<std::string, SignedFile>& files, const std::filesystem::path& folder,
                   const std::string& name, const std::vector<char>& content) {
-  if (files.empty()) return;
   const auto found = files.find(name);
   if (found == files.end() || found->second.size != static_cast<double>(content.size()) ||
       found->second.sha256 != Sha256::of(content))
@@ -605,7 +604,7 @@ Bundle open_bundle(const std::filesystem::path& folder, const Options& options) 
   const std::filesystem::path path = folder / "model_card.json";
   const std::unordered_map<std::string, SignedFile> files_signed = signed_files(folder, options);
   const std::vector<char> text = read_file(path);
-  check_signed(files_signed, folder, "model_card.json", text);
+  if (!files_signed.empty()) check_signed(files_signed, folder, "model_card.json", text);
   Bundle bundle;
   std::vector<std::pair<std::string, std::string>> files;
   try {
@@ -622,7 +621,9 @@ Bundle open_bundle(const std::filesystem::path& folder, const Options& options) 
     if (Sha256::of(content) != expected)
       throw Error(Error::Kind::bundle, (folder / file).string() + ": expected SHA-256 " + expected.substr(0, 12) +
                                            "…, found another: the file was altered or damaged; copy the bundle again");
-    check_signed(files_signed, folder, file, content);
+    const bool whole = std::filesystem::exists(folder / file);  // otherwise its delta was signed
+    const std::string lies = whole ? file : file + ".delta";
+    if (!files_signed.empty()) check_signed(files_signed, folder, lies, whole ? content : read_file(folder / lies));
     if (file != wanted) continue;
     bundle.model = std::move(content);
     found = true;

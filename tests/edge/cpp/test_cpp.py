@@ -306,6 +306,9 @@ def test_a_signature_is_checked(programs: Path, tmp_path: Path) -> None:
     manifest = bundle / "signed_manifest.json"
     manifest.write_text(manifest.read_text().replace('"release":2', '"release":9'))
     assert "a manifest that was altered" in asked(public)[1]
+    delta.pack(bundle)
+    run(*fthnet, "sign", bundle, "--key", key, "--release", 3)
+    assert asked(public, 3) == (0, "")
 
 
 def test_a_copy_of_the_folder_builds_with_cmake_and_scores(headers: Path, library: Path, tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ from fthnet_kit.edge import Bundle, BundleError
 from fthnet_kit.edge.inference.open_backend import open_backend
 from fthnet_kit.edge.model import delta
 from fthnet_kit.edge.model.bundle import shipped_bundle
+from fthnet_kit.edge.trust.keys import make_key, read_private_key
+from fthnet_kit.edge.trust.manifest import sign_manifest
 
 MOST = 1 << 20
 RUN = st.binary(min_size=150, max_size=200)
@@ -91,6 +93,23 @@ def test_a_damaged_delta_is_named(packed: Path, tmp_path: Path, harm: object) ->
     path.write_bytes(harm(path.read_bytes()))  # type: ignore[operator]
     with pytest.raises(BundleError, match=r"fthnet\.(int8-cpu|none)\.onnx.*expected .* found .*copy the bundle again"):
         Bundle.open(folder)
+
+
+def test_a_signature_covers_deltas_as_they_lie(packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("cryptography")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    folder = shutil.copytree(packed, tmp_path / "bundle")
+    public = make_key(tmp_path / "maker")
+    card = Bundle.open(folder).card
+    sign_manifest(folder, read_private_key(tmp_path / "maker"), card.name, card.version, 1)
+    assert Bundle.open(folder, public).read("fthnet.fp16.onnx") == (shipped_bundle() / "fthnet.fp16.onnx").read_bytes()
+    path = folder / "fthnet.fp16.onnx.delta"
+    shutil.copy(shipped_bundle() / "fthnet.fp16.onnx", folder)  # the same model, but nobody signed this file
+    with pytest.raises(BundleError, match="a file that the signature covers"):
+        Bundle.open(folder, public)
+    path.unlink()
+    with pytest.raises(BundleError, match="the bundle is incomplete"):
+        Bundle.open(folder, public)
 
 
 def test_a_file_that_lies_there_is_read_whatever_its_delta_says(packed: Path, tmp_path: Path) -> None:
