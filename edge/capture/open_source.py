@@ -9,7 +9,7 @@
 ``rtsp://…``, ``http://…``                 network camera (RTSP; MJPEG or single JPEGs over HTTP)
 ``recording.mp4``                          video file
 ``photos/``, ``photos/*.png``, ``a.jpg``   folder, glob or single image
-``sim:?seconds=20&fps=15&seed=3``          the simulated handheld camera
+``sim:?seconds=20&fps=15&seed=3``          the simulated handheld camera; with ``photograph=FILE`` before that eye
 =========================================  ==================================================
 
 Files are read in full; cameras are live: whoever reads late misses frames, and gets the newest.
@@ -142,13 +142,18 @@ def _ending_in_appsink(pipeline: str) -> str:
 
 
 def _session(query: str) -> Session:
-    options = _options("sim", query, {"seconds", "fps", "seed", "width", "height", "realtime", "defect"})
-    defect = options.pop("defect", "")
+    known = {"seconds", "fps", "seed", "width", "height", "realtime", "defect", "photograph"}
+    options = _options("sim", query, known)
+    defect, photograph = options.pop("defect", ""), options.pop("photograph", None)
     numbers = {name: _number("sim", name, text) for name, text in options.items()}
     for name in ("seed", "width", "height"):
         if name in numbers:
             numbers[name] = int(numbers[name])
-    return Session(**{**numbers, "realtime": bool(numbers.get("realtime", 1))}, defect=defect)  # type: ignore[arg-type]
+    return Session(
+        **{**numbers, "realtime": bool(numbers.get("realtime", 1))},  # type: ignore[arg-type]
+        defect=defect,
+        photograph=None if photograph is None else Path(photograph),
+    )
 
 
 def _options(what: str, query: str, known: set[str]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""`sim:`, a handheld fundus camera played over the CC0 photograph that the kit carries.
+"""`sim:`, a handheld fundus camera played over the CC0 photograph that the kit carries, or over another one.
 
 An operator holds the camera before an eye for some seconds: the focus sweeps in and out, the hand
 drifts and shakes, the flash level wanders, the patient blinks, a lid hangs into the light. Every frame
@@ -19,17 +19,23 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from fthnet_kit.edge.capture.degradations import Rng, degrade
-from fthnet_kit.edge.errors import InputError
+from fthnet_kit.edge.errors import AmbiguousFieldError, InputError
 from fthnet_kit.edge.formats.read import read_image
 from fthnet_kit.edge.frame import Frame
 from fthnet_kit.edge.image import Image
+from fthnet_kit.edge.model.field import find_field
+from fthnet_kit.edge.model.preprocess import cut
 
 BLINK_S = 0.35
 NOISE_SEVERITY = 0.06
+FIELD_SHARE = 0.94  # of the frame's shorter side: the aperture's diameter
+BEYOND_APERTURE = 1.06  # of the aperture: how far the photograph's field reaches
 EYE_IN_VIEW = 0.6  # total occlusion above this: lid closed or camera beside the pupil
 Truth = Mapping[str, float | bool]
+Matrix = npt.NDArray[np.float64]
 
 DEFECTS = (
     "none",
@@ -54,7 +60,7 @@ MISHAP_FADE_S = 0.2  # from nothing to the whole defect
 
 @dataclass(frozen=True)
 class Session:
-    """What is played: ``sim:?seconds=20&fps=15&seed=3``.
+    """What is played: ``sim:?seconds=20&fps=15&seed=3``, ``sim:?photograph=FILE``.
 
     Attributes:
         seconds: length; 0 means without end.
@@ -64,6 +70,7 @@ class Session:
         realtime: deliver frames when they are due, as a camera does; otherwise as fast as they are read,
             as a file does.
         defect: empty for a natural session; one of `DEFECTS` for calm hands and that one defect.
+        photograph: of the eye that is looked at; None: the one that the kit carries.
     """
 
     seconds: float = 30.0
@@ -73,6 +80,7 @@ class Session:
     height: int = 960
     realtime: bool = True
     defect: str = ""
+    photograph: Path | None = None
 
     def __post_init__(self) -> None:
         if self.fps <= 0 or self.seconds < 0 or self.seed < 0:
@@ -215,15 +223,50 @@ class Mishap(Handling):
         }
 
 
-class SimulatedCamera:
-    """A source of frames (`cameras.Source`) that plays a `Session`."""
+def photograph_of(session: Session) -> Image:
+    """The eye that a session looks at, BGR uint8, a square around the field.
 
-    def __init__(self, session: Session) -> None:
+    Raises:
+        InputError: it cannot be read, or shows two fields.
+    """
+    if session.photograph is None:
+        return read_image(Path(str(files("fthnet_kit.edge") / "assets" / "retina.jpg")))
+    try:
+        return square_field(read_image(session.photograph))
+    except AmbiguousFieldError as error:
+        raise InputError(f"{session.photograph}: {error}") from error
+
+
+def square_field(image: Image) -> Image:
+    """The square around the retinal field of a photograph, black where it reaches beyond the picture.
+
+    Args:
+        image: BGR uint8 (H, W, 3).
+
+    Raises:
+        AmbiguousFieldError: two fields, or none.
+    """
+    return cut(image, find_field(image))
+
+
+class SimulatedCamera:
+    """A source of frames (`cameras.Source`) that plays a `Session`.
+
+    Args:
+        session: what is played.
+        photograph: the eye that is looked at, BGR uint8, a square around the field (`square_field`); default: the
+            session's.
+
+    Raises:
+        InputError: the session's photograph cannot be read, or shows two fields.
+    """
+
+    def __init__(self, session: Session, photograph: Image | None = None) -> None:
         self.session = session
         self.live = session.realtime
         self.fps: float | None = session.fps
         self._handling = Mishap(session.seed, session.defect) if session.defect else Handling(session.seed)
-        self._photograph = read_image(Path(str(files("fthnet_kit.edge") / "assets" / "retina.jpg")))
+        self._photograph = photograph_of(session) if photograph is None else photograph
         self._index = 0
         self._started_ns: int | None = None
 
@@ -256,8 +299,8 @@ class SimulatedCamera:
         t = index / self.session.fps
         truth = self._handling.truth(t)
         rng = np.random.default_rng([self.session.seed, 2, index])
-        field = 0.94 * min(self.session.width, self.session.height)
-        image = self._looked_at(t, field)
+        field = FIELD_SHARE * min(self.session.width, self.session.height)
+        image = self._looked_at(index, field)
         image = degrade(image, "defocus", float(truth["defocus"]), rng, field)
         image = degrade(image, "motion_blur", 0.6 * float(truth["motion"]), rng, field)
         exposure = float(truth["exposure"])
@@ -268,17 +311,24 @@ class SimulatedCamera:
             image = self._mishap(image, self._handling, t, field)
         return degrade(image, "sensor_noise", NOISE_SEVERITY, rng, field), truth
 
-    def _looked_at(self, t: float, field: float) -> Image:
-        """The photograph as the hand holds the camera at time `t`: shifted, turned, seen through a fixed aperture."""
+    def view(self, index: int) -> Matrix:
+        """From a pixel of the photograph to the pixel of frame `index` that shows it: shifted and turned, (2, 3)."""
+        t = index / self.session.fps
         x, y = self._handling.place(t)
         side = self._photograph.shape[0]
-        scale = 1.06 * field / side
-        matrix = cv2.getRotationMatrix2D((side / 2, side / 2), 6 * self._handling.tremor[0](t / 9), scale)
+        field = FIELD_SHARE * min(self.session.width, self.session.height)
+        turn = 6 * self._handling.tremor[0](t / 9)
+        matrix = cv2.getRotationMatrix2D((side / 2, side / 2), turn, BEYOND_APERTURE * field / side)
         centre = np.array([self.session.width / 2 + x * field, self.session.height / 2 + y * field])
         matrix[:, 2] += centre - side / 2
+        return matrix
+
+    def _looked_at(self, index: int, field: float) -> Image:
+        """The photograph as the hand holds the camera, seen through a fixed aperture."""
         size = (self.session.width, self.session.height)
-        interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-        image = cv2.warpAffine(self._photograph, matrix, size, flags=interpolation)
+        shrinks = BEYOND_APERTURE * field < self._photograph.shape[0]
+        interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        image = cv2.warpAffine(self._photograph, self.view(index), size, flags=interpolation)
         aperture = np.zeros((self.session.height, self.session.width), np.uint8)
         cv2.circle(aperture, (self.session.width // 2, self.session.height // 2), round(field / 2), 255, -1)
         return cv2.bitwise_and(image, image, mask=aperture)

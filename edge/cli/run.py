@@ -137,7 +137,6 @@ def run(
             annotated=AnnotatedFrames(save_annotated) if save_annotated else None,
             mqtt=broker,
             guide=GuideSink(Guide(Optics(flip_x=mirror)), language),
-            aim_stops=config.best_shot.aim_stops,
         )
         if best_shot:
             sinks.keep_best_shots(best_shot, scorer.card.thresholds, context)

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, g
 from fthnet_kit.edge.guidance.texts import Language
 from fthnet_kit.edge.loop.options import LiveOptions
 from fthnet_kit.edge.model.choices import BackendName, Precision
-from fthnet_kit.edge.outputs.best_shot.aim import MIDDLE_GRAY_STOPS
 from fthnet_kit.edge.outputs.mqtt.broker import Broker, MqttOptions
 from fthnet_kit.edge.outputs.preview.access import Address
 
@@ -202,10 +201,6 @@ class BestShotSection:
             example="/var/lib/fthnet/eye.json",
             option="eye_file",
         ),
-    )
-    aim_stops: float = field(
-        default=round(MIDDLE_GRAY_STOPS, 2),
-        metadata=about("Median luminance of this camera's well exposed field, in stops below white", least=-8, most=0),
     )
 
 

@@ -41,10 +41,9 @@ LOG = logging.getLogger("fthnet")
 
 @dataclass
 class Sinks:
-    """Where the results of a run go; what was not asked for is None. `aim_stops`: see `AppraisedBestShot`."""
+    """Where the results of a run go; what was not asked for is None."""
 
     guide: GuideSink
-    aim_stops: float
     records: Records | None = None
     best_frame: BestFrame | None = None
     annotated: AnnotatedFrames | None = None
@@ -57,7 +56,7 @@ class Sinks:
         from fthnet_kit.edge.guidance.measuring import MeasuringSink
         from fthnet_kit.edge.outputs.best_shot.choose import AppraisedBestShot
 
-        shots = [] if self.best_shot is None else [AppraisedBestShot(self.best_shot, self.aim_stops)]
+        shots = [] if self.best_shot is None else [AppraisedBestShot(self.best_shot)]
         measuring = MeasuringSink([self.guide, *shots])
         sinks = (self.records, self.best_frame, self.annotated, measuring, self.mqtt, self.page)
         return [sink for sink in sinks if sink is not None]

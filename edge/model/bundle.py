@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Literal
@@ -157,6 +158,17 @@ def _origin(folder: Path, signed: SignedManifest | None) -> str:
 def shipped_bundle() -> Path:
     """Folder of the demonstration bundle inside the installed package."""
     return Path(str(files("fthnet_kit.edge") / "demo"))
+
+
+def is_demonstration(card: ModelCard) -> bool:
+    """Whether a card's weights are those of the demonstration model that the kit ships, whatever it is called."""
+    return card.weights_sha256 == _shipped_weights()
+
+
+@cache
+def _shipped_weights() -> str | None:
+    path = shipped_bundle() / CARD_NAME
+    return ModelCard.read(path).weights_sha256 if path.is_file() else None
 
 
 def sha256_of(path: Path) -> str:

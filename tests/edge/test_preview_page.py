@@ -20,6 +20,10 @@ from fthnet_kit.edge.frame import Frame
 from fthnet_kit.edge.guidance.texts import CODES, LANGUAGES, Language, texts
 from fthnet_kit.edge.image import Image
 from fthnet_kit.edge.loop.live_loop import LiveLoop
+from fthnet_kit.edge.model.bundle import shipped_bundle
+from fthnet_kit.edge.model.card import CARD_NAME, ModelCard
+from fthnet_kit.edge.model.field import find_field
+from fthnet_kit.edge.model.preprocess import Preprocessing
 from fthnet_kit.edge.model.score import Reason
 from fthnet_kit.edge.outputs.best_shot.eye_context import EyeContext
 from fthnet_kit.edge.outputs.preview.access import Address
@@ -39,7 +43,7 @@ pytestmark = pytest.mark.slow
 
 TOKEN = "0123456789abcdef"
 WIDTHS = {375: 812, 1280: 800}
-HEIGHTS = {320: 568, **WIDTHS}
+HEIGHTS = {320: 568, 768: 1024, **WIDTHS}
 PICTURES = Path(os.environ.get("FTHNET_PREVIEW_PICTURES", "/tmp"))
 
 
@@ -65,8 +69,7 @@ class Stage:
     decisions: list[tuple[str, str]] = field(default_factory=list)
     fault: OSError | None = None
     language: Language = "en"
-    takes_eye: bool = False
-    eye: EyeContext | None = None
+    card: dict[str, Any] = field(default_factory=lambda: {"preprocessing": Preprocessing(field_crop="square")})
 
     def __post_init__(self) -> None:
         EyeContext.parse(b"{}")  # a run has loaded the schema's library with the model's card
@@ -75,7 +78,7 @@ class Stage:
         threading.Thread(target=self._offer, daemon=True).start()
 
     def open(self) -> None:
-        card = make_card(name="demo", version="0.3.0")
+        card = make_card(name="demo", version="0.3.0", **self.card)
         self.server = PreviewServer(
             self.address,
             self.token,
@@ -136,7 +139,7 @@ VITALS = {"temperature_c": 51.5, "throttling": (), "memory_available_mb": 4312, 
 @pytest.fixture
 def stage_in(photograph: Image, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Language], Stage]]:
     """A stage whose page speaks a language."""
-    monkeypatch.setattr("fthnet_kit.edge.outputs.preview.operations.read_vitals", lambda: VITALS)
+    monkeypatch.setattr("fthnet_kit.edge.outputs.preview.server.read_vitals", lambda: VITALS)
     made: list[Stage] = []
 
     def make(language: Language) -> Stage:
@@ -239,6 +242,137 @@ def test_the_score_changes_the_camera_goes_and_comes_back(browser: Any) -> None:
         loop.stop()
         thread.join()
         server.close()
+
+
+def every_scene(stage: Stage) -> list[dict[str, Any]]:
+    """Good, usable, rejected with a hint, a shot that waits, and every reason without a score."""
+    scenes: list[dict[str, Any]] = [{"score": 84.0}, {"score": 50.0}, {"score": 20.0, "hint": "Hold still"}]
+    return [*scenes, {"shot": stage.make_shot()}, *({"score": None, "reason": reason} for reason in get_args(Reason))]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", WIDTHS)
+def test_axe_finds_nothing_in_any_state(browser: Any, stage: Stage, photograph: Image, width: int) -> None:
+    """Names, roles, contrast, landmarks: the rules of axe-core, in Chromium."""
+    axe = pytest.importorskip("axe_playwright_python.base", reason="needs axe-playwright-python").AXE_SCRIPT
+    guarded = Stage(photograph[::4, ::4].copy(), token=TOKEN)
+    try:
+        with Tab(browser, stage.server.url, width) as tab, Tab(browser, guarded.server.url, width) as asked:
+            tab.wait_for_text("verdict-word", "Good")
+            for page in (tab.page, asked.page):
+                page.evaluate(axe)
+            assert violations(asked.page) == []
+            tab.page.keyboard.press("f")
+            for scene in every_scene(stage):
+                stage.show(**scene)
+                time.sleep(0.5)
+                assert violations(tab.page) == [], scene
+            stage.show(silent=True)
+            tab.wait_for_text("banner-title", "Scoring has stopped")
+            assert violations(tab.page) == []
+    finally:
+        guarded.close()
+
+
+def violations(page: Any) -> list[str]:
+    found = page.evaluate("axe.run()")["violations"]
+    return [f"{rule['id']}: {node['html'][:120]}" for rule in found for node in rule["nodes"]]
+
+
+@pytest.mark.parametrize("reason", get_args(Reason))
+def test_no_score_is_never_without_its_reason(browser: Any, stage: Stage, reason: Reason) -> None:
+    with Tab(browser, stage.server.url) as tab:
+        tab.wait_for_text("verdict-word", "Good")
+        assert tab.text("why") == ""
+        stage.show(score=None, reason=reason)
+        tab.wait_for_text("verdict-word", "No score")
+        why = tab.text("why")
+        assert len(why) > 10
+        tab.wait_for_text("spoken", f"No score: {why}")
+        if reason in ("ambiguous_field", "corrupt_frame"):
+            assert tab.text("hint")  # and what to do
+
+
+@pytest.mark.parametrize("demonstration", [True, False])
+def test_only_the_demonstration_model_is_called_so(browser: Any, stage: Stage, demonstration: bool) -> None:
+    shipped = ModelCard.read(shipped_bundle() / CARD_NAME).weights_sha256
+    stage.card["weights_sha256"] = shipped if demonstration else "1" * 64
+    stage.server.close()
+    stage.open()
+    with Tab(browser, stage.server.url) as tab:
+        tab.wait_for_text("verdict-word", "Good")
+        assert tab.page.locator("#demonstration").is_visible() == demonstration
+
+
+def test_what_the_device_cannot_measure_has_no_row(browser: Any, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Tab(browser, stage.server.url) as tab:
+        tab.wait_for_text("temperature", "52")
+    monkeypatch.setitem(VITALS, "temperature_c", None)
+    stage.server.close()
+    stage.open()
+    with Tab(browser, stage.server.url) as tab:
+        tab.wait_for_text("memory", "4.3")
+        assert not tab.page.locator("#temperature").is_visible()
+
+
+@pytest.mark.parametrize("width", [375, 768])
+def test_the_chart_and_the_best_shot_are_seen_together_on_a_phone(browser: Any, stage: Stage, width: int) -> None:
+    with Tab(browser, stage.server.url, width) as tab:
+        stage.show(shot=stage.make_shot(), hint="Hold still")
+        tab.wait("!document.getElementById('shot').hidden")
+        boxes = {name: tab.page.locator(f"#{name}").bounding_box() for name in ("history", "shot", "picture", "score")}
+        below = {name: box["y"] + box["height"] for name, box in boxes.items()}
+        assert boxes["score"]["y"] >= 0
+        assert below["picture"] < boxes["history"]["y"] < below["history"] <= boxes["shot"]["y"]
+        assert below["shot"] <= HEIGHTS[width]
+
+
+def test_the_shots_of_the_session_and_what_became_of_them(browser: Any, stage: Stage) -> None:
+    def shot(eye: int, take: int = 1) -> WaitingShot:
+        return replace(stage.make_shot(f"{eye}-{take}-1"), eye=eye, take=take)
+
+    with Tab(browser, stage.server.url) as tab:
+        tab.wait_for_text("verdict-word", "Good")
+        assert not tab.page.locator("#shots").is_visible()
+        for eye, key in ((1, "a"), (2, "r"), (3, "")):
+            stage.show(shot=shot(eye))
+            tab.wait_for_text("shot-list", f"Eye {eye}")
+            tab.wait("!document.getElementById('shot').hidden")
+            tab.page.keyboard.press(key or "x")
+            tab.wait(f"document.getElementById('shot').hidden === {'true' if key else 'false'}")
+        stage.show(shot=shot(2, take=2))
+        tab.wait("document.querySelectorAll('#shot-list li').length === 4")
+        rows = tab.page.locator("#shot-list li").all_inner_texts()
+        ends = ["waits for you", "kept, unconfirmed", "put aside", "accepted"]
+        assert [row.split()[:2] for row in rows] == [["Eye", "2"], ["Eye", "3"], ["Eye", "2"], ["Eye", "1"]]
+        assert [row.endswith(end) for row, end in zip(rows, ends, strict=True)] == [True] * 4, rows
+
+
+def test_the_field_is_drawn_on_request_where_it_lies(browser: Any, stage: Stage) -> None:
+    with Tab(browser, stage.server.url) as tab:
+        tab.wait("document.getElementById('picture').naturalWidth > 0")
+        button = tab.page.get_by_role("button", name="Field")
+        assert button.get_attribute("aria-pressed") == "false"
+        assert not tab.page.locator("#field").is_visible()
+        button.click()
+        tab.wait("!document.getElementById('field').hasAttribute('hidden')")
+        drawn = {name: float(tab.page.locator("#field-square").get_attribute(name)) for name in ("x", "y", "width")}
+        box = find_field(stage.image)
+        share = tab.page.evaluate("document.getElementById('picture').naturalWidth") / stage.image.shape[1]
+        assert drawn == pytest.approx({"x": box.x * share, "y": box.y * share, "width": box.width * share}, abs=12)
+        tab.page.keyboard.press("f")
+        tab.wait("document.getElementById('field').hasAttribute('hidden')")
+
+
+def test_letters_that_are_typed_decide_nothing(browser: Any, stage: Stage) -> None:
+    with Tab(browser, stage.server.url) as tab:
+        stage.show(shot=stage.make_shot())
+        tab.wait("!document.getElementById('shot').hidden")
+        tab.page.evaluate("document.body.append(document.createElement('input'))")
+        tab.page.locator("body > input").press_sequentially("arf")
+        time.sleep(0.5)
+        assert stage.decisions == []
+        assert tab.page.locator("#shot").is_visible()
 
 
 STATES: dict[str, tuple[dict[str, Any], str, str]] = {
@@ -380,7 +514,8 @@ def test_a_score_that_is_not_renewed_goes_after_a_second(browser: Any, stage: St
     with Tab(browser, stage.server.url) as tab:
         tab.wait_for_text("verdict-word", "Good")
         stage.show(silent=True)
-        assert tab.wait("document.getElementById('score').textContent === '–'") < 2
+        too_old = "document.getElementById('why').textContent === 'The last result is too old'"
+        assert tab.wait(f"document.getElementById('score').textContent === '–' && {too_old}") < 2
         assert not tab.page.locator("#banner").is_visible()
         tab.wait_for_text("banner-title", "Scoring has stopped", 3)
         stage.show()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fthnet_kit.edge.capture.degradations import DEGRADATIONS, degrade
+from fthnet_kit.edge.capture.open_source import make_source
 from fthnet_kit.edge.capture.simulated_camera import Session, SimulatedCamera
+from fthnet_kit.edge.errors import InputError
 from fthnet_kit.edge.model.preprocess import Preprocessing, canonical
 
 
@@ -112,3 +115,30 @@ def test_frames_come_when_they_are_due() -> None:
     assert len(frames(camera)) == 10
     assert time.monotonic() - started >= 0.44
     assert camera.read() is None
+
+
+def eye(colour: tuple[int, int, int]) -> np.ndarray:
+    """A round field of one colour, beside the middle of a wide picture."""
+    image = np.zeros((200, 400, 3), np.uint8)
+    cv2.circle(image, (260, 100), 90, colour, -1)
+    return image
+
+
+def test_another_photograph_is_looked_at_wherever_its_field_lies(tmp_path: Path) -> None:
+    path = tmp_path / "my eye & its field.png"
+    cv2.imwrite(str(path), eye((20, 90, 200)))
+    quoted = str(path).replace("&", "%26")
+    frame = make_source(f"sim:?photograph={quoted}&width=320&height=240&realtime=0&defect=none").read()
+    assert frame is not None
+    assert np.abs(frame.image[120, 160].astype(int) - (20, 90, 200)).max() < 40
+    lit = np.count_nonzero(frame.image.max(axis=2) > 40)
+    assert lit / (np.pi / 4 * (0.94 * 240) ** 2) == pytest.approx(1, abs=0.1)  # it fills the aperture
+
+
+def test_a_photograph_that_shows_no_single_eye_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "two.png"
+    cv2.imwrite(str(path), np.hstack([eye((20, 90, 200))[:, 150:370]] * 2))
+    with pytest.raises(InputError, match=r"two\.png: .*found two"):
+        make_source(f"sim:?photograph={path}")
+    with pytest.raises(InputError, match=r"nothing\.png"):
+        make_source("sim:?photograph=nothing.png")

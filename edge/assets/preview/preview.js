@@ -40,6 +40,12 @@ const REASONS = {
   ambiguous_field: say("ambiguous_field"),
   corrupt_frame: say("corrupt_frame"),
 };
+const ADVICE = {
+  no_retina: say("no_retina"),
+  ambiguous_field: say("ambiguous_field_advice"),
+  corrupt_frame: say("corrupt_frame_advice"),
+};
+const DECISIONS = { waiting: say("shot_waits"), accepted: say("shot_accepted"), retaken: say("shot_retaken"), kept: say("shot_kept") };
 const FAULTS = {
   no_frame: [say("camera_lost"), say("camera_lost_advice")],
   stalled: [say("camera_stalled"), say("camera_stalled_advice")],
@@ -73,6 +79,7 @@ let deciding = false;
 let settingEye = false;
 let outcomeTimer = 0;
 let spokenAt = -Infinity;
+let fieldShown = false;
 let drawn = {};
 
 function setText(id, text) {
@@ -177,12 +184,14 @@ function render() {
   }
   document.body.classList.toggle("stale", !fresh);
   renderPicture(connected && resultAge(now) <= STALE_MS && !NO_PICTURE.includes(state.reason));
-  renderScore(fresh, now);
-  setText("hint", fresh ? state.hint ?? REASONS[state.reason] ?? "" : "");
+  renderScore(fresh, wrong, now);
+  setText("hint", fresh ? state.hint ?? ADVICE[state.reason] ?? "" : "");
   if (state === null) return;
   setText("model", `${state.model.name} ${state.model.version} (${state.model.origin})`);
+  byId("demonstration").hidden = !state.model.demonstration;
   renderMarks();
   renderHistory();
+  renderShots();
   renderShot(connected);
   renderEye(connected);
   renderDevice(fresh, connected);
@@ -195,9 +204,39 @@ function renderPicture(live) {
   byId("no-picture").hidden = some;
   byId("old-picture").hidden = !some || live;
   picture.parentElement.classList.toggle("old", !live);
+  renderField(live);
 }
 
-function renderScore(fresh, now) {
+// The field that is scored, on the picture: its square, and the circle within.
+function renderField(live) {
+  const field = live && fieldShown ? state.field : null;
+  byId("field").toggleAttribute("hidden", field === null);
+  if (field === null) return;
+  const [width, height] = [picture.naturalWidth, picture.naturalHeight];
+  byId("field").setAttribute("viewBox", `0 0 ${width} ${height}`);
+  const [x, y, across, down] = [field.x * width, field.y * height, field.width * width, field.height * height];
+  const shapes = {
+    "field-square": { x, y, width: across, height: down },
+    "field-round": { cx: x + across / 2, cy: y + down / 2, rx: across / 2, ry: down / 2 },
+  };
+  for (const [id, places] of Object.entries(shapes)) {
+    for (const [name, value] of Object.entries(places)) byId(id).setAttribute(name, value);
+  }
+}
+
+function toggleField() {
+  fieldShown = !fieldShown;
+  byId("show-field").setAttribute("aria-pressed", fieldShown);
+  render();
+}
+
+// Why there is no score now, in words.
+function whyNoScore(wrong) {
+  if (wrong !== null) return wrong.words[0];
+  return REASONS[state.reason] ?? say("old_result");
+}
+
+function renderScore(fresh, wrong, now) {
   const verdict = fresh && state.score !== null ? VERDICTS[state.verdict] : null;
   const panel = document.querySelector(".score");
   panel.dataset.verdict = verdict ? state.verdict : "";
@@ -206,9 +245,12 @@ function renderScore(fresh, now) {
   byId("gauge-value").style.strokeDasharray = `${verdict ? state.score : 0} 200`;
   setText("verdict-symbol", verdict?.symbol ?? "");
   setText("verdict-word", word);
+  const why = verdict ? "" : whyNoScore(wrong);
+  setText("why", why);
   if (now - spokenAt >= SPOKEN_EVERY_MS) {
-    if (drawn.spoken !== word) spokenAt = now;
-    setText("spoken", word);
+    const words = verdict ? word : say("no_score_because", { why });
+    if (drawn.spoken !== words) spokenAt = now;
+    setText("spoken", words);
   }
 }
 
@@ -222,7 +264,7 @@ function renderMarks() {
   const limits = [state.model.usable, state.model.good];
   if (drawn.limits === limits.join()) return;
   drawn.limits = limits.join();
-  byId("limits").textContent = say("limits", { good: limits[1], usable: limits[0] });
+  byId("limits").textContent = say("limits", { good: limits[1].toLocaleString(LANGUAGE), usable: limits[0].toLocaleString(LANGUAGE) });
   byId("gauge-marks").replaceChildren(
     ...limits.map((limit) => {
       const angle = Math.PI * (1 - limit / 100);
@@ -256,6 +298,7 @@ function renderShot(connected) {
   const shot = state.shot !== null && state.shot.id !== decided ? state.shot : null;
   const panel = byId("shot");
   panel.hidden = shot === null;
+  document.body.classList.toggle("asked", shot !== null);
   if (shot === null) return;
   if (panel.dataset.id !== shot.id) {
     panel.dataset.id = shot.id;
@@ -265,19 +308,31 @@ function renderShot(connected) {
   setText("shot-score", WHOLE.format(shot.score));
   const verdict = VERDICTS[shot.verdict];
   setText("shot-verdict", verdict ? `${verdict.symbol} ${verdict.word}` : "");
-  setText("shot-time", say("taken_at", { time: new Date(shot.captured_at).toLocaleTimeString(LANGUAGE) }));
+  setText("shot-time", say("taken_at", { time: timeOf(shot.captured_at) }));
   for (const id of ["accept", "retake"]) byId(id).disabled = deciding || !connected;
 }
 
-// Whose eye comes next: the page is told which eye it is, and never a name.
-function renderEye(connected) {
-  const panel = byId("eye");
-  panel.hidden = state.eye === null;
-  if (state.eye === null) return;
-  const { known, laterality } = state.eye;
-  panel.classList.toggle("unknown", !known);
-  setText("eye-state", known ? say("eye_known", { eye: EYES[laterality] ?? UNKNOWN }) : say("eye_unknown"));
-  for (const button of panel.querySelectorAll("button")) button.disabled = settingEye || !connected;
+function timeOf(when) {
+  return new Date(when).toLocaleTimeString(LANGUAGE);
+}
+
+// What was kept in this session, the newest first.
+function renderShots() {
+  byId("shots").hidden = state.shots.length === 0;
+  const rows = JSON.stringify(state.shots);
+  if (drawn.shots === rows) return;
+  drawn.shots = rows;
+  byId("shot-list").replaceChildren(
+    ...state.shots.map((shot) => {
+      const row = document.createElement("li");
+      row.dataset.verdict = shot.verdict ?? "";
+      const verdict = VERDICTS[shot.verdict];
+      const score = `${WHOLE.format(shot.score)} ${verdict?.symbol ?? ""}`;
+      const parts = [say("eye_number", { number: shot.eye }), score, timeOf(shot.captured_at), DECISIONS[shot.decision]];
+      row.append(...parts.map((text) => Object.assign(document.createElement("span"), { textContent: text })));
+      return row;
+    }),
+  );
 }
 
 // A number in the unit of a text; a dash where it is not known.
@@ -304,6 +359,8 @@ function renderDevice(fresh, connected) {
   setText("temperature", hot ? say("slowed", { temperature }) : temperature);
   byId("temperature").classList.toggle("bad", hot);
   setText("memory", withUnit("gigabytes", TENTHS, connected ? gigabytes(device.memory_available_mb) : null));
+  byId("temperature").parentElement.hidden = device.temperature_c == null; // this device does not know it
+  byId("memory").parentElement.hidden = device.memory_available_mb == null;
 }
 
 // ---- the operator's decision
@@ -343,9 +400,11 @@ async function decide(action) {
 
 byId("accept").addEventListener("click", () => decide("accept"));
 byId("retake").addEventListener("click", () => decide("retake"));
+byId("show-field").addEventListener("click", toggleField);
 document.addEventListener("keydown", (event) => {
   if (event.repeat || event.ctrlKey || event.altKey || event.metaKey) return;
-  if (event.target.matches("input, select")) return; // a name is being typed
+  if (event.target.closest?.("input, select, textarea")) return; // letters that are typed are no decision
+  if (event.key.toLowerCase() === "f") toggleField();
   const action = { a: "accept", r: "retake" }[event.key.toLowerCase()];
   if (action) decide(action);
 });

@@ -1,7 +1,7 @@
 """The best shot of each eye: what a photographer would have kept, without pressing a button.
 
 The score decides which frames may be kept, and their *rank* which of them is: what `appraisal` says about
-detail, exposure, stillness and field, or the score where a frame was not appraised.
+detail, exposure and field, or the score where a frame was not appraised.
 
 An *eye* begins with the first frame that shows a retina (has a score) and ends when none did for
 `gone_s`, or at once when the camera is lost. Within it, a *stretch* is an unbroken run of frames whose
@@ -36,11 +36,10 @@ from fthnet_kit.edge.guidance.measures import Measures
 from fthnet_kit.edge.image import Image
 from fthnet_kit.edge.loop.result import LiveResult
 from fthnet_kit.edge.loop.sink import BackgroundWorker
-from fthnet_kit.edge.outputs.best_shot.aim import MIDDLE_GRAY_STOPS
+from fthnet_kit.edge.outputs.best_shot.aim import Aim, LearnedAim
 from fthnet_kit.edge.outputs.best_shot.dicom_context import DicomContext
 from fthnet_kit.edge.outputs.best_shot.eye_context import EyeContext
-from fthnet_kit.edge.outputs.best_shot.folder import ShotFolder
-from fthnet_kit.edge.outputs.best_shot.rank import Appraisal, Appraiser
+from fthnet_kit.edge.outputs.best_shot.rank import Appraisal, appraise
 from fthnet_kit.edge.outputs.best_shot.shot import BestShotOptions, Shot
 from fthnet_kit.edge.outputs.best_shot.stretch import Stretch
 
@@ -49,28 +48,31 @@ CAMERA_LOST = ("no_frame", "stalled", "frozen")
 
 
 class AppraisedBestShot:
-    """Appraises measured results and offers them to a `BestShot`, a frame late (`measuring.Follower`).
+    """Appraises measured results and offers them to a `BestShot` (`measuring.Follower`).
 
     Args:
         best_shot: closed with it.
-        aim_stops: median luminance of a well exposed field, in stops below white; differs between cameras.
+        aim: the exposure of a good picture; default: learned from the session's usable frames.
     """
 
-    def __init__(self, best_shot: BestShot, aim_stops: float = MIDDLE_GRAY_STOPS) -> None:
+    def __init__(self, best_shot: BestShot, aim: Aim | None = None) -> None:
         self._best_shot = best_shot
-        self._appraiser = Appraiser(best_shot.offer, aim_stops)
+        self._aim = aim or LearnedAim(best_shot.options.usable)
 
     def follow(self, result: LiveResult, measures: Measures | None) -> None:
-        """One result."""
-        self._appraiser.follow(result, measures)
+        """One result; an unmeasured picture ranks last."""
+        if result.frame is None:
+            self._best_shot.offer(result)
+            return
+        measures = measures or Measures()
+        self._aim.note(result.score.value, measures.middle_stops)
+        self._best_shot.offer(result, appraise(measures, self._aim.stops))
 
     def idle(self) -> None:
-        """No next frame tells how the last one moved."""
-        self._appraiser.flush()
+        """Nothing waits."""
 
     def close(self) -> None:
-        """Offer the last frame, take what there is, and finish writing."""
-        self._appraiser.flush()
+        """Take what there is, and finish writing."""
         self._best_shot.close()
 
 

@@ -6,9 +6,9 @@ import math
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from fthnet_kit.edge.image import Image
 from fthnet_kit.edge.loop.result import LiveResult
@@ -21,6 +21,8 @@ CURRENT_S = 2.0  # health: a result older than this is not current
 HISTORY_S, HISTORY_STEP_S = 60.0, 0.5
 HISTORY_STEPS = round(HISTORY_S / HISTORY_STEP_S)
 RATE_WINDOW_S = 3.0
+MOST_SHOTS = 12  # of the session, that the page lists
+Decision = Literal["waiting", "accepted", "retaken", "kept"]  # kept: the eye has left without a decision
 CAMERA_STATES = {"no_frame": "lost", "stalled": "stalled", "frozen": "frozen"}
 
 
@@ -31,6 +33,7 @@ class WaitingShot:
     Attributes:
         id: names it; a decision is refused if a better shot has taken its place meanwhile.
         image: BGR uint8 (H, W, 3).
+        eye, take: of which eye, and how often that was taken anew.
     """
 
     id: str
@@ -38,6 +41,8 @@ class WaitingShot:
     score: float
     verdict: Verdict | None
     captured_at: datetime
+    eye: int = 1
+    take: int = 1
 
     @classmethod
     def of(cls, shot: Shot | None) -> WaitingShot | None:
@@ -50,6 +55,8 @@ class WaitingShot:
             score=shot.value,
             verdict=shot.result.score.verdict,
             captured_at=shot.result.captured_at,
+            eye=shot.eye,
+            take=shot.take,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -60,6 +67,14 @@ class WaitingShot:
             "verdict": self.verdict,
             "captured_at": self.captured_at.isoformat(timespec="milliseconds"),
         }
+
+
+@dataclass(frozen=True)
+class SessionShot:
+    """What the page remembers of a shot of this session: what it was, and what became of it."""
+
+    shot: dict[str, Any]
+    decision: Decision
 
 
 class Board:
@@ -77,6 +92,8 @@ class Board:
         self._hint: str | None = None
         self._shot: WaitingShot | None = None
         self._decided: str | None = None  # the last shot that was accepted or sent back
+        self._shots: dict[tuple[int, int], SessionShot] = {}  # by eye and take
+        self.field: dict[str, float] | None = None  # of the newest picture, in shares of its width and height
         self._engine = "waiting"
         self._received_s = self._meant_s = -math.inf
         self._scored_s: deque[float] = deque()
@@ -89,6 +106,7 @@ class Board:
         with self._lock:
             self.results += 1
             self.latest, self._hint, self._shot, self._received_s = result, hint, shot, now
+            self._remember(shot)
             if value is not None or reason in ("no_retina", "ambiguous_field"):  # it says something about the picture
                 self._meant_s, self._engine = now, "ok"
             elif reason == "engine_fault":
@@ -101,6 +119,20 @@ class Board:
             while self._scored_s and now - self._scored_s[0] > RATE_WINDOW_S:
                 self._scored_s.popleft()
 
+    def _remember(self, waiting: WaitingShot | None) -> None:
+        """Note the shot that waits; one that waited before and does no more was kept."""
+        place = None if waiting is None else (waiting.eye, waiting.take)
+        for other, noted in self._shots.items():
+            if noted.decision == "waiting" and other != place:
+                self._shots[other] = replace(noted, decision="kept")
+        if waiting is None or place is None or waiting.id == self._decided:
+            return
+        before = self._shots.get(place)
+        if before is None or before.shot["id"] != waiting.id:
+            self._shots[place] = SessionShot({**waiting.to_dict(), "eye": waiting.eye}, "waiting")
+            for oldest in list(self._shots)[:-MOST_SHOTS]:
+                del self._shots[oldest]
+
     def _is_last(self, step: int) -> bool:
         return bool(self._history) and self._history[-1][0] == step
 
@@ -110,10 +142,11 @@ class Board:
         with self._lock:
             return None if self._shot is None or self._shot.id == self._decided else self._shot
 
-    def settle(self, shot: WaitingShot) -> None:
-        """A decision was made: do not show this shot again."""
+    def settle(self, shot: WaitingShot, decision: Decision = "accepted") -> None:
+        """A decision was made: do not ask for one again."""
         with self._lock:
             self._decided = shot.id
+            self._shots[shot.eye, shot.take] = SessionShot({**shot.to_dict(), "eye": shot.eye}, decision)
 
     def age_s(self) -> float | None:
         """Time since the newest result; None before the first."""
@@ -149,6 +182,8 @@ class Board:
                 "hint": self._hint,
                 "history": self._means(now),
                 "shot": None if shot is None else shot.to_dict(),
+                "shots": [{**noted.shot, "decision": noted.decision} for noted in reversed(self._shots.values())],
+                "field": self.field,
             }
 
     def _rate(self, now: float) -> float:

@@ -14,11 +14,12 @@ import cv2
 
 from fthnet_kit.edge.device.sensors import read_memory_mb, read_temperatures, read_throttling
 from fthnet_kit.edge.device.sysfs import ROOT
-from fthnet_kit.edge.errors import KitError, MissingExtraError
-from fthnet_kit.edge.guidance.texts import texts
+from fthnet_kit.edge.errors import AmbiguousFieldError, KitError, MissingExtraError
 from fthnet_kit.edge.image import Image
+from fthnet_kit.edge.model.preprocess import Preprocessing, field_box
 from fthnet_kit.edge.outputs.preview.access import Access
-from fthnet_kit.edge.outputs.preview.board import Board
+from fthnet_kit.edge.outputs.preview.assets import texts
+from fthnet_kit.edge.outputs.preview.board import Board, Decision
 from fthnet_kit.edge.outputs.preview.feed import Feed
 from fthnet_kit.edge.outputs.preview.prometheus import Metrics
 
@@ -33,6 +34,7 @@ except ImportError as error:
 
 BOUNDARY = b"--frame\r\n"
 Action = Literal["accept", "retake"]
+DECIDED: Mapping[Action, Decision] = {"accept": "accepted", "retake": "retaken"}
 
 
 class Refusal(web.HTTPError):
@@ -68,6 +70,16 @@ def encode(image: Image, longest_px: int, quality: int, *, fast: bool = False) -
             image = cv2.resize(image, (2 * width, 2 * height), interpolation=cv2.INTER_NEAREST)
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
     return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+
+
+def field_in(image: Image, preprocessing: Preprocessing) -> dict[str, float] | None:
+    """The part of a picture that is scored, in shares of its width and height; None where it cannot be told."""
+    height, width = image.shape[:2]
+    try:
+        box = field_box(image, preprocessing)
+    except AmbiguousFieldError:
+        return None
+    return {"x": box.x / width, "y": box.y / height, "width": box.width / width, "height": box.height / height}
 
 
 def read_vitals(root: Path = ROOT) -> dict[str, Any]:
@@ -148,7 +160,7 @@ class Operations:
                 raise Refusal(500, str(error)) from error
             if done is False:
                 raise self.refusal(500, "try_again")
-            self.board.settle(shot)
+            self.board.settle(shot, DECIDED[action])
 
     def refusal(self, status: int, key: str, **values: object) -> Refusal:
         """A refusal in the words of the page's table, in English and in the page's language."""

@@ -33,6 +33,7 @@ from fthnet_kit.edge.errors import InputError, MissingExtraError
 from fthnet_kit.edge.files import warn_if_others_read
 from fthnet_kit.edge.guidance.texts import Language, words_in
 from fthnet_kit.edge.loop.result import LiveResult, LiveSummary
+from fthnet_kit.edge.model.bundle import is_demonstration
 from fthnet_kit.edge.model.card import ModelCard
 from fthnet_kit.edge.outputs.preview.access import Access, Address, parse_address
 from fthnet_kit.edge.outputs.preview.assets import read_assets
@@ -46,6 +47,7 @@ from fthnet_kit.edge.outputs.preview.operations import (
     PICTURE_QUALITY,
     Operations,
     encode,
+    field_in,
     read_vitals,
 )
 from fthnet_kit.edge.outputs.preview.prometheus import Metrics
@@ -146,7 +148,14 @@ class PreviewServer:
         )
         self._tls = tls
         origin = self._origin_in_words(card.origin)
-        self._model = {"name": card.name, "version": card.version, "origin": origin, **vars(card.thresholds)}
+        self._preprocessing = card.preprocessing
+        self._model = {
+            "name": card.name,
+            "version": card.version,
+            "origin": origin,
+            "demonstration": is_demonstration(card),
+            **vars(card.thresholds),
+        }
         self._device: dict[str, Any] = {}
         self._stop = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -250,6 +259,7 @@ class PreviewServer:
             if not self.pictures.readers or results == self.board.results or frame is None:
                 continue
             results = self.board.results
+            self.board.field = await self.operations.in_thread(partial(field_in, frame.image, self._preprocessing))
             jpeg = await self.operations.in_thread(partial(encode, frame.image, PICTURE_PX, PICTURE_QUALITY, fast=True))
             head = f"Content-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n".encode()
             self.pictures.publish(head + jpeg + b"\r\n" + BOUNDARY)  # with its end: browsers wait for that
