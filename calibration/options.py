@@ -23,9 +23,9 @@ def data_option(text: str) -> Option[Any]:
     return lambda function: folders(bits_option(function))
 
 
-def points_option(name: str, default: float, text: str) -> Option[Any]:
+def points_option(name: str, default: float | None, text: str) -> Option[Any]:
     """An option of 0 to 100 points."""
-    return click.option(name, type=POINTS, default=default, show_default=True, help=text)
+    return click.option(name, type=POINTS, default=default, show_default=default is not None, help=text)
 
 
 def identity_options(function: Function) -> Function:

@@ -30,7 +30,7 @@ from fthnet_kit.bench.quality.full_reference import ms_ssim, vif
 from fthnet_kit.bench.quality.looks import DARK, tone
 from fthnet_kit.calibration.agreement import DRAWS, percentile_interval
 from fthnet_kit.calibration.labelled_images import LabelledImage, Split, of_split, read_image_set
-from fthnet_kit.calibration.options import FQS_FOLDER
+from fthnet_kit.calibration.options import FQS_FOLDER, points_option
 from fthnet_kit.edge.capture.simulated_camera import Matrix, Session, SimulatedCamera, photograph_of, square_field
 from fthnet_kit.edge.cli.options import PATH, signature_option, threads_option
 from fthnet_kit.edge.cli.settings import setting
@@ -314,6 +314,7 @@ def _patient(image: LabelledImage) -> str:
 @click.option("--bundle", type=PATH, help="Default: the demonstration bundle.")
 @setting("model.precision")
 @threads_option
+@points_option("--usable", None, "Score from which a frame may be kept. Default: the model card's.")
 @click.option("--json", "json_file", type=PATH, help="Write the figures, and score and measures of every frame.")
 @click.option("--again", type=PATH, help="Keep shots of the frames in this file of --json, without playing sessions.")
 def best_shot(
@@ -326,6 +327,7 @@ def best_shot(
     bundle: Path | None,
     precision: Precision,
     threads: int | None,
+    usable: float | None,
     json_file: Path | None,
     again: Path | None,
 ) -> None:
@@ -340,6 +342,8 @@ def best_shot(
 
     with QualityScorer.from_bundle(bundle, precision, threads=threads) as scorer:
         options = BestShotOptions.of(scorer.card.thresholds)
+        if usable is not None:
+            options = replace(options, usable=usable, good=max(usable, options.good))
         if again is None:
             first = Session(seconds, fps, first_seed, 640, 480, realtime=False)
             plan = [replace(first, seed=first_seed + number) for number in range(sessions)]
