@@ -80,8 +80,8 @@ MUTANTS = {
     ),
     "the rank forgets detail": Mutant(
         "edge/outputs/best_shot/rank.py",
-        "return 100 * self.detail * self.exposure",
-        "return 100 * self.exposure",
+        "return 100 * self.detail * self.field",
+        "return 100 * self.field",
         ("tests/bench/test_best_shot.py", "-k", "tells_nothing"),
     ),
     "view flips never applied": Mutant(

@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import click
 import cv2
@@ -42,8 +43,7 @@ from fthnet_kit.edge.image import Image
 from fthnet_kit.edge.loop.result import LiveResult
 from fthnet_kit.edge.model.choices import Precision
 from fthnet_kit.edge.model.score import Score
-from fthnet_kit.edge.outputs.best_shot.aim import Aim
-from fthnet_kit.edge.outputs.best_shot.choose import AppraisedBestShot, BestShot
+from fthnet_kit.edge.outputs.best_shot.choose import BestShot
 from fthnet_kit.edge.outputs.best_shot.rank import Appraisal
 from fthnet_kit.edge.outputs.best_shot.shot import BestShotOptions
 from fthnet_kit.edge.reporting.console import open_console
@@ -51,11 +51,13 @@ from fthnet_kit.edge.reporting.console import open_console
 Truth = Literal["information", "likeness"]  # by VIF, by MS-SSIM
 TRUTHS: dict[Truth, str] = {"information": "VIF", "likeness": "MS-SSIM"}
 WAYS = {
-    "rank": "rank, aim learned",
-    "fixed": "rank, aim at middle gray",
-    "plain": "rank, any exposure",
+    "rank": "rank",
+    "learned": "rank and exposure, aim learned",
+    "fixed": "rank and exposure, aim at middle gray",
     "score": "score alone",
 }
+MIDDLE_GRAY_STOPS = math.log2(0.18)  # below white: the photographer's exposure, whatever the camera
+TOLERANCE_STOPS = 2.0  # so far from the aim, too dark or too bright, a frame's rank counts 61 %
 KIND = "fthnet-best-shot"
 WITHIN = 0.05  # of the best frame's measure: as good as it
 NOON = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)  # simulated frames have no date
@@ -180,19 +182,6 @@ def watch(session: Session, look: Look, score: Callable[[Frame], Score], name: s
     return Watched(session.seed, name, session.fps, tuple(frames))
 
 
-@dataclass(frozen=True)
-class FixedAim:
-    """What the learned aim is compared with; None: no exposure is better than another."""
-
-    stops: float | None
-
-    def note(self, score: float | None, middle_stops: float) -> None:
-        """Learns nothing."""
-
-
-AIMS: dict[str, Aim] = {"fixed": FixedAim(math.log2(0.18)), "plain": FixedAim(None)}  # middle gray is 18 % of white
-
-
 def keep(watched: Watched, way: str, options: BestShotOptions, folder: Path) -> Seen | None:
     """The frame that is kept of a session; None where none is.
 
@@ -203,18 +192,33 @@ def keep(watched: Watched, way: str, options: BestShotOptions, folder: Path) -> 
         folder: for the shot's files.
     """
     shots = BestShot(folder, options, clock_s=lambda: 0.0)
-    appraised = AppraisedBestShot(shots, AIMS.get(way))
-    for index, seen in enumerate(watched.frames):
+    for index, (seen, points) in enumerate(zip(watched.frames, ranks(watched, way, options.usable), strict=True)):
         frame = Frame(PICTURE, index, round(1e9 * index / watched.fps))
         score = replace(seen.score, frame_index=index, captured_ns=frame.captured_ns)
         result = LiveResult(score, frame, None, NOON, 0.0, 0.0, index + 1, 0)
-        if way == "rank" or way in AIMS:
-            appraised.follow(result, seen.measures)
-        else:
-            shots.offer(result, None if way == "score" else Appraisal(seen.truth[cast(Truth, way)], 1, 1))
-    appraised.close()
+        shots.offer(result, Appraisal(points / 100, 1))
+    shots.close()
     kept = None if shots.shot is None else shots.shot.result.score.frame_index
     return None if kept is None else watched.frames[kept]
+
+
+def ranks(watched: Watched, way: str, usable: float) -> list[float]:
+    """What each frame is chosen by, in points.
+
+    With ``learned`` the exposure that is aimed at is the middle of what usable frames had so far.
+    """
+    points, middles = [], []
+    for seen in watched.frames:
+        value, rank = seen.score.value, Appraisal.of(seen.measures).rank
+        if value is not None and value >= usable:
+            middles.append(seen.measures.middle_stops)
+        aim = statistics.median(middles) if way == "learned" and middles else MIDDLE_GRAY_STOPS
+        exposure = math.exp(-(((seen.measures.middle_stops - aim) / TOLERANCE_STOPS) ** 2) / 2)
+        if way in TRUTHS:
+            points.append(100 * seen.truth[way])
+        else:
+            points.append({"score": value or 0.0, "rank": rank}.get(way, rank * exposure))
+    return points
 
 
 @dataclass(frozen=True)
@@ -335,7 +339,7 @@ def best_shot(
 
     Prints what the kept frame still shows of the undegraded photograph, as a share of the session's best frame, by two
     full-reference measures, and by what the frame was chosen: the rank, as `fthnet run --best-shot` does; the rank
-    with an aim that is not learned; the score alone; and the measure itself within the same rules.
+    and how near the exposure is to an aim; the score alone; and the measure itself within the same rules.
     """
     from fthnet_kit.bench.results.results_file import write_file
     from fthnet_kit.edge.inference.scorer import QualityScorer

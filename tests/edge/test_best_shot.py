@@ -71,7 +71,7 @@ class Camera:
                 image = np.full((4, 6, 3), self.index % 256, np.uint8)
                 frame = Frame(image, self.index, int(self.t * 1e9), truth=None if truth is None else {"q": truth})
             result = LiveResult(score, frame, None, NOON, 1.0, latency_ms, self.index, 0)
-            self.best_shot.offer(result, None if rank is None else Appraisal(rank / 100, 1, 1))
+            self.best_shot.offer(result, None if rank is None else Appraisal(rank / 100, 1))
             self.index += 1
 
     def written(self) -> None:
@@ -194,7 +194,7 @@ def test_the_rank_decides_among_frames_that_the_score_lets_through(tmp_path: Pat
     camera.best_shot.close()
     found = record(tmp_path)
     assert (found["score"], found["verdict"], found["ranked_by"]) == (55, "usable", "appraisal")
-    assert found["appraisal"] == {"rank": 81.5, "detail": 0.815, "exposure": 1, "field": 1}
+    assert found["appraisal"] == {"rank": 81.5, "detail": 0.815, "field": 1}
     assert [(sample["score"], sample["rank"]) for sample in found["stretch"]][1:3] == [(90, 62), (55, 81.5)]
     assert found["stretch"][2]["seconds"] == 0
 

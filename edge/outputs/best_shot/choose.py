@@ -1,7 +1,7 @@
 """The best shot of each eye: what a photographer would have kept, without pressing a button.
 
 The score decides which frames may be kept, and their *rank* which of them is: what `appraisal` says about
-detail, exposure and field, or the score where a frame was not appraised.
+detail and field, or the score where a frame was not appraised.
 
 An *eye* begins with the first frame that shows a retina (has a score) and ends when none did for
 `gone_s`, or at once when the camera is lost. Within it, a *stretch* is an unbroken run of frames whose
@@ -36,10 +36,9 @@ from fthnet_kit.edge.guidance.measures import Measures
 from fthnet_kit.edge.image import Image
 from fthnet_kit.edge.loop.result import LiveResult
 from fthnet_kit.edge.loop.sink import BackgroundWorker
-from fthnet_kit.edge.outputs.best_shot.aim import Aim, LearnedAim
 from fthnet_kit.edge.outputs.best_shot.dicom_context import DicomContext
 from fthnet_kit.edge.outputs.best_shot.eye_context import EyeContext
-from fthnet_kit.edge.outputs.best_shot.rank import Appraisal, appraise
+from fthnet_kit.edge.outputs.best_shot.rank import Appraisal
 from fthnet_kit.edge.outputs.best_shot.shot import BestShotOptions, Shot
 from fthnet_kit.edge.outputs.best_shot.stretch import Stretch
 
@@ -52,21 +51,14 @@ class AppraisedBestShot:
 
     Args:
         best_shot: closed with it.
-        aim: the exposure of a good picture; default: learned from the session's usable frames.
     """
 
-    def __init__(self, best_shot: BestShot, aim: Aim | None = None) -> None:
+    def __init__(self, best_shot: BestShot) -> None:
         self._best_shot = best_shot
-        self._aim = aim or LearnedAim(best_shot.options.usable)
 
     def follow(self, result: LiveResult, measures: Measures | None) -> None:
         """One result; an unmeasured picture ranks last."""
-        if result.frame is None:
-            self._best_shot.offer(result)
-            return
-        measures = measures or Measures()
-        self._aim.note(result.score.value, measures.middle_stops)
-        self._best_shot.offer(result, appraise(measures, self._aim.stops))
+        self._best_shot.offer(result, None if result.frame is None else Appraisal.of(measures or Measures()))
 
     def idle(self) -> None:
         """Nothing waits."""
