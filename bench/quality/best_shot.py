@@ -126,15 +126,18 @@ class Watched:
     def from_dict(cls, content: dict[str, Any]) -> Watched:
         """A session of an earlier run."""
         frames = [
-            Seen(Score(**one["score"]), Measures(**{**one["measures"], "shift": _pair(one)}), one["truth"])
+            Seen(
+                Score(**one["score"]),
+                Measures(**{name: _tuple(value) for name, value in one["measures"].items()}),
+                one["truth"],
+            )
             for one in content["frames"]
         ]
         return cls(content["seed"], content["photograph"], content["fps"], tuple(frames))
 
 
-def _pair(frame: dict[str, Any]) -> tuple[float, float] | None:
-    shift = frame["measures"]["shift"]
-    return None if shift is None else (shift[0], shift[1])
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def truth_of(frame: Image, reference: Image, view: Matrix) -> dict[Truth, float]:
