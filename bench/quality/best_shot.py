@@ -241,8 +241,11 @@ class Shares:
         return (self.values >= 1 - WITHIN).astype(np.float64)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready form, and what the table shows."""
+        """JSON-ready form, and what the table shows; of no session there is nothing to show."""
+        if not len(self.values):
+            return {"sessions": 0}
         return {
+            "sessions": len(self.values),
             "min": float(self.values.min()),
             "p5": float(np.percentile(self.values, 5)),
             "median": float(np.median(self.values)),

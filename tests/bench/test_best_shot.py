@@ -170,7 +170,7 @@ def test_the_command_and_its_frames_once_more(fthnet, tmp_path: Path) -> None:
     path, same = tmp_path / "shots.json", tmp_path / "same.json"
     done = fthnet("bench", "best-shot", "--sessions", "1", "--first-seed", "1", "--seconds", "3", "--json", path)
     assert done.returncode == 0, done.stderr
-    assert "score alone" in done.stdout
+    assert "chosen by" in done.stdout
     again = fthnet("bench", "best-shot", "--again", path, "--json", same)
     assert again.returncode == 0, again.stderr
     assert json.loads(same.read_text()) == json.loads(path.read_text())
