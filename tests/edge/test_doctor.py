@@ -317,7 +317,7 @@ def test_a_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_bundles_that_are_missing_or_altered(tmp_path: Path) -> None:
     _, missing = check_bundle(Device(), tmp_path / "none", lambda _: None)
     assert missing.state == "problem"
-    assert "expected a bundle folder" in missing.found
+    assert "expected a bundle, found no such folder" in missing.found
     folder = shutil.copytree(shipped_bundle(), tmp_path / "altered")
     with (folder / FP32_NAME).open("ab") as file:
         file.write(b"x")
@@ -380,7 +380,7 @@ def test_strict_tells_problems_by_the_exit_code(tmp_path: Path) -> None:
     for options, code in (([], 0), (["--strict"], 1)):
         done = CliRunner().invoke(doctor, ["--bundle", str(tmp_path / "none"), *options])
         assert done.exit_code == code, done.output
-        assert "expected a bundle folder" in " ".join(done.stdout.split())
+        assert "expected a bundle, found no such folder" in " ".join(done.stdout.split())
 
 
 def test_the_table_fits_80_columns_and_shows_brackets() -> None:
