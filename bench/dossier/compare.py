@@ -89,7 +89,7 @@ def _compare(part: str, path: tuple[str, ...], old: Any, new: Any) -> Iterator[C
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for name in dict.fromkeys([*old, *new]):
             yield from _compare(part, (*path, str(name)), old.get(name), new.get(name))
-    elif old != new:
+    elif old != new and repr(old) != repr(new):  # NaN is not equal to itself
         yield Change(part, " ".join(path) or part, _text(old), _text(new))
 
 
