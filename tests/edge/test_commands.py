@@ -133,7 +133,7 @@ def test_unreadable_images_are_named_skipped_and_told_by_the_exit_code(fthnet, t
 
 
 def test_missing_and_altered_bundles(fthnet, tmp_path: Path) -> None:
-    assert "expected a bundle folder" in one_line(fthnet("run", "--source", SIM, "--bundle", tmp_path / "none"), 4)
+    assert "expected a bundle, found no such folder" in one_line(fthnet("run", "--source", SIM, "--bundle", tmp_path / "none"), 4)
     bundle = shutil.copytree(shipped_bundle(), tmp_path / "altered")
     with (bundle / FP32_NAME).open("ab") as file:
         file.write(b"x")
@@ -142,7 +142,7 @@ def test_missing_and_altered_bundles(fthnet, tmp_path: Path) -> None:
 
 def test_sources_that_are_not_there(fthnet, tmp_path: Path) -> None:
     assert "expected a camera or stream" in one_line(fthnet("run", "--source", "97"), 5)
-    assert "found none" in one_line(fthnet("run", "--source", tmp_path / "missing.mp4"), 3)
+    assert "found no such file" in one_line(fthnet("run", "--source", tmp_path / "missing.mp4"), 3)
     writer = cv2.VideoWriter(str(tmp_path / "empty.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 30, (64, 48))
     writer.release()
     assert "expected" in one_line(fthnet("run", "--source", tmp_path / "empty.avi"), 3)
