@@ -133,7 +133,9 @@ def test_unreadable_images_are_named_skipped_and_told_by_the_exit_code(fthnet, t
 
 
 def test_missing_and_altered_bundles(fthnet, tmp_path: Path) -> None:
-    assert "expected a bundle, found no such folder" in one_line(fthnet("run", "--source", SIM, "--bundle", tmp_path / "none"), 4)
+    assert "expected a bundle, found no such folder" in one_line(
+        fthnet("run", "--source", SIM, "--bundle", tmp_path / "none"), 4
+    )
     bundle = shutil.copytree(shipped_bundle(), tmp_path / "altered")
     with (bundle / FP32_NAME).open("ab") as file:
         file.write(b"x")
