@@ -25,9 +25,11 @@ class WheelWithSbom(bdist_wheel):
     """The wheel, with `.dist-info/sboms/`."""
 
     def write_wheelfile(self, wheelfile_base: str, *arguments: Any, **named: Any) -> None:
-        """Called once, when everything else lies in its place."""
+        """Called once, when everything else lies in its place; an editable installation has nothing to list."""
         super().write_wheelfile(wheelfile_base, *arguments, **named)
         folder = Path(wheelfile_base)
+        if not (folder.parent / MODEL).is_dir():
+            return
         (folder / FOLDER).mkdir(exist_ok=True)
         (folder / FOLDER / NAME).write_bytes(wheel_sbom((folder / "METADATA").read_text("utf-8"), folder.parent))
 

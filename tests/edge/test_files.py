@@ -189,7 +189,7 @@ def test_a_folder_under_a_file_is_one_line(tmp_path: Path) -> None:
 
 
 def small_files() -> None:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (6_000, 6_000))
 
 
 def test_what_a_full_disk_took_is_not_claimed(tmp_path: Path, fthnet: Command) -> None:
