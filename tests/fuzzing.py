@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 import time
@@ -15,7 +16,13 @@ from hypothesis import strategies as st
 from fthnet_kit.edge.errors import KitError
 
 
-def explore(strategy: st.SearchStrategy[Any], parse: Callable[[Any, Path], object], cases: int, number: int) -> int:
+def explore(
+    strategy: st.SearchStrategy[Any],
+    parse: Callable[[Any, Path], object],
+    cases: int,
+    number: int,
+    until: float = math.inf,
+) -> int:
     """Try a parser; the number of cases. Anything but an answer or an error of one line is raised.
 
     Args:
@@ -23,6 +30,7 @@ def explore(strategy: st.SearchStrategy[Any], parse: Callable[[Any, Path], objec
         parse: takes a case and an empty folder.
         cases: how many, at most.
         number: seed.
+        until: monotonic seconds; cases after that are not tried.
     """
     tried = 0
 
@@ -37,6 +45,8 @@ def explore(strategy: st.SearchStrategy[Any], parse: Callable[[Any, Path], objec
     @given(case=strategy)
     def answered(case: Any) -> None:
         nonlocal tried
+        if time.monotonic() > until:
+            return
         tried += 1
         with tempfile.TemporaryDirectory() as folder:
             try:
@@ -54,5 +64,5 @@ def explore_long(strategy: st.SearchStrategy[Any], parse: Callable[[Any, Path], 
     tried, number = 0, int(os.environ.get("FTHNET_FUZZ_SEED", time.time_ns() % 2**32))
     while time.monotonic() < until:
         number += 1
-        tried += explore(strategy, parse, at_once, number)
+        tried += explore(strategy, parse, at_once, number, until)
     return tried

@@ -12,6 +12,7 @@ from fthnet_kit.edge.loop.result import LiveSummary
 from fthnet_kit.edge.outputs.preview.board import Board
 from tests.conftest import make_card
 
+pytest.importorskip("prometheus_client", reason="needs the extra [serve]")
 prometheus = pytest.importorskip("fthnet_kit.edge.outputs.preview.prometheus")
 ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "docs" / "METRICS.md"
