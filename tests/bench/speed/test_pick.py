@@ -30,7 +30,7 @@ def test_a_pick_is_measured_kept_and_followed(fthnet, tmp_path: Path) -> None:
     content["circumstances"]["library"] = _library()
     (tmp_path / "unit.pick.json").write_text(json.dumps(content))
     ran = fthnet("run", "--config", config)
-    assert "1 threads" in ran.stdout, ran.stderr
+    assert "1 thread" in ran.stdout, ran.stderr
 
 
 def _library() -> str:
