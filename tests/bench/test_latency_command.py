@@ -67,7 +67,7 @@ def test_an_earlier_run_and_another_precision_can_be_compared(results: Path, fth
         (("--compare", "nothing.json"), 3, "expected a JSON file of `fthnet bench latency`"),
         (("--source", "no-such-folder"), 3, "no-such-folder"),
         (("--backend", "onnxruntime-cuda"), 6, "CUDAExecutionProvider"),
-        (("no-bundle",), 4, "expected a bundle folder"),
+        (("no-bundle",), 4, "expected a bundle, found no such folder"),
         (("--runs", "0"), 2, "Invalid value"),
     ],
 )

@@ -65,6 +65,9 @@ class Flood:
     def isOpened(self) -> bool:  # noqa: N802
         return True
 
+    def getBackendName(self) -> str:  # noqa: N802
+        return "FLOOD"
+
     def get(self, _: int) -> float:
         return 0.0
 
