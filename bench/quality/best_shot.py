@@ -315,13 +315,7 @@ def _patient(image: LabelledImage) -> str:
 
 @click.command(name="best-shot")
 @click.option("--data", "folder", type=PATH, help=f"{FQS_FOLDER} Default: the photograph that the kit carries.")
-@click.option(
-    "--split",
-    type=click.Choice(["val", "train"]),
-    default="val",
-    show_default=True,
-    help="Which photographs of --data.",
-)
+@click.option("--split", type=click.Choice(["val", "train"]), default="val", show_default=True, help="Part of --data.")
 @click.option("--sessions", type=click.IntRange(1), default=100, show_default=True, help="Number of sessions to play.")
 @click.option("--first-seed", type=click.IntRange(0), default=0, show_default=True, help="The others follow it.")
 @click.option("--seconds", type=click.FloatRange(1), default=6.0, show_default=True, help="Length of a session.")

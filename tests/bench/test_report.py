@@ -80,7 +80,7 @@ def test_a_folder_without_results_is_refused(text: str | None, tmp_path: Path) -
         (tmp_path / "other.json").write_text(text)
     with pytest.raises(InputError, match="expected results of `fthnet bench latency --json`"):
         read_folder(tmp_path)
-    with pytest.raises(InputError, match="found no folder"):
+    with pytest.raises(InputError, match="found no such folder"):
         read_folder(tmp_path / "none")
 
 
