@@ -180,5 +180,5 @@ def _checked(path: Path | None, expected: str, load: Callable[[], Any]) -> Any:
     try:
         return load()
     except (OSError, ValueError) as error:  # SSLError is an OSError
-        found = error.strerror if isinstance(error, FileNotFoundError) else error
+        found = "no such file" if isinstance(error, FileNotFoundError) else error
         raise InputError(f"{path}: expected {expected}, found: {found}") from error
