@@ -311,7 +311,14 @@ def test_events_tell_the_state(serve: Callable[..., PreviewServer]) -> None:
         assert viewer.answer.headers["Content-Type"].startswith("text/event-stream")
         first = viewer.event()
         assert (first["results"], first["score"], first["camera"]) == (0, None, "waiting")
-        assert first["model"] == {"name": "test", "version": "1", "origin": "unsigned", "usable": 40, "good": 60}
+        assert first["model"] == {
+            "name": "test",
+            "version": "1",
+            "origin": "unsigned",
+            "usable": 40,
+            "good": 60,
+            "demonstration": False,
+        }
         for index in range(10):
             server.offer(make_result(50.0 + index, index=index), hint="hold still", shot=make_shot())
             time.sleep(0.01)
