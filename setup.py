@@ -1,4 +1,4 @@
-"""The wheel carries models that repeat another one as what is different (`edge/model/delta.py`)."""
+"""The wheel has models that repeat another one as what is different (`edge/model/delta.py`), and an SBOM (PEP 770)."""
 
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -6,9 +6,19 @@ from pathlib import Path
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
-SPEC = spec_from_file_location("delta", Path(__file__).parent / "edge" / "model" / "delta.py")
-delta = module_from_spec(SPEC)
-SPEC.loader.exec_module(delta)
+ROOT = Path(__file__).parent
+
+
+def load(path):
+    """A module of the kit by its file: the kit is not installed while it is built."""
+    spec = spec_from_file_location(path.stem, path)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+delta = load(ROOT / "edge" / "model" / "delta.py")
+wheel_sbom = load(ROOT / "bench" / "dossier" / "wheel_sbom.py")
 
 
 class PackModels(build_py):
@@ -21,4 +31,4 @@ class PackModels(build_py):
             delta.pack(Path(self.build_lib) / "fthnet_kit" / "edge" / "demo")
 
 
-setup(cmdclass={"build_py": PackModels})
+setup(cmdclass={"build_py": PackModels, "bdist_wheel": wheel_sbom.WheelWithSbom})

@@ -128,6 +128,7 @@ PARSERS: dict[str, tuple[st.SearchStrategy[Any], Callable[[Any, Path], None]]] =
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PARSERS)
 def test_files_of_others_are_read_or_refused_in_one_line(name: str) -> None:
     pytest.importorskip("openpyxl")

@@ -15,6 +15,7 @@ except ImportError:  # Python 3.10
     import tomli as tomllib
 import venv
 import zipfile
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -325,6 +326,7 @@ def test_the_wheel_works_in_a_clean_environment(tmp_path: Path) -> None:
         assert (
             f"{sbom},sha256=" in files.read(next(name for name in files.namelist() if name.endswith("RECORD"))).decode()
         )
+    assert wheel.stat().st_size <= 30_000_000  # bytes; models that repeat another one travel as deltas
     venv.create(tmp_path / "venv", with_pip=True)
     python = tmp_path / "venv" / "bin" / "python"
     subprocess.run([python, "-m", "pip", "install", "--quiet", wheel], check=True, capture_output=True, timeout=600)

@@ -1,7 +1,7 @@
 """Puts an SBOM into the wheel (PEP 770): what lies inside it that is not the kit's code, the model above all.
 
-A command class of setuptools, named in pyproject.toml; nothing of the kit is imported, so that it works where only
-setuptools is there. What is installed on a device is listed by `fthnet dossier`.
+A command class of setuptools, for setup.py; nothing of the kit is imported, so that it works where only setuptools is
+there. What is installed on a device is listed by `fthnet dossier`.
 """
 
 from __future__ import annotations

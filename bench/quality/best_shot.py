@@ -59,11 +59,11 @@ WAYS = {
 MIDDLE_GRAY_STOPS = math.log2(0.18)  # below white: the photographer's exposure, whatever the camera
 TOLERANCE_STOPS = 2.0  # so far from the aim, too dark or too bright, a frame's rank counts 61 %
 KIND = "fthnet-best-shot"
-WITHIN = 0.05  # of the best frame's measure: as good as it
+WITHIN = 0.05  # share of the best frame's measure: as good as it
 NOON = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)  # simulated frames have no date
 EXPOSURES = (0.0, -1.0, 0.5)  # stops: how brightly cameras show the same retina
 LIGHT_OFF = 0.5  # stops: how far the light of a whole session is off at most
-LEAST_MOS = 75.0  # of a photograph that is looked at: little is wrong with it before the camera degrades it
+LEAST_MOS = 75.0  # a photograph that is looked at has this: little is wrong with it before the camera degrades it
 RIM = np.ones((7, 7), np.uint8)  # the edge of the field is not retina
 BESIDE = 96  # pixels around a frame, where the field reaches that the camera has lost
 PICTURE = np.zeros((4, 4, 3), np.uint8)  # in place of a frame, once it is measured and scored
@@ -321,7 +321,7 @@ def _patient(image: LabelledImage) -> str:
 @click.option("--seconds", type=click.FloatRange(1), default=6.0, show_default=True, help="Length of a session.")
 @click.option("--fps", type=click.FloatRange(1, 120), default=8.0, show_default=True, help="Frames scored a second.")
 @signature_option
-@click.option("--bundle", type=PATH, help="Default: the demonstration bundle.")
+@click.option("--bundle", type=PATH, help="Bundle folder. Default: the demonstration bundle.")
 @setting("model.precision")
 @threads_option
 @points_option("--usable", None, "Score from which a frame may be kept. Default: the model card's.")

@@ -8,6 +8,7 @@ import cv2
 
 from fthnet_kit.edge.capture.opencv_source import VideoCapture
 from fthnet_kit.edge.capture.patience import READ_TIMEOUT_S, Patience
+from fthnet_kit.edge.capture.reachable import why_unreachable
 from fthnet_kit.edge.capture.rtsp_redirect import refuse_other_hosts
 from fthnet_kit.edge.capture.stream_clock import StreamClock
 

@@ -70,6 +70,8 @@ class Stage:
     fault: OSError | None = None
     language: Language = "en"
     card: dict[str, Any] = field(default_factory=lambda: {"preprocessing": Preprocessing(field_crop="square")})
+    takes_eye: bool = False
+    eye: EyeContext | None = None
 
     def __post_init__(self) -> None:
         EyeContext.parse(b"{}")  # a run has loaded the schema's library with the model's card
@@ -256,6 +258,9 @@ def test_axe_finds_nothing_in_any_state(browser: Any, stage: Stage, photograph: 
     """Names, roles, contrast, landmarks: the rules of axe-core, in Chromium."""
     axe = pytest.importorskip("axe_playwright_python.base", reason="needs axe-playwright-python").AXE_SCRIPT
     guarded = Stage(photograph[::4, ::4].copy(), token=TOKEN)
+    stage.takes_eye = True
+    stage.server.close()
+    stage.open()
     try:
         with Tab(browser, stage.server.url, width) as tab, Tab(browser, guarded.server.url, width) as asked:
             tab.wait_for_text("verdict-word", "Good")
@@ -263,6 +268,7 @@ def test_axe_finds_nothing_in_any_state(browser: Any, stage: Stage, photograph: 
                 page.evaluate(axe)
             assert violations(asked.page) == []
             tab.page.keyboard.press("f")
+            tab.page.locator("#eye-state").click()
             for scene in every_scene(stage):
                 stage.show(**scene)
                 time.sleep(0.5)

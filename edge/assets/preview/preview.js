@@ -335,6 +335,17 @@ function renderShots() {
   );
 }
 
+// Whose eye comes next: the page is told which eye it is, and never a name.
+function renderEye(connected) {
+  const panel = byId("eye");
+  panel.hidden = state.eye === null;
+  if (state.eye === null) return;
+  const { known, laterality } = state.eye;
+  panel.classList.toggle("unknown", !known);
+  setText("eye-state", known ? say("eye_known", { eye: EYES[laterality] ?? UNKNOWN }) : say("eye_unknown"));
+  for (const button of panel.querySelectorAll("button")) button.disabled = settingEye || !connected;
+}
+
 // A number in the unit of a text; a dash where it is not known.
 function withUnit(key, format, value) {
   return value == null ? UNKNOWN : say(key, { number: format.format(value) });

@@ -38,6 +38,7 @@ from fthnet_kit.edge.loop.result import LiveResult
 from fthnet_kit.edge.loop.sink import BackgroundWorker
 from fthnet_kit.edge.outputs.best_shot.dicom_context import DicomContext
 from fthnet_kit.edge.outputs.best_shot.eye_context import EyeContext
+from fthnet_kit.edge.outputs.best_shot.folder import ShotFolder
 from fthnet_kit.edge.outputs.best_shot.rank import Appraisal
 from fthnet_kit.edge.outputs.best_shot.shot import BestShotOptions, Shot
 from fthnet_kit.edge.outputs.best_shot.stretch import Stretch

@@ -15,10 +15,10 @@ import cv2
 from fthnet_kit.edge.device.sensors import read_memory_mb, read_temperatures, read_throttling
 from fthnet_kit.edge.device.sysfs import ROOT
 from fthnet_kit.edge.errors import AmbiguousFieldError, KitError, MissingExtraError
+from fthnet_kit.edge.guidance.texts import texts
 from fthnet_kit.edge.image import Image
 from fthnet_kit.edge.model.preprocess import Preprocessing, field_box
 from fthnet_kit.edge.outputs.preview.access import Access
-from fthnet_kit.edge.outputs.preview.assets import texts
 from fthnet_kit.edge.outputs.preview.board import Board, Decision
 from fthnet_kit.edge.outputs.preview.feed import Feed
 from fthnet_kit.edge.outputs.preview.prometheus import Metrics

@@ -31,6 +31,7 @@ from tests.conftest import make_card
 
 pytest.importorskip("cyclonedx")
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[3]
 VEX_SCHEMA = json.loads((Path(__file__).parent / "openvex.schema.json").read_text())
 SOAK = {"kind": "fthnet-fault-soak", "checks": {"stale scores": {"passed": True, "found": "0"}}}

@@ -50,12 +50,3 @@ def test_the_same_wheel_has_the_same_sbom_and_another_another(root: Path) -> Non
     assert wheel_sbom(METADATA, root) == first
     (root / "fthnet_kit" / "edge" / "demo" / "a.onnx").write_bytes(b"other")
     assert json.loads(wheel_sbom(METADATA, root))["serialNumber"] != json.loads(first)["serialNumber"]
-
-
-def test_the_build_uses_it() -> None:
-    try:
-        import tomllib
-    except ImportError:  # Python 3.10
-        import tomli as tomllib
-    settings = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["tool"]["setuptools"]
-    assert settings["cmdclass"] == {"bdist_wheel": "fthnet_kit.bench.dossier.wheel_sbom.WheelWithSbom"}
