@@ -270,8 +270,8 @@ def test_a_slow_reader_of_an_rtsp_camera_gets_the_newest_pictures() -> None:
     port = free_port()
     with rtsp_camera(port):
         ages, skipped = read_slowly(f"rtsp://127.0.0.1:{port}/live", 1 / 30)
-    assert np.median(ages) < 3 / 30
-    assert max(ages) < 0.4
+    assert np.median(ages) < 0.25  # a busy machine's; 0.9 s and more where pictures that wait are not passed over
+    assert max(ages) < 0.8
     assert skipped >= 25
 
 
