@@ -28,20 +28,28 @@ def block_under(heading: str) -> list[str]:
     return [line for line in block[1].splitlines() if re.search(r"\bfthnet[ )]", line)]
 
 
+def type_in_order(lines: list[str], folder: Path, settings: dict[str, str], timeout_s: float) -> None:
+    """Type commands in a folder; lines of the configuration are set as soon as there is one."""
+    environment = {**os.environ, "XDG_STATE_HOME": str(folder / "state")}
+    for line in lines:
+        typed = re.sub("|".join(map(re.escape, STAND_INS)), lambda found: STAND_INS[found[0]], line)
+        words = shlex.split(typed, comments=True)
+        command = [sys.executable, "-m", "fthnet_kit.edge.cli", *words[1:]]
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=timeout_s)
+        assert done.returncode == 0, (line, done.stderr[-2000:])
+        if words[1:3] == ["config", "init"]:
+            path = folder / "fthnet.toml"
+            text = path.read_text()
+            for key, value in settings.items():
+                text = re.sub(f"^#{key} = .*$", f"{key} = '{value}'", text, flags=re.M)
+            path.write_text(text)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("heading", ["In a screening unit"])
 def test_commands_work_in_the_order_of_the_readme(heading: str, tmp_path: Path) -> None:
     pytest.importorskip("tornado")
-    environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path / "state")}
-    for line in block_under(heading):
-        typed = re.sub("|".join(map(re.escape, STAND_INS)), lambda found: STAND_INS[found[0]], line)
-        words = shlex.split(typed, comments=True)
-        command = [sys.executable, "-m", "fthnet_kit.edge.cli", *words[1:]]
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=1800)
-        assert done.returncode == 0, (line, done.stderr[-2000:])
-        if words[1:3] == ["config", "init"]:
-            settings = tmp_path / "fthnet.toml"
-            settings.write_text(re.sub("^#source = .*$", f"source = '{CAMERA}'", settings.read_text(), flags=re.M))
+    type_in_order(block_under(heading), tmp_path, {"source": CAMERA}, 1800)
 
 
 def typed_block(page: Path) -> list[str]:
@@ -52,14 +60,5 @@ def typed_block(page: Path) -> list[str]:
 
 @pytest.mark.long
 def test_a_day_can_be_typed_in_order(tmp_path: Path) -> None:
-    environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path / "state")}
-    for line in typed_block(ROOT / "docs" / "DAY.md"):
-        typed = re.sub("|".join(map(re.escape, STAND_INS)), lambda found: STAND_INS[found[0]], line)
-        words = shlex.split(typed, comments=True)
-        command = [sys.executable, "-m", "fthnet_kit.edge.cli", *words[1:]]
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
-        assert done.returncode == 0, (line, done.stderr[-2000:])
-        if words[1:3] == ["config", "init"]:
-            settings = tmp_path / "fthnet.toml"
-            text = re.sub("^#source = .*$", f"source = '{CAMERA}'", settings.read_text(), flags=re.M)
-            settings.write_text(re.sub("^#path = .*$", "path = 'records.jsonl'", text, flags=re.M))
+    day = typed_block(ROOT / "docs" / "DAY.md")
+    type_in_order(day, tmp_path, {"source": CAMERA, "path": "records.jsonl"}, 600)
