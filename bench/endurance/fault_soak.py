@@ -41,6 +41,7 @@ GIVE_UP_S = 30.0  # on a recovery
 GROWTH = 0.01
 WARM_UP = 0.25  # share of the run
 SCORED_ON = {"resolution"}  # faults in which there is something to score
+SLOW = {"trickle"}  # a picture that began to come in the fault's last STALE_S may be whole in time after its end
 HOLD_S = {"frozen": (3.5, 6.0)}  # longer than others: it takes FROZEN_S to tell
 SHORT_HOLD_S = (0.3, 3.5)
 PAUSE_S = (1.0, 3.5)
@@ -194,7 +195,7 @@ class Soak:
         back = self._watch(GIVE_UP_S, until_scored_after=healthy, seen=seen)
         reasons = [record["reason"] for record in seen if record["reason"] is not None and record["at"] >= began]
         patience_s = STALE_S + (FROZEN_S if fault == "frozen" else 0.0)
-        told_by, over = in_force + patience_s, ended - CUT_S
+        told_by, over = in_force + patience_s, ended - (STALE_S if fault in SLOW else CUT_S)
         scored = [record for record in seen if record["score"] is not None and told_by < record["at"] < over]
         self.strikes.append(
             Strike(
