@@ -13,15 +13,15 @@ import click
 def report(folder: Path, output: Path | None) -> None:
     """One page from all results in DIR, to read, print or attach to a design review.
 
-    DIR holds JSON files that `fthnet bench latency --json` and `fthnet bench accuracy -o` wrote. Other JSON
-    files are named at the end of the page.
+    DIR holds JSON files of `fthnet bench latency`, `accuracy`, `live`, `soak` and `best-shot`, and of `fthnet
+    severity`. Other JSON files are named at the end of the page.
     """
     from fthnet_kit.bench.report.summary_page import read_folder, report_page
     from fthnet_kit.bench.results.results_file import write_file
 
-    found, left_out = read_folder(folder)
+    found, others, left_out = read_folder(folder)
     target = output or folder / "report.html"
-    write_file(target, report_page(found, left_out))
+    write_file(target, report_page(found, others, left_out))
     for reason in left_out:
         click.echo(f"left out: {reason}", err=True)
-    click.echo(f"{len(found)} results, {len(left_out)} other files; page: {target}")
+    click.echo(f"{len(found) + len(others)} results, {len(left_out)} other files; page: {target}")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from fthnet_kit.bench.endurance.fault_soak import KIND as SOAK
 from fthnet_kit.bench.results.results_file import SCHEMAS, plain, read_results
 from fthnet_kit.edge.errors import InputError, found_instead
 from fthnet_kit.edge.files import parse_json, read_regular
@@ -125,7 +126,7 @@ def _of_report(found: Any) -> tuple[tuple[Kind, ...], dict[str, Figure]]:
                 for name, metric in entry["metrics"].items()
             }
             return ("accuracy",), _numbers(figures)
-        if found["kind"] == "fthnet-fault-soak" if "kind" in found else False:
+        if found.get("kind") == SOAK:
             return ("soak",), {name: _verdict(check) for name, check in found["checks"].items()}
         if "max_abs_points" in found:
             return ("conversion",), _numbers({"largest difference from PyTorch, points": found["max_abs_points"]})

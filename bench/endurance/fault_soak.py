@@ -30,6 +30,7 @@ from fthnet_kit.edge.errors import EngineError
 if TYPE_CHECKING:
     from fthnet_kit.bench.endurance.faulty_camera import MisbehavingCamera
 
+KIND = "fthnet-fault-soak"
 FRAMES_A_MINUTE = 5_000  # 10^5 in 20 minutes
 RECOVERY_S = 3.0
 STALE_S = 1.0  # LiveOptions.stall_s: how old a picture may be
@@ -304,7 +305,7 @@ class Soak:
             "recovery": (bool(late) or not recoveries, _recovery_text(recoveries, len(late))),
         }
         return {
-            "kind": "fthnet-fault-soak",
+            "kind": KIND,
             "plan": asdict(self.plan),
             "passed": not any(failed for failed, _ in checks.values()),
             "checks": {name: {"passed": not failed, "found": text} for name, (failed, text) in checks.items()},

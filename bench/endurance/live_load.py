@@ -29,6 +29,7 @@ from fthnet_kit.edge.cli.options import signature_option
 from fthnet_kit.edge.errors import EngineError, KitError
 
 WIDTH, HEIGHT = 1920, 1080
+KIND = "fthnet-live-load"
 MOST_OVERHEAD_MS = 2.0  # at p95, of a scored frame
 MQTT_PLACES = "/usr/sbin:/usr/local/sbin:/usr/bin"
 ROWS = ("frame age", "capture to score", "loop overhead")
@@ -239,7 +240,7 @@ def live(seconds: float, fps: float, bundle: Path | None, precision: str | None,
         console.print("mosquitto is not installed: MQTT was not in use")
     if json_file is not None:
         runs = plain([asdict(load) for load in loads])
-        facts: dict[str, Any] = {"kind": "fthnet-live-load", "fps": fps, "seconds": seconds, "loads": runs}
+        facts: dict[str, Any] = {"kind": KIND, "fps": fps, "seconds": seconds, "loads": runs}
         write_file(json_file, (json.dumps(facts, indent=1) + "\n").encode())
     if failed := [what for load in loads for what in load.failures(fps)]:
         raise KitError("live: " + "; ".join(failed))

@@ -26,6 +26,7 @@ from fthnet_kit.edge.model.card import ModelCard
 from fthnet_kit.edge.model.preprocess import INPUT, MARGIN, Preprocessing, canonical_file
 from fthnet_kit.edge.reporting.plots import load_pyplot, png_of
 
+KIND = "fthnet-severity"
 SEVERITIES = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
 
 
@@ -135,6 +136,7 @@ def severity_table(report: SeverityReport) -> Table:
 def report_json(report: SeverityReport, card: ModelCard, looks: LooksReport | None = None) -> str:
     """Everything that was measured, photograph by photograph; a correlation is null where the mean is flat."""
     content = {
+        "kind": KIND,
         "model": {"name": card.name, "version": card.version, "weights_sha256": card.weights_sha256},
         "severities": report.severities,
         "images": [{"file": str(image.path), "mos": image.mos} for image in report.images],

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fthnet_kit.bench.quality.accuracy_page import HOW, MEANING
+from fthnet_kit.bench.report.other_results import Told, read_other
 from fthnet_kit.bench.results.charts import milliseconds
 from fthnet_kit.bench.results.results_file import SCHEMAS, printable, read_results
 from fthnet_kit.bench.speed.latency_page import UNSTABLE, latency_parts
@@ -61,42 +62,47 @@ class Found:
         return f"{kind} of {model['name']} {model['version']}, {self.name}"
 
 
-def read_folder(folder: Path) -> tuple[list[Found], list[str]]:
-    """All results in a folder, latency first, and why other JSON files are none.
+def read_folder(folder: Path) -> tuple[list[Found], list[Told], list[str]]:
+    """All results in a folder, latency first, then those of other kinds, and why other JSON files are none.
 
     Raises:
         InputError: there are none.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: expected a folder with results, found no such folder")
-    found, left_out = [], []
+    found, others, left_out = [], [], []
     for path in sorted(folder.glob("*.json")):
         try:
             found.append(Found(path, read_results(path, tuple(SCHEMAS))))
         except InputError as error:
-            left_out.append(printable(str(error)))
-    if not found:
+            other = read_other(path)
+            if other is None:
+                left_out.append(printable(str(error)))
+            else:
+                others.append(other)
+    if not found and not others:
         what = "; ".join(left_out[:3]) or "no JSON file"
         raise InputError(
             f"{folder}: expected results of `fthnet bench latency --json` or `fthnet bench accuracy -o`, found {what}"
         )
     order = list(SCHEMAS)
-    return sorted(found, key=lambda each: (order.index(each.content["schema"]), each.path.name)), left_out
+    return sorted(found, key=lambda each: (order.index(each.content["schema"]), each.path.name)), others, left_out
 
 
-def report_page(found: Sequence[Found], left_out: Sequence[str]) -> bytes:
+def report_page(found: Sequence[Found], others: Sequence[Told], left_out: Sequence[str]) -> bytes:
     """One page that loads nothing: contents, summary, every result, what was left out."""
-    names = [(f"result-{index}", each.title) for index, each in enumerate(found, start=1)]
+    told = [*(Told(each.title, tuple(parts_of(each.content))) for each in found), *others]
+    names = [(f"result-{index}", each.title) for index, each in enumerate(told, start=1)]
     ends = [("left-out", "Files that are no results")] if left_out else []
     results = [
-        section(each.title, *parts_of(each.content), name=name, style="result")
-        for each, (name, _) in zip(found, names, strict=True)
+        section(each.title, *each.parts, name=name, style="result") for each, (name, _) in zip(told, names, strict=True)
     ]
     last = [section(title, bullets(left_out), name=name) for name, title in ends]
+    summary = [section("Summary", *summary_parts(found), name="summary")] if found else []
     return page(
         "FTHNet measurements",
-        links([("summary", "Summary"), *names, *ends]),
-        section("Summary", *summary_parts(found), name="summary"),
+        links([*([("summary", "Summary")] if found else []), *names, *ends]),
+        *summary,
         *results,
         *last,
     )

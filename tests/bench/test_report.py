@@ -8,13 +8,23 @@ import shutil
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from fthnet_kit.bench.commands.report import report
+from fthnet_kit.bench.endurance.fault_soak import KIND as SOAK
+from fthnet_kit.bench.endurance.fault_soak import Strike, by_fault
+from fthnet_kit.bench.endurance.live_load import KIND as LOAD
+from fthnet_kit.bench.endurance.live_load import ROWS, Load
+from fthnet_kit.bench.quality.best_shot import KIND as BEST_SHOT
+from fthnet_kit.bench.quality.best_shot import Shares
+from fthnet_kit.bench.quality.severity import SeverityReport, report_json
 from fthnet_kit.bench.report.summary_page import read_folder, report_page
 from fthnet_kit.bench.results.results_file import write_results
+from fthnet_kit.calibration.labelled_images import LabelledImage
 from fthnet_kit.edge import InputError
+from fthnet_kit.edge.model.bundle import Bundle
 from tests.bench.browser import chromium, visit
 from tests.bench.contents import accuracy_content, bare_content, latency_content
 from tests.bench.test_latency_report import HOSTILE, Page
@@ -69,7 +79,7 @@ def test_the_contents_lead_to_sections(folder: Path) -> None:
 
 
 def test_latency_comes_before_accuracy(folder: Path) -> None:
-    found, left_out = read_folder(folder)
+    found, _, left_out = read_folder(folder)
     assert [each.path.name for each in found] == ["laptop.json", "orin.json", "accuracy.json"]
     assert len(left_out) == 3
 
@@ -129,3 +139,44 @@ def test_the_page_in_a_browser(folder: Path, tmp_path: Path) -> None:
             assert found.messages == []
             assert found.requests == []
             assert found.overflow <= 0
+
+
+def test_results_of_other_kinds_are_tables_of_the_page(tmp_path: Path) -> None:
+    """Written by what writes them; one that does not hold what its kind holds is named."""
+    strikes = [Strike("reset", 0.0, 1.0, {"no_frame": 3}, 2, 0.75), Strike("mute", 2.0, 3.0, {}, 0, None)]
+    checks = {"crashes": {"passed": True, "found": "0 crashes"}, "recovery": {"passed": False, "found": "1 never"}}
+    rows = {row: {"p95": 31.25} for row in ROWS}
+    loads = [vars(Load(name, 52, 60, rows, {})) for name in ("alone", "all outputs in use")]
+    shares = Shares(np.array([0.5, 1.0]), ("a", "b")).to_dict()
+    report = SeverityReport(
+        (0.0, 1.0), (LabelledImage(tmp_path / "a.jpg", 71.0, "val", "a"),), {"glare": np.array([[80.5, 20.0]])}
+    )
+    contents = {
+        "soak": {"kind": SOAK, "checks": checks, "faults": by_fault(strikes)},
+        "live": {"kind": LOAD, "loads": loads},
+        "shots": {"kind": BEST_SHOT, "figures": {"information": {"rank": shares, "score": {"sessions": 0}}}},
+        "half": {"kind": SOAK, "checks": 3},
+    }
+    for name, content in contents.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    (tmp_path / "severity.json").write_text(report_json(report, Bundle.open(None).card))
+    found, others, left_out = read_folder(tmp_path)
+    assert (len(found), len(others)) == (0, 4)
+    assert left_out[0].split("/")[-1].startswith("half.json: expected results")
+    text = Page(report_page(found, others, left_out)).text
+    for words in (
+        "Soak with faults, soak.json",
+        "FAILED",
+        "0.75",
+        "Live loop under load, live.json",
+        "52 of 60",
+        "31.25",
+        "Best shot, shots.json",
+        "VIF",
+        "0.750",
+        "Degradations, severity.json",
+        "80.5",
+        "60.5",
+    ):
+        assert words in text
+    assert "Summary" not in text
