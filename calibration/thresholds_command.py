@@ -61,7 +61,6 @@ def thresholds(
     Changes nothing unless --apply is given.
     """
     import numpy as np
-    from rich.progress import track
 
     from fthnet_kit.calibration.labelled_images import of_split, read_image_sets
     from fthnet_kit.calibration.thresholds import (
@@ -77,7 +76,7 @@ def thresholds(
     from fthnet_kit.edge.inference.onnx_runtime import OnnxBackend
     from fthnet_kit.edge.inference.scorer import QualityScorer
     from fthnet_kit.edge.model.bundle import Bundle
-    from fthnet_kit.edge.reporting.console import open_console
+    from fthnet_kit.edge.reporting.console import open_console, tracked
     from fthnet_kit.edge.reporting.plots import load_pyplot
 
     target = FitTarget(sensitivity, usable_mos, good_mos)
@@ -92,10 +91,9 @@ def thresholds(
     if output is not None:  # what is missing is told before minutes of scoring
         load_pyplot("the picture of the thresholds")
         make_folder(output)
-    errors, console = open_console(stderr=True), open_console()
+    console = open_console()
     backend = OnnxBackend(opened.model(), threads=threads)
-    with QualityScorer(opened.card, backend, used_views) as scorer:
-        shown = track(images, "scoring", console=errors, transient=True, disable=not errors.is_terminal)
+    with QualityScorer(opened.card, backend, used_views) as scorer, tracked(images, "scoring") as shown:
         scores = score_images(scorer, shown)
     fit = fit_thresholds(scores, mos, target)
     report = ThresholdReport(fit, opened.card, images, scores, split, used_views)

@@ -88,15 +88,13 @@ def severity(
     brighter or darker, another gamma) and of lids, shadows and black areas over 30 and 50 % of the field, and whether
     it follows the brightness of the photographs. Seeded by file name: a second run prints the same.
     """
-    from rich.progress import track
-
     from fthnet_kit.bench.quality.looks import looks_table, measure_looks
     from fthnet_kit.bench.quality.severity import best_images, measure_severity, severity_table, write_report
     from fthnet_kit.calibration.labelled_images import of_split, read_image_set
     from fthnet_kit.edge.files import make_folder
     from fthnet_kit.edge.inference.onnx_runtime import OnnxBackend
     from fthnet_kit.edge.model.bundle import Bundle
-    from fthnet_kit.edge.reporting.console import open_console
+    from fthnet_kit.edge.reporting.console import open_console, tracked
     from fthnet_kit.edge.reporting.plots import load_pyplot
 
     opened = Bundle.open(bundle)
@@ -104,9 +102,8 @@ def severity(
     if output is not None:  # what is missing is told before minutes of scoring
         load_pyplot("the picture of the severities")
         make_folder(output)
-    errors, console = open_console(stderr=True), open_console()
-    with OnnxBackend(opened.model(), threads=threads) as backend:
-        shown = track(images, "scoring", console=errors, transient=True, disable=not errors.is_terminal)
+    console = open_console()
+    with OnnxBackend(opened.model(), threads=threads) as backend, tracked(images, "scoring") as shown:
         report = measure_severity(backend, opened.card.preprocessing, shown)
         looks = measure_looks(backend, opened.card.preprocessing, images, opened.card.thresholds)
     click.echo(

@@ -236,7 +236,8 @@ class _Server(http.server.ThreadingHTTPServer):
 
 
 def main() -> None:
-    """Serve until stdin ends."""
+    """Serve until stdin ends; Ctrl-C is for whoever reads."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--fps", type=float, default=30.0)

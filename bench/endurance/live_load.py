@@ -209,7 +209,7 @@ def live(seconds: float, fps: float, bundle: Path | None, precision: str | None,
     from fthnet_kit.bench.endurance.faulty_camera import MisbehavingCamera
     from fthnet_kit.bench.results.results_file import plain, write_file
     from fthnet_kit.edge.model.bundle import Bundle
-    from fthnet_kit.edge.reporting.console import open_console
+    from fthnet_kit.edge.reporting.console import busy, open_console
 
     Bundle.open(bundle)  # what is missing is told before a camera starts
     model = [] if bundle is None else ["--bundle", str(bundle)]
@@ -221,10 +221,12 @@ def live(seconds: float, fps: float, bundle: Path | None, precision: str | None,
     ):
         outputs = ["--records", f"{name}/records.jsonl", "--best-shot", f"{name}/shots", "--serve", "127.0.0.1:0"]
         outputs += ["--mqtt", mqtt] if mqtt else []
-        loads = [
-            measure("alone", camera.url, seconds, model, Path(name) / "alone"),
-            measure("all outputs in use", camera.url, seconds, [*model, *outputs], Path(name) / "all"),
-        ]
+        runs = {"alone": model, "all outputs in use": [*model, *outputs]}
+        loads = []
+        with busy(open_console(stderr=True), "starting") as say:
+            for what, arguments in runs.items():
+                say(f"{what}, {seconds:g} s")
+                loads.append(measure(what, camera.url, seconds, arguments, Path(name) / what))
     table = Table(title=f"1080p at {fps:g} frames a second, ms", title_justify="left")
     table.add_column("")
     table.add_column("scored")
@@ -239,8 +241,8 @@ def live(seconds: float, fps: float, bundle: Path | None, precision: str | None,
     if mqtt is None:
         console.print("mosquitto is not installed: MQTT was not in use")
     if json_file is not None:
-        runs = plain([asdict(load) for load in loads])
-        facts: dict[str, Any] = {"kind": KIND, "fps": fps, "seconds": seconds, "loads": runs}
+        measured = plain([asdict(load) for load in loads])
+        facts: dict[str, Any] = {"kind": KIND, "fps": fps, "seconds": seconds, "loads": measured}
         write_file(json_file, (json.dumps(facts, indent=1) + "\n").encode())
     if failed := [what for load in loads for what in load.failures(fps)]:
         raise KitError("live: " + "; ".join(failed))

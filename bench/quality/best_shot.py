@@ -46,7 +46,7 @@ from fthnet_kit.edge.model.score import Score
 from fthnet_kit.edge.outputs.best_shot.choose import BestShot
 from fthnet_kit.edge.outputs.best_shot.rank import Appraisal
 from fthnet_kit.edge.outputs.best_shot.shot import BestShotOptions
-from fthnet_kit.edge.reporting.console import open_console
+from fthnet_kit.edge.reporting.console import open_console, tracked
 
 Truth = Literal["information", "likeness"]  # by VIF, by MS-SSIM
 TRUTHS: dict[Truth, str] = {"information": "VIF", "likeness": "MS-SSIM"}
@@ -389,12 +389,10 @@ def read_sessions(path: Path) -> list[Watched]:
 def _play(
     plan: Sequence[Session], looks: Sequence[tuple[str, Image]], score: Callable[[Frame], Score]
 ) -> Iterator[Watched]:
-    from rich.progress import track
-
-    errors = open_console(stderr=True)
-    for session in track(plan, "playing", console=errors, transient=True, disable=not errors.is_terminal):
-        name, photograph = looks[session.seed % len(looks)]
-        yield watch(session, Look.of(photograph, session.seed), score, name)
+    with tracked(plan, "playing") as shown:
+        for session in shown:
+            name, photograph = looks[session.seed % len(looks)]
+            yield watch(session, Look.of(photograph, session.seed), score, name)
 
 
 def _print(found: dict[Truth, dict[str, Shares]], title: str, photographs: int) -> None:

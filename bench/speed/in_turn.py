@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
+import signal
+import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any
@@ -44,7 +46,8 @@ class Peer:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, opener), daemon=True)
-        self._process.start()
+        with _deaf_to_interrupts():
+            self._process.start()
         theirs.close()
 
     def ready(self) -> None:
@@ -113,6 +116,19 @@ def in_turn(openers: Mapping[str, Opener], payloads: Iterable[Any], warm_up: int
     return np.array(rounds[warm_up:], np.float64).reshape(-1, len(openers))
 
 
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """A process that is started here leaves Ctrl-C to this one, from its first import on: it inherits that."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _serve(pipe: Connection, opener: Opener) -> None:
     """What runs in the process: open, then time until the other end closes."""
     try:
@@ -124,7 +140,7 @@ def _serve(pipe: Connection, opener: Opener) -> None:
             started = time.perf_counter()
             run(payload)
             pipe.send(("ms", 1e3 * (time.perf_counter() - started)))
-    except (EOFError, KeyboardInterrupt, BrokenPipeError):
+    except (EOFError, BrokenPipeError):
         return
     except Exception as error:  # whatever the library raises is told by name
         pipe.send(("error", str(error) or repr(error)))

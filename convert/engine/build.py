@@ -189,8 +189,6 @@ def build_plan(
         timings = cache.use(configuration) if cache else None
         configuration.progress_monitor = monitor
         content = builder.build_serialized_network(network, configuration)
-    if monitor.failure is not None:
-        raise monitor.failure
     if content is None:
         raise EngineError(f"{Path(onnx.name).name}: {_reason(errors_of(logger), workspace)}")
     if cache and timings is not None:
@@ -303,23 +301,25 @@ def _monitor(tensorrt: TensorRT, report: Report) -> Any:
 
 @contextmanager
 def _interruptible(monitor: Any) -> Iterator[None]:
-    """Ctrl-C ends the build at its next step.
+    """Ctrl-C ends the build at its next step, and is raised at the end, whatever else came of the build.
 
     Python would raise KeyboardInterrupt in whatever callback comes next, the logger's mostly, where it is swallowed.
     """
     ours = threading.current_thread() is threading.main_thread()
-    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield
-        return
+    ours = ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
     def interrupt(*_: object) -> None:
         monitor.failure = KeyboardInterrupt()
 
-    signal.signal(signal.SIGINT, interrupt)
+    if ours:
+        signal.signal(signal.SIGINT, interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        if monitor.failure is not None:
+            raise monitor.failure
 
 
 class TimingCache:

@@ -41,7 +41,6 @@ def score(
 
     What cannot be read is reported on stderr and skipped, and the exit code is 3.
     """
-    from rich.progress import track
     from rich.table import Table
 
     from fthnet_kit.edge.capture.image_files import find_images
@@ -49,7 +48,7 @@ def score(
     from fthnet_kit.edge.formats.read import read_image
     from fthnet_kit.edge.inference.scorer import QualityScorer
     from fthnet_kit.edge.outputs.annotated import AnnotatedPictures
-    from fthnet_kit.edge.reporting.console import open_console
+    from fthnet_kit.edge.reporting.console import open_console, tracked
 
     errors = open_console(stderr=True, soft_wrap=True)
     paths = find_images(list(images))
@@ -59,10 +58,11 @@ def score(
         table.add_column(column, justify="right")
     unreadable = 0
     pictures = None if annotate is None else AnnotatedPictures(annotate)
-    with QualityScorer.from_bundle(bundle, precision, views, backend, threads, cuda_graph=cuda_graph) as scorer:
-        for path in track(
-            paths, "scoring", console=errors, transient=True, disable=len(paths) < 5 or not errors.is_terminal
-        ):
+    with (
+        QualityScorer.from_bundle(bundle, precision, views, backend, threads, cuda_graph=cuda_graph) as scorer,
+        tracked(paths, "scoring", errors, least=5) as shown,
+    ):
+        for path in shown:
             try:
                 image = read_image(path)
                 result = scorer.score(image)

@@ -7,13 +7,15 @@ console and every bar of the kit is made by this module.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, ProgressColumn
+
+T = TypeVar("T")
 
 LOG_WIDTH = 160  # characters; a table's width in a file or pipe
 
@@ -51,6 +53,22 @@ def open_progress(console: Console, *columns: ProgressColumn, **options: Any) ->
     description = TextColumn("{task.description}", markup=False)
     shown = columns or (BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     return Progress(description, *shown, console=console, **options)
+
+
+@contextmanager
+def tracked(items: Sequence[T], what: str, console: Console | None = None, least: int = 1) -> Iterator[Iterable[T]]:
+    """The items of a loop, with a bar that is gone afterwards, also where the loop is interrupted.
+
+    Args:
+        items: all of them.
+        what: to say before the bar.
+        console: from `open_console`, where the loop prints, too; default: stderr.
+        least: with fewer items there is no bar; nor where the console is no terminal.
+    """
+    console = console or open_console(stderr=True)
+    hidden = len(items) < least or not console.is_terminal
+    with open_progress(console, transient=True, disable=hidden) as progress:
+        yield progress.track(items, description=what)
 
 
 @contextmanager
