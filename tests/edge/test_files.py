@@ -9,7 +9,9 @@ import subprocess
 import sys
 from collections.abc import Callable
 from datetime import datetime, timezone
+from itertools import islice
 from pathlib import Path
+from subprocess import PIPE
 
 import numpy as np
 import pytest
@@ -192,13 +194,17 @@ def small_files() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (6_000, 6_000))
 
 
-def test_what_a_full_disk_took_is_not_claimed(tmp_path: Path, fthnet: Command) -> None:
-    command = ["run", "--source", "sim:?seconds=8&fps=5&seed=3", "--save-best", tmp_path / "best"]
-    command += ["--best-shot", tmp_path / "shots", "--records", tmp_path / "r.jsonl"]
-    done = fthnet(*command, preexec_fn=small_files)
-    assert done.returncode == 3
-    assert "best frame:" not in done.stdout
-    last = done.stderr.splitlines()[-1]
+def test_what_a_full_disk_took_is_not_claimed(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "fthnet_kit.edge.cli", "run", "--source", "sim:?seconds=60&fps=5&seed=3"]
+    command += ["--save-best", tmp_path / "best", "--best-shot", tmp_path / "shots", "--records", tmp_path / "r.jsonl"]
+    with subprocess.Popen(command, stdout=PIPE, stderr=PIPE, text=True, preexec_fn=small_files) as process:  # noqa: PLW1509
+        told = {line.partition(":")[0] for line in islice(process.stderr, 3)}
+        assert told == {"best frame", "best shot", "records"}
+        process.terminate()
+        output, errors = process.communicate(timeout=60)
+    assert process.returncode == 3
+    assert "best frame:" not in output
+    last = errors.splitlines()[-1]
     assert "records are not in" in last
     assert "the best frame is not saved" in last
     assert "the newest shot of eye 1 is not saved" in last

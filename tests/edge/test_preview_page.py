@@ -325,8 +325,9 @@ def test_what_the_device_cannot_measure_has_no_row(browser: Any, stage: Stage, m
 def test_the_chart_and_the_best_shot_are_seen_together_on_a_phone(browser: Any, stage: Stage, width: int) -> None:
     with Tab(browser, stage.server.url, width) as tab:
         stage.show(shot=stage.make_shot(), hint="Hold still")
-        tab.wait("!document.getElementById('shot').hidden")
-        boxes = {name: tab.page.locator(f"#{name}").bounding_box() for name in ("history", "shot", "picture", "score")}
+        names = ["history", "shot", "picture", "score"]
+        tab.wait(f"{names}.every(name => document.getElementById(name).getClientRects().length)")
+        boxes = {name: tab.page.locator(f"#{name}").bounding_box() for name in names}
         below = {name: box["y"] + box["height"] for name, box in boxes.items()}
         assert boxes["score"]["y"] >= 0
         assert below["picture"] < boxes["history"]["y"] < below["history"] <= boxes["shot"]["y"]
