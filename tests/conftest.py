@@ -12,6 +12,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # a core each: pools of threads that wait for the other's take twice the time
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when NumPy and torch are loaded, here and by children
+
 import cv2
 import numpy as np
 import pytest
