@@ -56,6 +56,22 @@ def test_run_stops_after_max_frames(fthnet, tmp_path: Path) -> None:
     assert sum(json.loads(line)["score"] is not None for line in (tmp_path / "r.jsonl").read_text().splitlines()) == 3
 
 
+def test_run_for_some_seconds_keeps_annotated_pictures(fthnet, tmp_path: Path) -> None:
+    """The camera never ends; every frame of the records has its picture."""
+    source = "sim:?seconds=0&fps=5&width=640&height=480&seed=3"
+    done = fthnet(
+        *("run", "--source", source, "--seconds", 2, "--records", tmp_path / "r.jsonl"),
+        *("--save-annotated", tmp_path / "drawn"),
+    )
+    assert done.returncode == 0, done.stderr
+    records = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
+    frames = [record["frame"] for record in records if record.get("frame") is not None]
+    assert frames
+    assert {path.name for path in (tmp_path / "drawn").iterdir()} == {f"frame-{frame:06}.jpg" for frame in frames}
+    picture = cv2.imread(str(tmp_path / "drawn" / f"frame-{frames[0]:06}.jpg"))
+    assert picture.shape == (480, 640, 3)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signals_end_cleanly(number: signal.Signals, tmp_path: Path) -> None:
     command = ["run", "--source", "sim:?seconds=0&fps=10&width=320&height=240", "--records", str(tmp_path / "r.jsonl")]
