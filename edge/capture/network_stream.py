@@ -11,6 +11,10 @@ from fthnet_kit.edge.capture.patience import READ_TIMEOUT_S, Patience
 from fthnet_kit.edge.capture.reachable import why_unreachable
 from fthnet_kit.edge.capture.rtsp_redirect import refuse_other_hosts
 from fthnet_kit.edge.capture.stream_clock import StreamClock
+from fthnet_kit.edge.errors import CameraError
+
+REFUSED_S = 1.0  # an answer that comes sooner is a refusal; a camera that is slow is not asked twice
+AGAIN_S = 0.3
 
 
 class NetworkStream(VideoCapture):
@@ -31,8 +35,14 @@ class NetworkStream(VideoCapture):
             CameraError: nothing answers, or not in time, or the camera sends to another host.
         """
         with self._patience.attempt():
-            refuse_other_hosts(str(self.target))
-            super().open()
+            answered, began_s = refuse_other_hosts(str(self.target)), time.monotonic()
+            try:
+                super().open()
+            except CameraError:
+                if not answered or time.monotonic() - began_s > REFUSED_S:
+                    raise
+                time.sleep(AGAIN_S)  # GStreamer's server says 503 while it takes down what it prepared for the question
+                super().open()
 
     def _parameters(self) -> list[int]:
         parameters = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, round(1e3 * self._patience.timeout_s)]

@@ -18,11 +18,14 @@ MOST_BYTES = 16 << 10
 MOST_STEPS = 4  # from one path of the host to another
 
 
-def refuse_other_hosts(url: str) -> None:
+def refuse_other_hosts(url: str) -> bool:
     """Follow the redirections of an RTSP address as far as they stay on its host.
 
     A camera that does not answer, or answers something else, is no matter of this function. What a camera answers
     FFmpeg a moment later cannot be known.
+
+    Returns:
+        Whether the camera has answered, and may for a moment be busy with what it prepared for the question.
 
     Raises:
         CameraError: it sends to another host, or from path to path without end.
@@ -33,9 +36,9 @@ def refuse_other_hosts(url: str) -> None:
         try:
             to = _ask(at, parts.username, parts.password)
         except (OSError, ValueError):
-            return
+            return False
         if to is None:
-            return
+            return True
         at = _joined(at, to)
         if (urlsplit(at).scheme, urlsplit(at).hostname) != ("rtsp", parts.hostname):
             raise CameraError(

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -247,6 +249,51 @@ def rtsp_camera(port: int) -> Iterator[subprocess.Popen[str]]:
         process.kill()
         process.wait()
         process.stdout.close()
+
+
+@contextlib.contextmanager
+def busy_once(port: int) -> Iterator[int]:
+    """A port that leads to another; the second connection to it is answered 503, whatever it asks."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def copy(one: socket.socket, other: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while block := one.recv(1 << 16):
+                other.sendall(block)
+            other.shutdown(socket.SHUT_WR)
+
+    def serve() -> None:
+        for number in itertools.count(1):
+            try:
+                ours, _ = listener.accept()
+            except OSError:
+                return
+            if number == 2:
+                with ours:
+                    asked = re.search(rb"CSeq: *(\d+)", ours.recv(4096))
+                    ours.sendall(b"RTSP/1.0 503 Service Unavailable\r\nCSeq: %s\r\n\r\n" % asked[1])
+                continue
+            theirs = socket.create_connection(("127.0.0.1", port))
+            for pair in ((ours, theirs), (theirs, ours)):
+                threading.Thread(target=copy, args=pair, daemon=True).start()
+
+    threading.Thread(target=serve, daemon=True).start()
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+
+
+@pytest.mark.skipif(not Path(SYSTEM_PYTHON).exists(), reason="no system Python")
+def test_a_camera_that_is_busy_with_our_own_question_is_asked_again() -> None:
+    """FFmpeg comes while the camera takes down what it prepared for the question whether it sends elsewhere."""
+    port = free_port()
+    with rtsp_camera(port), busy_once(port) as proxied:
+        source = make_source(f"rtsp://127.0.0.1:{proxied}/live")
+        source.open()
+        assert source.read() is not None
+        source.close()
 
 
 class Ungated:
