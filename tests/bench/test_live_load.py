@@ -21,7 +21,7 @@ def test_what_is_promised_is_checked() -> None:
     assert len(load(51.0, 2.1).failures(20)) == 2
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_everything_in_use(fthnet, tmp_path: Path) -> None:
     """Whether this machine keeps the promises is for the command to say, not for the test."""
     path = tmp_path / "live.json"

@@ -263,7 +263,7 @@ def test_fine_tuning_names_its_parent_in_card_and_report(photographs: Path, tmp_
     assert "parent.safetensors" in done.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_train_command_makes_a_bundle_that_learned(photographs: Path, tmp_path: Path, fthnet) -> None:
     bundle = tmp_path / "bundle"
     arguments = ["train", "--data", photographs, "-o", bundle, "--minutes", 1.0, "--name", "dark"]

@@ -211,7 +211,7 @@ def test_an_engine_that_runs_wider_than_its_graph_asks_is_named() -> None:
     assert unproved == "fp16 for sm86: 1 % of the multiply-accumulates are seen to run as asked"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_the_released_configuration_fuses_on_every_gpu(precision: str, tmp_path: Path) -> None:
     bundle = bundle_of(tmp_path / "released", {precision: graph_of(CONFIGS["released"], precision)})
@@ -268,7 +268,7 @@ def test_one_gpu(fthnet: Command) -> None:
     assert done.stderr == ""
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_all_gpus(fthnet: Command) -> None:
     done = fthnet("build", "--check", timeout=900)
     assert done.returncode == 0, done.stderr

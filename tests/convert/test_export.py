@@ -23,7 +23,6 @@ from fthnet_kit.edge.model.preprocess import Preprocessing, prepare
 
 CONFIGS = {
     "released": ((64, (2, 2, 6, 2), (2, 4, 8, 16))),
-    "small": ((32, (2, 2, 2, 2), (2, 4, 8, 16))),
     "tiny": ((8, (1, 2, 1, 1), (1, 2, 4, 8))),
 }
 
@@ -72,7 +71,7 @@ def test_authors_checkpoint_to_bundle(pool: str, size: str, tmp_path: Path, fthn
 
 
 def test_parity_on_a_folder_of_photographs(data: Path, tmp_path: Path, fthnet) -> None:
-    checkpoint = authors_file(tmp_path / "net.pth", FTHNetConfig("soft", *CONFIGS["small"]))
+    checkpoint = authors_file(tmp_path / "net.pth", FTHNetConfig("soft", *CONFIGS["tiny"]))
     images = data / "fundus" / "images"
     done = fthnet("export", checkpoint, "--pool", "soft", "-o", tmp_path / "b", "--images", images)
     assert done.returncode == 0, done.stderr

@@ -34,7 +34,7 @@ from fthnet_kit.edge.image import MAX_SIDE
 from fthnet_kit.edge.loop.live_loop import LiveLoop
 from tests.conftest import ROOT, fake_scorer
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 ARRAYS, SHAPES, FRAMES = 6_000, 1_000, 1_000
 ENCODED = {"jpg": 3_000, "png": 3_000, "tif": 3_000}
@@ -275,7 +275,6 @@ def run_batch(kind: str, seed: int, count: int) -> Counter[str]:
 
 
 @pytest.mark.parametrize("kind", ENCODED)
-@pytest.mark.slow
 def test_damaged_files_are_answered(kind: str) -> None:
     count = ENCODED[kind]
     for half in range(2):

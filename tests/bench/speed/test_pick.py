@@ -14,6 +14,7 @@ from fthnet_kit.edge.inference.pick import Choice
 from tests.conftest import ROOT
 
 
+@pytest.mark.long
 def test_a_pick_is_measured_kept_and_followed(fthnet, tmp_path: Path) -> None:
     config = tmp_path / "unit.toml"
     config.write_text('[camera]\nsource = "sim:?seconds=1&fps=5&seed=3"\n')

@@ -42,7 +42,7 @@ def actors(command: int) -> list[int]:
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_actor_changes_no_row(undisturbed: Path, pictures: Path, tmp_path: Path) -> None:
     asked = ("score", pictures, "-o", tmp_path, "--shard-size", SHARD, "--workers", 2, "--ray", "--threads", 1)
     with running(*asked) as process:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -37,6 +40,7 @@ SIGNATURES = ("-DFTHNET_SIGNATURES",) if Path("/usr/include/openssl/evp.h").is_f
 OPENCV = ("-lopencv_core", "-lopencv_imgproc", "-lopencv_imgcodecs", "-lopencv_videoio")
 
 pytestmark = pytest.mark.slow
+SANITIZED = pytest.mark.parametrize("programs", ["g++"], indirect=True)  # what is no matter of the compiler
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +51,18 @@ def headers() -> Path:
     pytest.skip(f"no {HEADER}: FTHNET_ORT_HEADERS names no folder with ONNX Runtime's headers")
 
 
+@contextmanager
+def made_once(factory: pytest.TempPathFactory, name: str) -> Iterator[tuple[Path, bool]]:
+    """A folder that all workers of this run share, and whether another has filled it; one at a time."""
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / f"cpp-{name}"
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield folder, (folder / "made").exists()
+        (folder / "made").touch()
+
+
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The library of Python's ONNX Runtime, under the names that a linker and a loader look for."""
@@ -55,9 +71,9 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     spec = find_spec("onnxruntime")
     assert spec is not None and spec.origin is not None
     (real,) = (Path(spec.origin).parent / "capi").glob("libonnxruntime.so.*")
-    folder = tmp_path_factory.mktemp("lib")
-    for name in ("libonnxruntime.so", "libonnxruntime.so.1"):
-        (folder / name).symlink_to(real)
+    with made_once(tmp_path_factory, "lib") as (folder, is_made):
+        for name in () if is_made else ("libonnxruntime.so", "libonnxruntime.so.1"):
+            (folder / name).symlink_to(real)
     return folder
 
 
@@ -73,8 +89,13 @@ def programs(request: pytest.FixtureRequest, headers: Path, library: Path, tmp_p
     compiler = shutil.which(request.param) or shutil.which(f"{request.param}-14")
     if compiler is None:
         pytest.skip(f"no {request.param}")
-    folder = tmp_path_factory.mktemp(request.param.strip("+"))
-    sanitized = request.param == "g++"
+    with made_once(tmp_path_factory, request.param.strip("+")) as (folder, is_made):
+        if not is_made:
+            build(compiler, headers, library, folder, sanitized=request.param == "g++")
+    return folder
+
+
+def build(compiler: str, headers: Path, library: Path, folder: Path, *, sanitized: bool) -> None:
     how = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all") if sanitized else ("-O2",)
     common = (
         compiler,
@@ -93,7 +114,6 @@ def programs(request: pytest.FixtureRequest, headers: Path, library: Path, tmp_p
     for program in programs:
         run(*common, headers, folder / "fthnet.o", program, "-o", folder / program.stem, *links)
     run(*common, headers, "-fsyntax-only", SOURCE / "samples" / "score_camera.cpp")
-    return folder
 
 
 def vectors(programs: Path, output: Path, pictures: list[Path], views: int = 1) -> list[dict[str, Any]]:
@@ -164,6 +184,7 @@ def test_random_frames_get_the_same_box_input_and_gate(programs: Path, tmp_path:
     assert reasons == {None, "no_retina", "ambiguous_field"}
 
 
+@SANITIZED
 @pytest.mark.parametrize("views", [5, 20])
 def test_other_kinds_of_pictures_and_more_views(
     programs: Path, tmp_path: Path, photograph: Image, views: Literal[5, 20]
@@ -197,6 +218,7 @@ def bundle_with(folder: Path, **changes: Any) -> Path:
     return copy
 
 
+@SANITIZED
 def test_the_resize_of_the_authors(programs: Path, tmp_path: Path) -> None:
     how = Preprocessing(field_crop="none", resize="pil")
     bundle = bundle_with(tmp_path, preprocessing=how.to_dict())
@@ -210,12 +232,14 @@ def test_the_resize_of_the_authors(programs: Path, tmp_path: Path) -> None:
             assert json.loads(line)["score"] == (None if value is None else pytest.approx(value, abs=0.01))
 
 
+@SANITIZED
 def test_an_implausible_value_is_a_fault(programs: Path, tmp_path: Path) -> None:
     bundle = bundle_with(tmp_path, raw_range={"low": -100.0, "high": 20.0})
     found = run(programs / "write_vectors", bundle, tmp_path, 1, GOLDEN / "plain.png", GOLDEN / "disc.png").stdout
     assert [json.loads(line)["reason"] for line in found.splitlines()] == ["engine_fault", None]
 
 
+@SANITIZED
 def test_a_bundle_of_the_wheel_is_whole(programs: Path, tmp_path: Path) -> None:
     """Models that repeat another one lie there as deltas."""
     packed = tmp_path / "packed"
@@ -239,6 +263,7 @@ def test_a_bundle_of_the_wheel_is_whole(programs: Path, tmp_path: Path) -> None:
         assert message in done.stderr
 
 
+@SANITIZED
 def test_errors_are_named_with_their_kind(programs: Path, tmp_path: Path) -> None:
     def failing(*arguments: object) -> tuple[int, str]:
         done = subprocess.run([*map(str, arguments)], capture_output=True, text=True, timeout=120)
@@ -272,6 +297,7 @@ def test_errors_are_named_with_their_kind(programs: Path, tmp_path: Path) -> Non
     assert "preprocessing.seed: expected 0" in said
 
 
+@SANITIZED
 def test_a_signature_is_checked(programs: Path, tmp_path: Path) -> None:
     if not SIGNATURES:
         pytest.skip("no OpenSSL headers: apt install libssl-dev")
