@@ -68,8 +68,18 @@ def peer_rows(content: Content) -> Iterator[str]:
     yield (
         f"| {content['model']}, {content['threads']} threads, in turn | PyTorch eager {eager:.0f} ms, plain "
         f"`torch.onnx.export` in ONNX Runtime {plain:.0f}, this kit FP32 {fp32:.0f}, INT8 {int8:.0f}: FP32 / eager "
-        f"{fp32 / eager:.2f}, FP32 / plain {fp32 / plain:.2f}, INT8 / FP32 {int8 / fp32:.2f} "
+        f"{fp32 / eager:.2f}, FP32 / plain {fp32 / plain:.2f}, INT8 / FP32 {int8 / fp32:.2f}{_openvino(ms)} "
         "| `python -m fthnet_kit.bench.speed.peers BUNDLE` |"
+    )
+
+
+def _openvino(ms: Mapping[str, float]) -> str:
+    """What it takes through the kit, as a share of ONNX Runtime's FP32 and of OpenVINO alone, where it was measured."""
+    forms = [form for form in ("fp32", "int8") if f"openvino {form}" in ms]
+    return "".join(
+        f"; OpenVINO {form.upper()} {ms[f'openvino {form}']:.0f} ({ms[f'openvino {form}'] / ms['fp32']:.2f} of FP32, "
+        f"{ms[f'openvino {form}'] / ms[f'openvino alone {form}']:.2f} of OpenVINO alone)"
+        for form in forms
     )
 
 
