@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -35,14 +35,13 @@ FRAMES_A_MINUTE = 5_000  # 10^5 in 20 minutes
 RECOVERY_S = 3.0
 STALE_S = 1.0  # LiveOptions.stall_s: how old a picture may be
 FROZEN_S = 2.0  # LiveOptions.frozen_s: how long a picture may repeat itself in health
-CUT_S = 0.001  # `captured_at` is cut to milliseconds: a frame of the camera's return may seem to be from before it
+CUT_S = 0.001  # `captured_at` is cut to milliseconds
 CLEAN_END_S = 15.0
 FIRST_SCORE_S = 60.0
 GIVE_UP_S = 30.0  # on a recovery
 GROWTH = 0.01
 WARM_UP = 0.25  # share of the run
 SCORED_ON = {"resolution"}  # faults in which there is something to score
-SLOW = {"trickle"}  # a picture that began to come in the fault's last STALE_S may be whole in time after its end
 HOLD_S = {"frozen": (3.5, 6.0)}  # longer than others: it takes FROZEN_S to tell
 SHORT_HOLD_S = (0.3, 3.5)
 PAUSE_S = (1.0, 3.5)
@@ -196,8 +195,10 @@ class Soak:
         back = self._watch(GIVE_UP_S, until_scored_after=healthy, seen=seen)
         reasons = [record["reason"] for record in seen if record["reason"] is not None and record["at"] >= began]
         patience_s = STALE_S + (FROZEN_S if fault == "frozen" else 0.0)
-        told_by, over = in_force + patience_s, ended - (STALE_S if fault in SLOW else CUT_S)
-        scored = [record for record in seen if record["score"] is not None and told_by < record["at"] < over]
+        told_by, over = in_force + patience_s, ended - CUT_S
+        scored = [
+            record for record in seen if record["score"] is not None and told_by < record["at"] and said(record) < over
+        ]
         self.strikes.append(
             Strike(
                 fault,
@@ -205,7 +206,7 @@ class Soak:
                 healthy,
                 {reason: reasons.count(reason) for reason in sorted(set(reasons))},
                 0 if fault in SCORED_ON else len(scored),
-                None if back is None else back["at"] + back["latency_ms"] / 1e3 - healthy,
+                None if back is None else said(back) - healthy,
             )
         )
         strike = self.strikes[-1]
@@ -315,6 +316,15 @@ class Soak:
             "memory_mb": self.memory,
             "stderr": self._output("stderr")[-2000:],
         }
+
+
+def said(record: Mapping[str, Any]) -> float:
+    """When a result was there, in seconds since the epoch.
+
+    A capture time is no later than the true one, so that the first frame after the camera's return may claim to be
+    some milliseconds older than it; its score is none of the fault's. Its claimed age is judged apart.
+    """
+    return float(record["at"] + record["latency_ms"] / 1e3)
 
 
 def growth_of(memory: list[tuple[float, float]], warm_up_s: float) -> float | None:
