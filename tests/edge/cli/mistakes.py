@@ -283,7 +283,7 @@ if __name__ == "__main__":
         lay_out(Path(name))
         for each in mistakes():
             said = io.StringIO()
-            with contextlib.redirect_stderr(said):
+            with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
                 code = exit_code_of(each, Path(name))
             line = answer(said.getvalue()).replace("|", "\\|")
             print(f"| `{each.typed}` | {code} | {line} |")
