@@ -84,7 +84,7 @@ class QualityScorer:
         *,
         cuda_graph: bool = False,
         pick: Path | None = None,
-        require_signature: Path | None = None,
+        require_signature: Path | str | None = None,
     ) -> QualityScorer:
         """A scorer for a bundle, checked and ready.
 

@@ -51,7 +51,11 @@ class Bundle:
 
     @classmethod
     def open(
-        cls, folder: Path | str | None = None, require_signature: Path | None = None, *, release: ReleaseRule = "note"
+        cls,
+        folder: Path | str | None = None,
+        require_signature: Path | str | None = None,
+        *,
+        release: ReleaseRule = "note",
     ) -> Bundle:
         """Open a bundle and check the SHA-256 of each of its files.
 
@@ -74,7 +78,7 @@ class Bundle:
         refuse_special_files(folder)
         content = read_file(folder / CARD_NAME, MOST_CARD_BYTES)
         sha256 = hashlib.sha256(content).hexdigest()
-        key = require_signature or required_key()
+        key = Path(require_signature) if require_signature else required_key()
         signed = None if key is None else read_manifest(folder, key)
         if signed is not None:
             signed.compare(folder, CARD_NAME, len(content), sha256)

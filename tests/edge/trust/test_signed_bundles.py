@@ -86,7 +86,7 @@ def refusal(bundle: Path, public: Path) -> str:
 
 def test_a_signed_bundle_is_accepted_and_says_whose_it_is(bundle: Path, key: Path, public: Path) -> None:
     sign(bundle, key, 7)
-    opened = Bundle.open(bundle, public)
+    opened = Bundle.open(str(bundle), str(public))
     assert opened.card.title == f"test 1 (signed by {key_id(read_public_key(public))}, release 7)"
 
 
