@@ -486,8 +486,8 @@ def test_no_language_is_wider_than_the_window(
         for number, scene in enumerate(long_scenes(stage, language)):
             stage.show(**scene)
             time.sleep(0.5)
-            for width in HEIGHTS:
-                tab.page.set_viewport_size({"width": width, "height": HEIGHTS[width]})
+            for width, height in HEIGHTS.items():
+                tab.page.set_viewport_size({"width": width, "height": height})
                 tab.quiet(stage.server.url)
                 assert tab.page.evaluate(CUT_OFF) == []
                 tab.picture(f"preview_{language}_{number}_{width}.png")
