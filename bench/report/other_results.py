@@ -55,7 +55,7 @@ def _soak(content: Content) -> Tables:
     yield (
         ("fault", "times", "slowest recovery, s", "stale scores"),
         [
-            (name, str(row["times"]), _number(row["slowest_recovery_s"], 2), str(row["stale"]))
+            (name, str(row["times"]), number(row["slowest_recovery_s"], 2), str(row["stale"]))
             for name, row in content["faults"].items()
         ],
     )
@@ -70,7 +70,7 @@ def _load(content: Content) -> Tables:
             (
                 load["name"],
                 f"{load['scored']} of {load['captured']}",
-                *(_number(load["ms"][name]["p95"], 2) for name in names),
+                *(number(load["ms"][name]["p95"], 2) for name in names),
             )
             for load in loads
         ],
@@ -83,8 +83,8 @@ def _best_shot(content: Content) -> Tables:
             (
                 WAYS.get(way, f"{TRUTHS[truth]} itself"),
                 str(one["sessions"]),
-                *(_number(one.get(name), 3) for name in ("min", "median", "within")),
-                " to ".join(_number(end, 2) for end in one.get("interval", ())),
+                *(number(one.get(name), 3) for name in ("min", "median", "within")),
+                " to ".join(number(end, 2) for end in one.get("interval", ())),
             )
             for way, one in ways.items()
         ]
@@ -94,7 +94,7 @@ def _best_shot(content: Content) -> Tables:
 def _severity(content: Content) -> Tables:
     severities = [f"{severity:g}" for severity in content["severities"]]
     rows = [
-        (name, *(_number(mean, 1) for mean in one["mean"]), _number(one["spearman"], 2), _number(one["drop"], 1))
+        (name, *(number(mean, 1) for mean in one["mean"]), number(one["spearman"], 2), number(one["drop"], 1))
         for name, one in content["degradations"].items()
     ]
     yield ("mean score at severity", *severities, "Spearman", "drop"), rows
@@ -103,14 +103,12 @@ def _severity(content: Content) -> Tables:
         columns = ("look that is no fault, or cover", "points moved, mean", "good", "reject")
         yield (
             columns,
-            [
-                (name, _number(one["mean_moved"], 2), str(one["good"]), str(one["reject"]))
-                for name, one in looks.items()
-            ],
+            [(name, number(one["mean_moved"], 2), str(one["good"]), str(one["reject"])) for name, one in looks.items()],
         )
 
 
-def _number(value: float | None, digits: int) -> str:
+def number(value: float | None, digits: int) -> str:
+    """With so many digits; a dash where there is none."""
     return "–" if value is None else f"{value:.{digits}f}"
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fthnet_kit.bench.quality.accuracy_page import HOW, MEANING
-from fthnet_kit.bench.report.other_results import Told, read_other
+from fthnet_kit.bench.report.other_results import Told, number, read_other
 from fthnet_kit.bench.results.charts import milliseconds
 from fthnet_kit.bench.results.results_file import SCHEMAS, printable, read_results
 from fthnet_kit.bench.speed.latency_page import UNSTABLE, latency_parts
@@ -176,7 +176,7 @@ def data_parts(content: Content, place: int) -> Iterator[str]:
             str(run["views"]),
             str(run["without_score"]),
             *(_metric(name, run["metrics"].get(name)) for name in names),
-            *(_number(run["ms_per_picture"][key], 1) for key in ("median", "p95")),
+            *(number(run["ms_per_picture"][key], 1) for key in ("median", "p95")),
         )
         for run in runs
     ]
@@ -185,8 +185,8 @@ def data_parts(content: Content, place: int) -> Iterator[str]:
         (
             f"{found['reference']} → {found['form']}",
             str(found["views"]),
-            *(_number(found["cost"][name], 3) for name in ("mean", "p99", "worst")),
-            _number(found["cost"]["srcc"], 4),
+            *(number(found["cost"][name], 3) for name in ("mean", "p99", "worst")),
+            number(found["cost"]["srcc"], 4),
             f"{found['cost']['flips']} of {found['cost']['images']}",
         )
         for found in content["agreement"]
@@ -204,9 +204,5 @@ def form_of(run: Content) -> str:
 def _metric(name: str, estimate: Mapping[str, float | None] | None) -> str:
     if estimate is None:
         return ""
-    value, low, high = (_number(estimate[key], DIGITS.get(name, 3)) for key in ("value", "low", "high"))
+    value, low, high = (number(estimate[key], DIGITS.get(name, 3)) for key in ("value", "low", "high"))
     return f"{value} [{low}, {high}]"
-
-
-def _number(value: float | None, digits: int) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
