@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fthnet_kit.calibration.drawn_non_retinas import not_retina
-from fthnet_kit.calibration.local_faults import hidden_share, importance, kept, local_fault, lost_levels
+from fthnet_kit.calibration.local_faults import LIT, X, Y, hidden_share, importance, kept, local_fault, lost_levels
 from fthnet_kit.edge.capture.degradations import DEGRADATIONS, Rng, degrade
 from fthnet_kit.edge.image import Image
 from fthnet_kit.edge.model.preprocess import INPUT, MARGIN, RESIZE
@@ -27,7 +27,7 @@ FREQUENCY = {
     "defocus": 5.0,
     "motion_blur": 3.0,
     "under_exposure": 2.0,
-    "over_exposure": 2.0,
+    "over_exposure": 3.0,
     "uneven_illumination": 2.5,
     "haze": 1.5,
     "flare": 4.0,
@@ -48,16 +48,20 @@ LOSS_AT_WORST = {
     "jpeg": 0.60,
 }
 STEEPNESS = 0.8  # below 1: the first bit of blur costs more than the last
-STEEPNESS_OF = {"under_exposure": 1.5, "over_exposure": 1.5}  # half a stop is a look, two are a fault
+STEEPNESS_OF = {"under_exposure": 1.5, "over_exposure": 1.5, "uneven_illumination": 1.7}  # a little of it is a look
 
 TURNS = (cv2.ROTATE_90_COUNTERCLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_CLOCKWISE)
 
 FAULT_FREE_MOS = 55.0  # a photograph this good counts as free of faults: severities are known to be zero
 DEGRADABLE_MOS = 40.0  # below this a photograph has too little left to lose
 CAST_SHARE = 0.35  # photographs in the colours of another camera
-LOOK_SHARE = 0.5  # photographs in another exposure and gamma
-LOOK_STOPS = 0.8  # stops of linear light, to either side
-LOOK_GAMMA = (0.7, 1.4)
+LOOK_SHARE = 0.6  # photographs in another light
+LOOK_STOPS = (-1.8, 0.8)  # stops of linear light
+LOOK_GAMMA = (0.65, 1.6)
+LEAST_LEVEL = 40  # median of the field's brightest channel below which no look darkens a photograph
+FALL_OFF_SHARE = 0.5  # looks whose light also grows weaker to a side, to the rim or to the middle
+FALL_OFF = {"side": 0.6, "rim": 0.25, "middle": 0.15}  # to where, how often
+LEAST_LIGHT = 0.35  # of the linear light, where it is weakest
 LEAST_LOST = 0.002  # share of the picture that a look may clip without a price
 CONTRAST_SHARE = 0.5  # pairs that show one crop twice
 FAULTY_BOTH_SHARE = 0.4  # share of these: pairs whose first picture has a fault too
@@ -137,10 +141,32 @@ def jitter_colour(image: Image, rng: Rng) -> Image:
 
 
 def expose(image: Image, rng: Rng) -> Image:
-    """Another exposure and gamma, as cameras and eyes differ: up to `LOOK_STOPS` of linear light, `LOOK_GAMMA`."""
-    gain = 2 ** (rng.uniform(-LOOK_STOPS, LOOK_STOPS) / 2.2)
-    levels = np.clip(np.arange(256) / 255 * gain, 0, 1) ** rng.uniform(*LOOK_GAMMA)
+    """Another exposure and gamma, as cameras and eyes differ: `LOOK_STOPS` of linear light, `LOOK_GAMMA`.
+
+    A field whose median level is `LEAST_LEVEL` or less grows no darker.
+    """
+    gain, gamma = 2 ** (rng.uniform(*LOOK_STOPS) / 2.2), rng.uniform(*LOOK_GAMMA)
+    brightest = image[::4, ::4].max(axis=2)
+    lit = brightest[brightest > LIT]
+    if lit.size:
+        median = float(np.median(lit)) / 255
+        gain = max(gain, min(median, LEAST_LEVEL / 255) ** (1 / gamma) / median)
+    levels = np.clip(np.arange(256) / 255 * gain, 0, 1) ** gamma
     return cv2.LUT(image, np.round(255 * levels).astype(np.uint8))
+
+
+def fall_off(image: Image, rng: Rng) -> Image:
+    """Light that grows weaker to a side, to the rim or to the middle, down to `LEAST_LIGHT`: no lamp is even."""
+    kind = str(rng.choice(list(FALL_OFF), p=list(FALL_OFF.values())))
+    angle, power = rng.uniform(0, 2 * np.pi), rng.uniform(0.7, 2.0)
+    centre = rng.uniform(-0.3, 0.3, 2)
+    radius = np.hypot(X - centre[0], Y - centre[1])
+    distance = {"side": X * np.cos(angle) + Y * np.sin(angle), "rim": radius, "middle": -radius}[kind]
+    share = (distance - distance.min()) / (distance.max() - distance.min())
+    light = 1 - rng.uniform(0, 1 - LEAST_LIGHT) * share**power
+    levels = np.round(255 * light ** (1 / 2.2)).astype(np.uint8)
+    levels = cv2.resize(levels, image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+    return cv2.multiply(image, cv2.merge([levels] * 3), scale=1 / 255)
 
 
 class SampleSource:
@@ -195,11 +221,12 @@ class SampleSource:
         return self._drawn[number]
 
     def _crop(self, chosen: int, rng: Rng) -> _Crop:
-        """A crop in the colours of some camera, half of them in another exposure, which costs only what it clips."""
+        """A crop in the colours of some camera, some in another light, which costs only what it clips or loses."""
         crop = jitter_colour(random_crop(self.photographs[chosen], rng), rng)
         if rng.random() >= LOOK_SHARE:
             return _Crop(crop, chosen, 0.0)
-        looked = expose(crop, rng)
+        looked = fall_off(crop, rng) if rng.random() < FALL_OFF_SHARE else crop
+        looked = expose(looked, rng)
         lost = np.maximum(lost_levels(looked) - lost_levels(crop), 0)
         seen = float(lost.mean()) > LEAST_LOST
         return _Crop(looked, chosen, hidden_share(lost, importance(crop)) if seen else 0.0)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fthnet_kit.calibration import local_faults
 from fthnet_kit.calibration.local_faults import CELLS, hidden_share, importance, kept, local_fault, lost_levels
-from fthnet_kit.calibration.training_samples import SampleSource, expose, remaining
+from fthnet_kit.calibration.training_samples import LEAST_LEVEL, LEAST_LIGHT, SampleSource, expose, fall_off, remaining
 from fthnet_kit.edge.image import Image
 from fthnet_kit.edge.model.preprocess import Preprocessing, canonical
 
@@ -95,6 +95,32 @@ def test_looks_differ_and_cost_only_what_they_clip(field: Image) -> None:
     assert max(float(lost_levels(look).mean()) for look in looks) < 0.02
     clipped = cv2.convertScaleAbs(field, alpha=6.0)
     assert lost_levels(clipped).mean() > 0.3
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), stops=st.floats(0, 6))
+def test_no_look_makes_a_dark_photograph_darker(field: Image, seed: int, stops: float) -> None:
+    photograph = cv2.convertScaleAbs(field, alpha=2 ** (-stops / 2.2))
+    lit = photograph[::4, ::4].max(axis=2) > local_faults.LIT
+    if lit.any():
+        before, after = (
+            np.median(picture[::4, ::4].max(axis=2)[lit])
+            for picture in (photograph, expose(photograph, np.random.default_rng(seed)))
+        )
+        assert after >= min(before, LEAST_LEVEL) - 1
+
+
+def test_light_falls_off_smoothly_and_never_too_far() -> None:
+    even = np.full((384, 384, 3), 200, np.uint8)
+    weakest = []
+    for seed in range(60):
+        light = (fall_off(even, np.random.default_rng(seed))[..., 0] / 200.0) ** 2.2
+        assert light.max() > 0.97
+        assert light.min() >= LEAST_LIGHT - 0.02
+        assert np.abs(np.diff(light, axis=0)).max() < 0.03
+        weakest.append(np.unravel_index(np.argmin(light), light.shape))
+    assert sum(60 < y < 324 and 60 < x < 324 for y, x in weakest) > 3  # the middle
+    assert sum(y in (0, 383) or x in (0, 383) for y, x in weakest) > 40  # a side, or the rim
 
 
 def test_labels_fall_with_what_is_hidden_and_with_nothing_else(photograph: Image) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import torch
 
 from fthnet_kit.calibration.agreement import Agreement
 from fthnet_kit.calibration.labelled_images import of_split, read_image_set
-from fthnet_kit.calibration.trainer import Progress, Recipe, Trainer, Validation, ranking_loss
+from fthnet_kit.calibration.trainer import Progress, Recipe, Trainer, Validation, has_bfloat16, ranking_loss
 from fthnet_kit.calibration.training_report import curves_and_scatter
 from fthnet_kit.calibration.training_samples import FAULTS, LOSS_AT_WORST, SampleSource, remaining
 from fthnet_kit.convert.bundle.train_to_bundle import TrainingResult
@@ -99,6 +100,18 @@ def test_ranking_loss_is_zero_only_in_the_right_order() -> None:
     assert ranking_loss(2 * target, target) == 0
     assert ranking_loss(-target, target) > 0.5
     assert ranking_loss(target, torch.full((3,), 0.4)) == 0
+
+
+def test_the_arithmetic_of_training_is_not_emulated() -> None:
+    layer, tokens = torch.nn.Linear(64, 256), torch.randn(20_000, 64)
+    seconds: dict[bool, list[float]] = {False: [], True: []}
+    for _ in range(8):  # in turn, so that another job's work falls on both
+        for enabled, found in seconds.items():
+            with torch.autocast("cpu", torch.bfloat16, enabled=enabled and has_bfloat16(torch.device("cpu"))):
+                began = time.process_time()
+                layer(tokens)
+                found.append(time.process_time() - began)
+    assert min(seconds[True]) < 2 * min(seconds[False])
 
 
 def test_learning_rate_warms_up_and_ends_low() -> None:
