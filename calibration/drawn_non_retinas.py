@@ -1,7 +1,7 @@
 """Pictures that show no retina, drawn: outer eyes, rooms, surfaces. Training teaches that they score nothing.
 
 A fundus camera also sees what stands before it while the operator aligns: lids and lashes, the outer eye,
-a hand, the examination room. Nobody labels such frames, and without them a network has never been told
+a hand, the examination room. Nobody labels such frames, and without them a network has never learned
 that a sharp eyelid is not a sharp retina. They are drawn at random, wide in colour and shape rather than
 faithful, so that they are distinct from every retina and need no further data.
 """

@@ -24,7 +24,7 @@ STEEPNESS = 1.7  # a score keeps (1 - share) ** STEEPNESS: 0.55 at 30 % hidden, 
 LIT = 12  # gray levels of the brightest channel from which a cell belongs to the field
 MIDDLE_WEIGHT, MIDDLE_WIDTH = 2.0, 0.30  # the macula or the disc is near the middle of most photographs
 DISC_WEIGHT, DISC_WIDTH = 2.0, 0.14
-CLIPPED, LOST = 252, 6  # levels of green where nothing can be told any more
+CLIPPED, LOST = 252, 6  # levels of green at which nothing can be seen any more
 
 AXIS = np.linspace(-1, 1, CELLS, dtype=np.float32)
 Y, X = np.meshgrid(AXIS, AXIS, indexing="ij")

@@ -88,7 +88,7 @@ def thresholds(
     images = images if split == "all" else of_split(images, split)  # type: ignore[arg-type]
     mos = np.array([image.mos for image in images])
     require_classes(mos, target)
-    if output is not None:  # what is missing is told before minutes of scoring
+    if output is not None:  # fails before minutes of scoring, not after
         load_pyplot("the picture of the thresholds")
         make_folder(output)
     console = open_console()

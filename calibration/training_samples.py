@@ -61,7 +61,7 @@ LOOK_GAMMA = (0.65, 1.6)
 LEAST_LEVEL = 40  # median of the field's brightest channel below which no look darkens a photograph
 FALL_OFF_SHARE = 0.5  # looks whose light also grows weaker to a side, to the rim or to the middle
 FALL_OFF = {"side": 0.6, "rim": 0.25, "middle": 0.15}  # to where, how often
-LEAST_LIGHT = 0.35  # of the linear light, where it is weakest
+LEAST_LIGHT = 0.35  # share of the linear light that is left where it is weakest
 LEAST_LOST = 0.002  # share of the picture that a look may clip without a price
 CONTRAST_SHARE = 0.5  # pairs that show one crop twice
 FAULTY_BOTH_SHARE = 0.4  # share of these: pairs whose first picture has a fault too
@@ -107,7 +107,7 @@ def remaining(name: str, severity: float) -> float:
 
 
 def draw_severity(rng: Rng) -> float:
-    """Between 0.04 and 1, small severities more often: that is where the score must be told apart."""
+    """Between 0.04 and 1, small severities more often: there the scores must differ clearly."""
     return float(0.04 + 0.96 * rng.random() ** 1.4)
 
 

@@ -46,7 +46,7 @@ class InputError(KitError):
 
 
 class AmbiguousFieldError(InputError):
-    """A picture in which the retinal field cannot be told: two eyes, or nothing but pages and bars."""
+    """A picture in which the retinal field cannot be found: two eyes, or nothing but pages and bars."""
 
 
 class PictureError(InputError):

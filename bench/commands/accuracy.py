@@ -82,7 +82,7 @@ def accuracy(
     opened = Bundle.open(bundle)
     data = [read_data(folder, split, fold_column, limit) for folder in folders]  # type: ignore[arg-type]
     counts = views or (FOLD_VIEWS if fold_column else opened.card.preprocessing.views,)
-    if output is not None:  # what is missing is told before minutes of scoring
+    if output is not None:  # fails before minutes of scoring, not after
         load_pyplot("the picture of the accuracy")
         make_folder(output)
     errors = open_console(stderr=True)

@@ -99,7 +99,7 @@ def severity(
 
     opened = Bundle.open(bundle)
     images = best_images(of_split(read_image_set(folder), split), count)  # type: ignore[arg-type]
-    if output is not None:  # what is missing is told before minutes of scoring
+    if output is not None:  # fails before minutes of scoring, not after
         load_pyplot("the picture of the severities")
         make_folder(output)
     console = open_console()

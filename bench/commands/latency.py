@@ -93,7 +93,7 @@ def latency(
     opened = Bundle.open(bundle)
     for file in (json_file, html_file):
         if file is not None:
-            make_folder(file.parent)  # what cannot be written is told before minutes of measuring
+            make_folder(file.parent)  # fails before minutes of measuring, not after
     if backend == precision == "auto":
         backend, precision, threads = as_picked(opened, threads, None)
     earlier = read_results(Path(compare)) if compare and Path(compare).is_file() else None

@@ -115,7 +115,7 @@ def _needed(distribution: Distribution, found: Mapping[str, Distribution], extra
     for text in distribution.requires or ():
         try:
             requirement = Requirement(text)
-        except InvalidRequirement:  # of old distributions
+        except InvalidRequirement:  # old distributions have such requirements
             continue
         name = canonicalize_name(requirement.name)
         if name in found and (requirement.marker is None or requirement.marker.evaluate({"extra": extra})):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cyclonedx.model.component import Component as BomComponent
 
 MODEL_REF = "model"
-NAMESPACE = "fthnet:"  # of properties that CycloneDX has no word for
+NAMESPACE = "fthnet:"  # prefix of the properties that CycloneDX has no word for
 
 
 def write_sbom(

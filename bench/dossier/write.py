@@ -115,7 +115,7 @@ def _install(out: Path, files: Mapping[str, bytes]) -> None:
     make_folder(out.parent, private=False)
     work = out.with_name(f".{out.name}.tmp")
     try:
-        if work.exists():  # of a process that was killed
+        if work.exists():  # left by a process that was killed
             shutil.rmtree(work)
         new_private_folder(work)
         for name, content in files.items():

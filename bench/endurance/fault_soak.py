@@ -1,6 +1,6 @@
 """Does the live loop live? The real `fthnet run`, scoring a camera on the network that misbehaves every few seconds.
 
-Checked, and told with numbers: the process neither crashes nor ends before it is asked to; no score is stale (older
+Checked and reported with numbers: the process neither crashes nor ends before it is asked to; no score is stale (older
 than a second, or captured while there was nothing to score); every result is a whole record of an unbroken chain;
 memory does not grow; after every fault there is a score again within 3 s. The faults are drawn with a seed.
 """
@@ -404,7 +404,7 @@ def soak(
     from fthnet_kit.edge.model.bundle import Bundle
     from fthnet_kit.edge.reporting.console import open_console
 
-    Bundle.open(bundle)  # what is missing is told before a camera starts
+    Bundle.open(bundle)  # fails before a camera starts
     arguments = [] if bundle is None else ["--bundle", str(bundle)]
     arguments += [] if precision is None else ["--precision", precision]
     with tempfile.TemporaryDirectory(prefix="fthnet-soak-") as folder:

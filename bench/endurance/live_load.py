@@ -211,7 +211,7 @@ def live(seconds: float, fps: float, bundle: Path | None, precision: str | None,
     from fthnet_kit.edge.model.bundle import Bundle
     from fthnet_kit.edge.reporting.console import busy, open_console
 
-    Bundle.open(bundle)  # what is missing is told before a camera starts
+    Bundle.open(bundle)  # fails before a camera starts
     model = [] if bundle is None else ["--bundle", str(bundle)]
     model += [] if precision is None else ["--precision", precision]
     with (

@@ -79,7 +79,7 @@ EMULATED = (
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number and its 95 % interval; nan where it cannot be told."""
+    """A number and its 95 % interval; nan if it cannot be computed."""
 
     value: float
     low: float

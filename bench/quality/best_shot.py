@@ -177,7 +177,7 @@ def watch(session: Session, look: Look, score: Callable[[Frame], Score], name: s
         measures = measure(image, before)
         before = measures
         scored = score(Frame(image, index, round(1e9 * index / session.fps), truth=done))
-        truth = dict.fromkeys(TRUTHS, 0.0)  # of what can never be kept
+        truth = dict.fromkeys(TRUTHS, 0.0)  # a frame that can never be kept
         if scored.value is not None:
             truth = truth_of(image, look.reference, camera.view(index))
         plain = Score(scored.value, verdict=scored.verdict, reason=scored.reason)

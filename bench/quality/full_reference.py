@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 Plane = npt.NDArray[np.float32]
-WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # of MS-SSIM's scales, finest first
+WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # MS-SSIM's scales, finest first
 WINDOW, SIGMA = 11, 1.5  # pixels, of SSIM
 C1, C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 VIF_WINDOWS = (17, 9, 5, 3)  # pixels, of VIF's scales; sigma is a fifth of each

@@ -74,7 +74,7 @@ preserveAspectRatio="none"><path class="grid" d="{lines}"/>{drawing}</svg>{numbe
 def histogram(
     caption: str, values: Array, marks: Mapping[str, float], words: Mapping[str, str], beside: Array | None = None
 ) -> str:
-    """How often durations occur; the far tail is told in words.
+    """How often durations occur; the far tail is described in words.
 
     Args:
         caption: what is drawn, with units.

@@ -104,7 +104,7 @@ def copy_rate(threads: int, cache_mb: int | None, available_mb: int | None) -> t
 
 
 def last_cache_mb(root: Path = ROOT) -> int | None:
-    """Size of the first core's largest cache; a virtual machine may be told of more than it gets."""
+    """Size of the first core's largest cache; a virtual machine may report more than it gets."""
     sizes = (line(folder / "size") for folder in entries(root / "sys/devices/system/cpu/cpu0/cache", "index*"))
     found = [re.fullmatch(r"([0-9]{1,9})K", size or "") for size in sizes]
     return max((int(size[1]) * 1024 // MB for size in found if size), default=None)

@@ -142,5 +142,5 @@ def _serve(pipe: Connection, opener: Opener) -> None:
             pipe.send(("ms", 1e3 * (time.perf_counter() - started)))
     except (EOFError, BrokenPipeError):
         return
-    except Exception as error:  # whatever the library raises is told by name
+    except Exception as error:  # whatever the library raises is reported by name
         pipe.send(("error", str(error) or repr(error)))

@@ -147,7 +147,7 @@ def facts(content: Content) -> dict[str, str]:
 
 
 def backend_of(content: Content) -> str:
-    """What the backend tells of itself."""
+    """What the backend says about itself."""
     known = {"library", "provider"}
     found = content["model"]["backend"]
     named = [str(found[name]) for name in ("library", "provider") if found.get(name)]
@@ -221,10 +221,10 @@ def time_parts(content: Content) -> list[str]:
         words=words,
         from_zero=True,
     )
-    told = {name: _readings(timeline[name]) for name in READINGS}
-    shown = [name for name, values in told.items() if np.isfinite(values).any()]
+    readings = {name: _readings(timeline[name]) for name in READINGS}
+    shown = [name for name, values in readings.items() if np.isfinite(values).any()]
     charts = "".join(
-        time_line(f"{READINGS[name]}, over time, s", np.array(timeline["seconds"]), told[name], words={})
+        time_line(f"{READINGS[name]}, over time, s", np.array(timeline["seconds"]), readings[name], words={})
         for name in shown
     )
     untold = [READINGS[name].partition(",")[0] for name in READINGS if name not in shown]

@@ -31,7 +31,7 @@ class Timeline:
         rss_mb: resident memory of this process, MB of 10⁶ bytes.
         shared_mb: memory in use on the whole machine, which on a Jetson the GPU shares.
         hottest_c: the hottest zone, °C; None without a sensor.
-        cpu_mhz, gpu_mhz: highest present clock; None where it is not told.
+        cpu_mhz, gpu_mhz: highest present clock; None if not reported.
         power_mw: sum of the rails that hold the total, or None.
         throttling: parts that were slowed.
     """
@@ -59,8 +59,8 @@ class Monitor:
 
     Attributes:
         timeline: the readings.
-        others_cores: cores that other programs used over the whole block, on average; None where it is not told.
-        peak_mb: the process's largest resident memory so far, MB; None where it is not told.
+        others_cores: cores that other programs used over the whole block, on average; None if not reported.
+        peak_mb: the process's largest resident memory so far, MB; None if not reported.
     """
 
     def __init__(self, period_s: float = 1.0, root: Path = ROOT) -> None:
@@ -120,7 +120,7 @@ def own_seconds() -> float:
 
 
 def busy_seconds(root: Path = ROOT) -> float | None:
-    """CPU time that the machine's cores have not been idle, all programs together; None where it is not told."""
+    """CPU time that the machine's cores have not been idle, all programs together; None if not reported."""
     first = (text(root / "proc/stat") or "").partition("\n")[0].split()
     if len(first) < 5 or first[0] != "cpu":
         return None

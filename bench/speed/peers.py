@@ -68,7 +68,7 @@ def open_plain_export(folder: Path, threads: int) -> Runner:
     view = kit_view(bundle)
     graph = ScoringGraph(load_checkpoint(bundle.folder / CHECKPOINT_NAME).network, bundle.card.preprocessing).eval()
     with tempfile.TemporaryDirectory() as written, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's, which is told to be the older one
+        warnings.simplefilter("ignore")  # the exporter warns that it is the older one
         torch.onnx.export(
             graph,
             (torch.from_numpy(view),),

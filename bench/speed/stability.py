@@ -111,12 +111,12 @@ class Conditions:
 
     Attributes:
         others_cores: cores that other programs used, on average.
-        governor: of the CPU's frequency; None where it is not told.
+        governor: of the CPU's frequency; None if not reported.
         frequencies_mhz: of the CPU, over time.
         hottest_c: highest temperature; None without a sensor.
         throttling: what slowed the machine.
         clocks_locked: on a Jetson; None where it does not apply.
-        battery: whether it ran on battery; None where it is not told.
+        battery: whether it ran on battery; None if not reported.
         clock_resolution_ms: of the clock.
         settled: whether the warm-up ended.
     """

@@ -69,7 +69,7 @@ class Samples:
 
 
 def sample(run: Callable[[], Mapping[str, float] | None], limit: Limit) -> Samples:
-    """Time a function that tells the stages of each call, until the limit is reached.
+    """Time a function that returns the stages of each call, until the limit is reached.
 
     Args:
         run: does the thing once and returns its stages in ms, without `total`; None: does not count.

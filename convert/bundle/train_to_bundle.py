@@ -125,7 +125,7 @@ def train_to_bundle(run: TrainingRun, report: Callable[[Progress], None]) -> Tra
     """Train, measure on the validation split with 1 and 20 views, write the bundle.
 
     Raises:
-        InputError: something is wrong with the tables or images; told before training starts.
+        InputError: something is wrong with the tables or images; raised before training starts.
         BundleError: the checkpoint to start from.
     """
     images = read_image_sets(run.folders, run.group_column)

@@ -229,13 +229,13 @@ def _node_error(error: Any) -> str:
 
 
 def _reason(errors: list[str], workspace: int) -> str:
-    told = "; ".join(errors) or "no reason given"
+    reasons = "; ".join(errors) or "no reason given"
     if any("memory" in error.lower() for error in errors):
         return (
-            f"the build ran out of memory with a workspace of {workspace} MiB ({told}); close what else runs, pass a "
-            "smaller --workspace, or add swap (docs/jetson.md)"
+            f"the build ran out of memory with a workspace of {workspace} MiB ({reasons}); close what else runs, pass "
+            "a smaller --workspace, or add swap (docs/jetson.md)"
         )
-    return f"TensorRT could not build it: {told}"
+    return f"TensorRT could not build it: {reasons}"
 
 
 def _aim_at(tensorrt: TensorRT, configuration: Any, target: Target) -> None:

@@ -49,7 +49,7 @@ LAYER_MEANING = {
     f"{PROBES} calibration photographs; an empty cell: not measured",
     "low, high": "the range of the layer's input, after smoothing, that INT8 covers",
     "output error": "energy of the layer's error in INT8 against the energy of its output, on the calibration sample",
-    "channel spread": "largest divided by smallest factor of SmoothQuant: a large one tells of channels far stronger "
+    "channel spread": "largest divided by smallest factor of SmoothQuant: a large one means channels far stronger "
     "than others, which one range cannot serve; empty: nothing before the layer could take a smoothing up",
 }
 PICTURE_MEANING = "Each row is a layer: the bar is the mean, the dot the largest cost alone."

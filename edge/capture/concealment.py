@@ -82,7 +82,7 @@ def _listen() -> None:
 
 @cache
 def _library() -> Any:
-    """The libavutil that OpenCV uses; None if there is none, or if it cannot be told."""
+    """The libavutil that OpenCV uses; None if there is none, or if it cannot be found."""
     try:
         names = sorted({line.split(maxsplit=5)[5].strip() for line in _lines() if "/libavutil" in line})
     except OSError:

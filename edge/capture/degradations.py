@@ -19,8 +19,8 @@ from fthnet_kit.edge.image import Image
 Rng = np.random.Generator
 Degradation = Callable[[Image, float, Rng, float], Image]
 
-DEFOCUS_RADIUS = 0.024  # of the field, blur disc at severity 1: second-order vessels vanish
-MOTION_LENGTH = 0.06  # of the field, path of the image during the exposure at severity 1
+DEFOCUS_RADIUS = 0.024  # radius of the blur disc at severity 1, share of the field: second-order vessels vanish
+MOTION_LENGTH = 0.06  # path of the image during the exposure at severity 1, share of the field
 DARKEST_STOPS = 5.0  # under-exposure at severity 1
 BRIGHTEST_STOPS = 2.2  # over-exposure at severity 1
 NOISE_SIGMA = 40.0  # gray levels at severity 1

@@ -1,8 +1,8 @@
 """MJPEG over HTTP: the pictures of a multipart answer, as they come.
 
 Cameras differ: with and without Content-Length, with dashes in the boundary that they declare, with no boundary
-declared, with parts that are no pictures. What all of them do is taken; what ends in the middle is told by its bytes
-when the picture is decoded.
+declared, with parts that are no pictures. What all of them do is accepted; a part that ends in the middle is
+recognised by its bytes when the picture is decoded.
 """
 
 from __future__ import annotations

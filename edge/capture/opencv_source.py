@@ -19,7 +19,7 @@ LOG = logging.getLogger("fthnet")
 CATCH_UP_NS = 250_000_000  # at most, in one read; what is late even so says that it is
 COUNTED = (".mp4", ".mov", ".m4v", ".avi")  # containers that say how many pictures they hold; others say how long
 DECODER_THREADS = 1  # H.264 holds back a picture for each more: 170 ms at 30 fps on six cores
-EARLY_S = 0.5  # an end that is told; sound may go on for longer than the pictures
+EARLY_S = 0.5  # a file that ends this much early is reported; sound may be longer than the pictures
 
 
 class VideoCapture:
@@ -132,7 +132,7 @@ class VideoCapture:
         return frame
 
     def _end(self) -> None:
-        """No picture came: the end of a file, which is told if it came too early."""
+        """No picture came: the end of a file, which is reported if it came too early."""
         if self.live or self.ended:
             return
         self.ended = True

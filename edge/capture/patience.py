@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from fthnet_kit.edge.errors import CameraError
 
 OPEN_TIMEOUT_S = 4.0  # the first time
-QUICK_OPEN_TIMEOUT_S = 1.5  # of one that is known to open in less than a third of it
+QUICK_OPEN_TIMEOUT_S = 1.5  # for a camera that is known to open in less than a third of it
 PATIENT_OPEN_EVERY = 4  # attempts that ran out of time: the camera may have become slower
 READ_TIMEOUT_S = 1.5
 

@@ -23,7 +23,7 @@ def what_was_met(url: str, error: BaseException | None) -> str:
     """An error of a connection in words, with what to do.
 
     Args:
-        url: ``rtsp://…`` or ``http://…``, of which only host and port are told.
+        url: ``rtsp://…`` or ``http://…``, of which messages show only host and port.
         error: None where the machine answers.
     """
     parts = urlsplit(url)

@@ -31,8 +31,8 @@ from fthnet_kit.edge.model.preprocess import cut
 
 BLINK_S = 0.35
 NOISE_SEVERITY = 0.06
-FIELD_SHARE = 0.94  # of the frame's shorter side: the aperture's diameter
-BEYOND_APERTURE = 1.06  # of the aperture: how far the photograph's field reaches
+FIELD_SHARE = 0.94  # diameter of the aperture, share of the frame's shorter side
+BEYOND_APERTURE = 1.06  # diameter of the photograph's field, share of the aperture's
 EYE_IN_VIEW = 0.6  # total occlusion above this: lid closed or camera beside the pupil
 Truth = Mapping[str, float | bool]
 Matrix = npt.NDArray[np.float64]
@@ -52,7 +52,7 @@ DEFECTS = (
     "lens_dirty",
     "no_eye",
 )
-MISHAP_PERIOD_S = 5.0  # of which the first part is without the defect
+MISHAP_PERIOD_S = 5.0  # the first part of each period is without the defect
 CALM_S = 2.0
 SHUT_S = 1.2  # how long the lid stays closed where the defect is "blink"
 MISHAP_FADE_S = 0.2  # from nothing to the whole defect

@@ -12,8 +12,8 @@ from pathlib import Path
 
 SCHEDULER = Path("/proc/thread-self/schedstat")
 PROMPT_NS = 2_000_000  # a grab that waits less found its picture waiting; measured: 0.5 ms and less
-FASTER = 0.9  # of the camera's own interval: pictures that come faster have waited
-SHARE = 8  # of an interval, as a fraction, that a grab waits for a picture which has not come yet
+FASTER = 0.9  # share of the camera's own interval: pictures that come faster have waited
+SHARE = 8  # a grab waits 1/8 of an interval for a picture that has not come yet
 SURE, LATELY = 2, 8  # so many grabs of the last ones had to wait: one may have waited for something else
 DRIFT = 1000  # a camera's clock is wrong by less than one in so many
 LONGEST_STEP_NS = 1_000_000_000  # from one timestamp to the next; a longer one, or one back, starts the clock anew

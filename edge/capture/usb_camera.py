@@ -23,7 +23,7 @@ from fthnet_kit.edge.errors import CameraError
 
 LOG = logging.getLogger("fthnet")
 FIRST_PICTURE_S = 4.0
-PICTURE_TIMEOUT_S = 2  # whole seconds: longer than a stall that must be told, no longer than a hang may be
+PICTURE_TIMEOUT_S = 2  # whole seconds: longer than a stall that must be reported, no longer than a hang may be
 SAME = 0.02  # 29.97 fps are 30
 LONGEST_TRANSFER_NS = 500_000_000  # from the first picture's timestamp to its arrival; if longer, it has another clock
 MANUAL_EXPOSURE = 1  # V4L2_EXPOSURE_MANUAL
@@ -34,7 +34,7 @@ CAMERA_OPTIONS = {
     "fps": cv2.CAP_PROP_FPS,
     "exposure": cv2.CAP_PROP_EXPOSURE,
 }
-_told: set[str] = set()  # what a camera lacks is logged once
+_logged: set[str] = set()  # what a camera lacks is logged once
 
 
 class UsbCamera(VideoCapture):
@@ -73,10 +73,10 @@ class UsbCamera(VideoCapture):
                 capture.set(cv2.CAP_PROP_AUTO_EXPOSURE, MANUAL_EXPOSURE)
             capture.set(CAMERA_OPTIONS[name], round(value))
         expected, found = self._lacking(capture)
-        told = f"{self.name}: expected {' '.join(expected)}, found {' '.join(found)}; the camera has nothing nearer"
-        if expected and told not in _told:
-            _told.add(told)
-            LOG.warning(told)
+        message = f"{self.name}: expected {' '.join(expected)}, found {' '.join(found)}; the camera has nothing nearer"
+        if expected and message not in _logged:
+            _logged.add(message)
+            LOG.warning(message)
 
     def _lacking(self, capture: cv2.VideoCapture) -> tuple[list[str], list[str]]:
         """Options that the camera did not take, as they were asked for and as they are."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from fthnet_kit.edge.archive.summary import Summary
     from fthnet_kit.edge.model.preprocess import Views
 
-SECONDS_A_LINE = 10.0  # of progress, where no terminal watches
+SECONDS_A_LINE = 10.0  # between two lines of progress, where no terminal watches
 SHOWN = 5
 GPU_BACKENDS = ("tensorrt", "onnxruntime-cuda", "onnxruntime-tensorrt")
 

@@ -41,7 +41,7 @@ class LazyGroup(ListingGroup):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The command that is asked for; the nearest name is told where there is none."""
+        """The command that is asked for; the error names the nearest one if there is none."""
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:

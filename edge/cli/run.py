@@ -113,7 +113,7 @@ def run(
     address = source
     if source_password_file:
         address = with_password(source, read_secret(source_password_file, "the camera's password"))
-    make_source(address)  # a wrong URI is told before a model is loaded
+    make_source(address)  # a wrong URI fails before a model is loaded
     for option, value in (("--dicom", dicom), ("--eye-file", eye_file)):
         if value and not best_shot:
             raise OptionError(f"{option}: expected --best-shot beside it, found none; name a folder for the shots")

@@ -256,7 +256,7 @@ ASSIGNMENT = re.compile(r"""\s*["']?([\w-]+)["']?(?:\s*\.\s*["']?([\w-]+)["']?)?
 
 
 def _lines_of_keys(text: str) -> dict[str, int]:
-    """Line of each key and section as far as can be told without a parser that counts."""
+    """Line of each key and section as far as can be found without a parser that counts lines."""
     lines: dict[str, int] = {}
     section = ""
     for number, line in enumerate(text.splitlines(), 1):

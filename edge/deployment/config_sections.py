@@ -206,7 +206,7 @@ class BestShotSection:
 
 @dataclass(frozen=True)
 class GuidanceSection:
-    """`[guidance]`: what the operator is told."""
+    """`[guidance]`: what the operator is asked to do."""
 
     language: Language = field(
         default="en",
@@ -262,7 +262,7 @@ class ServeSection:
     )
     open_health: bool = field(
         default=False,
-        metadata=about("true: /healthz tells everybody whether it is alive, and nothing else without the token"),
+        metadata=about("true: /healthz answers everybody whether the kit is alive, and nothing else without the token"),
     )
 
 

@@ -21,7 +21,7 @@ def check_jetpack(device: Device) -> Finding:
         return Finding("JetPack", "note", f"not a Jetson: {device.model or 'model unknown'}, {system}")
     found = f"{device.model or 'a Jetson'}, JetPack {device.jetpack or 'unknown'}, L4T {device.l4t or 'unknown'}"
     if device.jetpack is None:
-        return Finding("JetPack", "note", found, "`cat /etc/nv_tegra_release` on the Jetson itself tells its release")
+        return Finding("JetPack", "note", found, "`cat /etc/nv_tegra_release` on the Jetson itself shows its release")
     if device.jetpack == "6.0" or numbers_of(device.jetpack) < (6,):
         return Finding("JetPack", "problem", found, "install JetPack 6.1 or newer: older ones bring TensorRT 8")
     return Finding("JetPack", "ok", found)

@@ -266,7 +266,7 @@ def read_cuda_version(root: Path = ROOT, run: Run = run_command) -> str | None:
 
 
 def read_driver(root: Path = ROOT, run: Run = run_command) -> str | None:
-    """Version of the NVIDIA driver, with the GPU's name where `nvidia-smi` tells it."""
+    """Version of the NVIDIA driver, with the GPU's name if `nvidia-smi` reports it."""
     said = run(["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]) or ""
     card = re.match(r"([^,\r\n]+), ([0-9][0-9.]+)", said)
     if card:

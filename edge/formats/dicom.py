@@ -44,7 +44,7 @@ def decode(data: bytes) -> Image:
             installed.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of values that do not concern pixels
+        warnings.simplefilter("ignore")  # pydicom warns about values that do not concern pixels
         dataset = _dataset(data)
         _refuse_unread(dataset)
         syntax = str(dataset.file_meta.TransferSyntaxUID)
@@ -66,7 +66,7 @@ def _dataset(data: bytes) -> Dataset:
         ) from None
     try:
         return pydicom.dcmread(io.BytesIO(data))
-    except Exception as error:  # of a damaged file, pydicom raises whatever it meets
+    except Exception as error:  # pydicom raises whatever it meets in a damaged file
         raise _damaged(f"one that pydicom cannot read ({_line(error)})") from error
 
 
@@ -113,8 +113,8 @@ def _frame(dataset: Dataset) -> bytes:
 def _jpeg(dataset: Dataset) -> Image:
     """The colours are those that the JPEG file states; if it states none, those of the dataset."""
     frame = _frame(dataset)
-    told = b"JFIF\0" in frame[:64] or b"Adobe" in frame[:1024]
-    if dataset.PhotometricInterpretation == "RGB" and not told:
+    named = b"JFIF\0" in frame[:64] or b"Adobe" in frame[:1024]
+    if dataset.PhotometricInterpretation == "RGB" and not named:
         frame = frame[:2] + IN_RGB_MARKER + frame[2:]
     return jpeg.decode(frame)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 PNM_HEADER = re.compile(rb"P([1-6])" + rb"(?:\s|#[^\n]*\n)+(\d+)" * 2)
 PNM_WHITE = re.compile(PNM_HEADER.pattern + rb"(?:\s|#[^\n]*\n)+(\d+)")
 BITMAPS = b"14"  # PNM kinds without a highest value
-CODESTREAM = b"\xff\x4f\xff\x51"  # of JPEG 2000, followed by SIZ
+CODESTREAM = b"\xff\x4f\xff\x51"  # start of a JPEG 2000 codestream: SOC and SIZ
 FAR = 1 << 16  # bytes within which a JPEG 2000 codestream begins
 
 

@@ -71,7 +71,7 @@ class Jpeg:
 
     @property
     def kind(self) -> int:
-        """Marker of the frame header, which tells baseline from progressive."""
+        """Marker of the frame header: baseline or progressive."""
         return self.frame[1]
 
     @cached_property

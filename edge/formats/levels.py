@@ -1,7 +1,7 @@
 """Levels: which value is white, where a file holds fewer bits than its samples could.
 
 A camera of 10, 12 or 14 bits often stores its values in 16; read as 16 bits they are a nearly black picture. What the
-file says counts; then what the user says (`assume_bits`); a picture of which neither tells is refused, if its values
+file says counts; then what the user says (`assume_bits`); a picture without either is refused, if its values
 could be of fewer bits.
 """
 

@@ -1,4 +1,4 @@
-"""How much an LZW stream of a TIFF unpacks to, without unpacking it: what tells a damaged one.
+"""How much an LZW stream of a TIFF unpacks to, without unpacking it: a damaged one unpacks to less.
 
 The width of each code depends only on how many came since the table was cleared, so the codes between two clearings are
 read at once, and the length of each follows from the code that its table entry was made of.

@@ -33,7 +33,7 @@ WHITE_IS_ZERO, PALETTE, CMYK, YCBCR = 0, 3, 5, 6
 DARK_IS_ZERO = (1, 2)
 GRAY_OR_COLOUR = (WHITE_IS_ZERO, 1, 2, PALETTE)
 NONE, LZW, JPEG, DEFLATE, OLD_DEFLATE, PACKBITS = 1, 5, 7, 8, 32_946, 32_773
-CODES = {1: "B", 3: "H", 4: "I", 7: "B", 13: "I", 16: "Q", 18: "Q"}  # of the kinds of numbers that tags have
+CODES = {1: "B", 3: "H", 4: "I", 7: "B", 13: "I", 16: "Q", 18: "Q"}  # struct codes of the types of tags
 UNASSOCIATED = 2  # kind of alpha: colours are not multiplied by it
 
 
@@ -283,7 +283,7 @@ def _starting_at(data: bytes, page: Page) -> bytes:
 
 
 def _has_alpha(page: Page) -> bool:
-    """Whether the fourth channel is to be put on black after decoding; in 8 bits, libtiff does it if it is told."""
+    """Whether the fourth channel is to be put on black after decoding; in 8 bits, libtiff does it if asked."""
     if page.value(PHOTOMETRIC) == CMYK:
         return False
     return EXTRA not in page.tags or (page.value(EXTRA) == UNASSOCIATED and page.value(BITS, 1) > 8)

@@ -4,7 +4,7 @@ No checksum guards such files, and no decoder stumbles. What betrays the hole is
 the rows that begins below lit pixels and ends above lit ones, one of them in the middle of a row. The black around a
 field is never so: beside its edge it has black above or below. A black rectangle that is drawn into a picture is
 several runs, each of them beside another. Black rows between a field and a line of text begin and end with rows, so a
-hole of whole rows is told only if it is whole strips of the file.
+hole of whole rows is recognised only if it is whole strips of the file.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 RUN = re.compile(rb"\0{192,}")  # shorter ones occur
-LIT = 12  # of a byte: borders of real cameras stay below
+LIT = 12  # value of a byte; borders of real cameras stay below
 LIT_BYTES = 96  # that lie above the beginning of a hole, and below its end
 NEAR = 48  # bytes that lie right there, within a row, at one end at least
-LIT_SHARE = 0.5  # of the bytes right there, or of a row: blue is dark in many photographs
-LEAST_ROWS = 8  # of a strip: black rows begin and end with strips of fewer rows by chance
+LIT_SHARE = 0.5  # share of the bytes beside it, or of a row: blue is dark in many photographs
+LEAST_ROWS = 8  # rows of a strip: black rows begin and end with strips of fewer rows by chance
 
 
 def has_hole(data: npt.NDArray[np.uint8], width: int) -> bool:

@@ -11,7 +11,7 @@ from fthnet_kit.edge.image import Image
 
 DUST_CONTRAST = 0.08  # darker or brighter than its surroundings, whichever part of the eye lies behind
 DUST_STEADY = 1.5  # between its strongest and weakest: what a part of the eye leaves behind as it passes varies more
-PLACES = 9  # of the eye, over which dust is told from what moves with the eye
+PLACES = 9  # positions of the eye over which dust is separated from what moves with the eye
 PLACE_STEP = 0.012  # field diameters between two places
 SPREAD = 0.05  # field diameters that the places must span: a disc's radius
 SAME = 0.6  # correlation of details of one place

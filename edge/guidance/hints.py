@@ -25,15 +25,15 @@ from fthnet_kit.edge.model.score import Score
 # The limits of the hints; docs/GUIDANCE.md says what they mean and what was measured.
 DARK_STOPS = -4.0  # even the field's brighter tenth is darker
 BRIGHT_STOPS = -1.3  # half of the field is brighter
-CLIPPED = 0.6  # of the field has lost its red
+CLIPPED = 0.6  # share of the field whose red is lost
 OFF_CENTRE = 0.035  # field diameters: a crescent of about twice this width is missing
-BLURRED = 0.7  # of the best sharpness seen of late
+BLURRED = 0.7  # share of the best sharpness seen lately
 BLURRED_ALWAYS = 0.5  # sharpness that no focused picture has
 SCORE_FALL = 15.0  # points below the best of late, with the sharpness fallen as well
-SOFTENED = 0.85  # of the best sharpness: fallen
+SOFTENED = 0.85  # share of the best sharpness: it has fallen
 UNEVEN_STOPS = 3.0  # from one edge of the field to the opposite
-DUST_AREA = 0.0035  # of the field
-COVERED = 0.45  # of the largest lit area of late: less is a lid, or no eye
+DUST_AREA = 0.0035  # share of the field
+COVERED = 0.45  # share of the largest lit area seen lately: less is a lid, or no eye
 
 LEAVE = 0.85  # a shown hint goes when its measure is this far below the limit: no flicker at the limit
 LATE_S = 20.0  # "of late"
@@ -142,7 +142,7 @@ class Guide:
         self._dust = Dust()
         self._seen_s: float | None = None  # when an eye was in view last
         self._now_s: float | None = None
-        self._lasting: dict[Code, tuple[float, int]] = {}  # of each defect: since when, for how many frames
+        self._lasting: dict[Code, tuple[float, int]] = {}  # for each defect: since when, for how many frames
 
     def update(self, image: npt.NDArray[np.generic], score: Score, now_s: float) -> Hint | None:
         """The hint after this frame, None where there is nothing to say.

@@ -14,21 +14,21 @@ from fthnet_kit.edge.model.field import FIELD_LEVEL, FIELD_MIN_LEVEL
 Map = npt.NDArray[np.float32]
 # The frame is measured at this height or width, whichever is shorter.
 SIDE = 288
-DETAIL_SIDE = 96  # of the map in which movement and dust are looked for
+DETAIL_SIDE = 96  # side of the map in which movement and dust are looked for
 GAMMA = 2.2
 WHITE = 250  # a channel this high is clipped
 FIELD = 256  # pixels of the field's diameter where its light and sharpness are measured
 CELLS = 12  # regions across the field whose light is compared
-WHOLE = 242  # of 255: a cell that lies in the field
+WHOLE = 242  # level, of 255, from which a cell lies in the field
 PROBE_STEP = 4  # every how many pixels it is asked whether they are lit
 LEAST_FRAME = 64  # pixels: too small to measure
-LEAST_FIELD = 0.25  # of the frame's shorter side: what is smaller is a reflex
-WELL_LIT = 0.5  # of the field's median level: what is darker lies under a lid or beside the pupil
+LEAST_FIELD = 0.25  # share of the frame's shorter side: what is smaller is a reflex
+WELL_LIT = 0.5  # share of the field's median level: what is darker lies under a lid or beside the pupil
 SMOOTH = 2.0  # pixels of `SIDE`, sigma: noise is no darkness
 SURROUNDINGS = 3.0  # pixels of `DETAIL_SIDE`, sigma: coarser structure is light, finer is detail
-LEAST_RESPONSE = 0.05  # of phase correlation: below, the frames have nothing in common
-RIM = np.ones((9, 9), np.uint8)  # of a field of 128: its edge is not detail
-EDGE = np.ones((9, 9), np.uint8)  # of `DETAIL_SIDE`
+LEAST_RESPONSE = 0.05  # response of phase correlation; below it the frames have nothing in common
+RIM = np.ones((9, 9), np.uint8)  # rim of a field of 128: its edge is not detail
+EDGE = np.ones((9, 9), np.uint8)  # rim of a field of `DETAIL_SIDE`
 UNSTEADY = 0.25  # field diameters a second: a vessel's width (0.8 % of the field) in an exposure of 1/30 s
 LONGEST_GAP_S = 1.0  # between frames; beyond, movement is unknown
 
@@ -51,7 +51,7 @@ class Measures:
         fineness: the same of green details of 1/128 and 1/64 of the field, over those of 1/32: tells blur apart that
             `sharpness` hardly sees, but also sees noise where little else is left.
         shift: how far the picture has moved since the previous frame, right and down, in field diameters;
-            None where that cannot be told.
+            None if that cannot be measured.
         detail: green of the whole frame against its surroundings, float32 (about 96 rows): relative, 0 where dark.
         inside: where in `detail` the field is, away from its edge.
     """

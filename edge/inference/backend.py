@@ -39,7 +39,7 @@ class Backend(Protocol):
         """Library, version, provider and threads, as reports show them."""
 
     def stage_ms(self) -> Mapping[str, float]:
-        """Milliseconds of the stages of the latest `infer`; empty where they cannot be told apart."""
+        """Milliseconds of the stages of the latest `infer`; empty where they are not measured apart."""
 
     def close(self) -> None:
         """Release everything; a second call does nothing."""

@@ -30,7 +30,7 @@ class Grabber(threading.Thread):
         source: what to read; `opened` says whether it is open already.
         slot: where frames go.
         options: patience.
-        contain: told of every error of a live source; those of a file end the thread.
+        contain: called with every error of a live source; those of a file end the thread.
     """
 
     def __init__(

@@ -176,7 +176,7 @@ class LiveLoop:
         return grabber
 
     def _patience_s(self, grabber: Grabber) -> float:
-        """How long to wait for a frame: until a stall has to be told, then a tick at a time."""
+        """How long to wait for a frame: until a stall must be reported, then a tick at a time."""
         left = grabber.alive_s + self._options.stall_s - time.monotonic()
         return left if 0 < left < TICK_S else min(TICK_S, self._options.stall_s)
 

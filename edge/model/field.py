@@ -95,7 +95,7 @@ class _Lit:
 def find_field(image: Image) -> Box:
     """Bounding square of the illuminated retinal field, without the artificial areas around it.
 
-    Its side is a multiple of 8 (from 2048 pixels on: of 32). Where the field cannot be told from the border (a
+    Its side is a multiple of 8 (from 2048 pixels on: of 32). If the field cannot be separated from the border (a
     black frame, a lone reflex), it is the square around the whole frame.
 
     Args:

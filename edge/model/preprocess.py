@@ -151,7 +151,7 @@ def prepare(image: npt.NDArray[np.generic], preprocessing: Preprocessing, views:
 
     Raises:
         InputError: the image's type, shape or size, or the number of views.
-        AmbiguousFieldError: the field is to be cut out and cannot be told.
+        AmbiguousFieldError: the field is to be cut out and cannot be found.
     """
     return prepare_with_centre(image, preprocessing, views)[0]
 

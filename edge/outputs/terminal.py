@@ -28,7 +28,7 @@ SPARK_WIDTH = 60
 RATE_WINDOW_S = 3.0
 PLAIN_EVERY_S = 2.0
 COLOURS = {"good": "bold green", "usable": "bold yellow", "reject": "bold red"}
-STAGES = (  # of `LiveSummary.samples_ms`, whatever the backend
+STAGES = (  # keys of `LiveSummary.samples_ms`, whatever the backend
     *("preprocess", "gate", "infer", "h2d", "gpu_compute", "d2h", "enqueue", "post"),
     *("frame age", "capture to score", "loop overhead"),
 )

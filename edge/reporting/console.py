@@ -1,6 +1,6 @@
 """What is printed in a terminal: text as it is, so that ``P001 [os].jpg`` keeps its brackets.
 
-rich takes ``[os]`` for markup and ``:eye:`` for a picture unless it is told otherwise. It is told here, once: every
+rich takes ``[os]`` for markup and ``:eye:`` for a picture unless it is told otherwise, which happens here, once: every
 console and every bar of the kit is made by this module.
 """
 

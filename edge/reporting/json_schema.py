@@ -20,7 +20,7 @@ class SchemaProblem:
 
 
 def schema_problem(content: object, schema: Mapping[str, Any]) -> SchemaProblem | None:
-    """What tells best why a content does not fit its schema (draft 2020-12); None where it fits."""
+    """The error that best explains why a content does not fit its schema (draft 2020-12); None where it fits."""
     jsonschema = load_jsonschema()
     found = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(schema).iter_errors(content))
     if found is None:

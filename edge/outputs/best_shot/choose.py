@@ -110,7 +110,7 @@ class BestShot:
         self.shot: Shot | None = None
         self._last_known: tuple[EyeContext, DicomContext | None] | None = None
         self._camera: DicomContext | None = None  # what holds for every eye
-        self._context: DicomContext | None = None  # of the eye in view, or of the next
+        self._context: DicomContext | None = None  # for the eye in view, or the next
         self._eye: EyeContext | None = None
         self._known_since_s = -math.inf
         self._on_shot = on_shot
@@ -124,7 +124,7 @@ class BestShot:
         self._seen_s: float | None = None  # until when a retina was last seen; None between two eyes
         self._stretch: Stretch | None = None
         self._spare: Image | None = None  # the buffer of a stretch that gave no shot
-        self._taken: Shot | None = None  # of the eye in view
+        self._taken: Shot | None = None  # shot of the eye in view
         self._take = 1
         self._armed_eye: int | None = None  # number for the next take of the eye in view
         self._unsaved: Shot | None = None  # the newest, until the worker has written it
@@ -253,7 +253,7 @@ class BestShot:
         captured_s = self._clock_s() if result.frame is None else result.frame.captured_ns / 1e9
         self._now_s = max(self._now_s, captured_s)
         if result.frame is not None and captured_s < self._known_since_s:
-            return []  # of whom, nobody can say
+            return []  # nobody can say whose eye it was
         value = result.score.value
         if result.score.reason in CAMERA_LOST:
             return self._leave()

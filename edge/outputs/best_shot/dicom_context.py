@@ -11,9 +11,9 @@ from typing import Any, Literal
 from fthnet_kit.edge.errors import InputError, MissingExtraError
 from fthnet_kit.edge.files import parse_json, read_regular
 
-MOST_BYTES = 1 << 20  # of a context
+MOST_BYTES = 1 << 20  # bytes of a context file
 Code = tuple[str, str, str]  # value, scheme, meaning
-DEVICE_TYPES: dict[str, Code] = {  # of CID 4202
+DEVICE_TYPES: dict[str, Code] = {  # codes of CID 4202
     "fundus_camera": ("409898007", "SCT", "Fundus Camera"),
     "direct_ophthalmoscope": ("409900009", "SCT", "Direct Ophthalmoscope"),
     "indirect_ophthalmoscope": ("409901008", "SCT", "Indirect Ophthalmoscope"),

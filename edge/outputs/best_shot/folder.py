@@ -53,7 +53,7 @@ class ShotFolder:
         self._own: set[Path] = set()  # eyes' folders that this process made
         make_folder(folder, private=True)
         try:
-            for left_over in folder.glob("EYE-*/.*.tmp"):  # of a run that was killed
+            for left_over in folder.glob("EYE-*/.*.tmp"):  # left by a run that was killed
                 left_over.unlink()
         except OSError as error:
             raise self._unwritable(error) from error
@@ -88,7 +88,7 @@ class ShotFolder:
             self.set_aside(shot)
         files = {"best.png": _png(shot), **_dicom_files(shot)}
         for name in set(DICOM_NAMES) - set(files):
-            (shot.folder / name).unlink(missing_ok=True)  # of the revision that is replaced
+            (shot.folder / name).unlink(missing_ok=True)  # files of the revision that is replaced
         for name, content in files.items():
             write_atomically(shot.folder / name, content, private=True)
         write_atomically(record, _to_json(_record(shot, self._options, files)), private=True)

@@ -12,7 +12,7 @@ from fthnet_kit.edge.loop.result import LiveResult
 from fthnet_kit.edge.outputs.best_shot.rank import Appraisal
 from fthnet_kit.edge.outputs.best_shot.shot import Sample
 
-LEAST_FRAMES = 3  # of a stable stretch, however slow the scorer
+LEAST_FRAMES = 3  # frames of a stable stretch, however slow the scorer
 ROUNDING_S = 1e-6
 LONGEST_STRETCH = 10_000  # frames; then it counts as ended
 
@@ -30,7 +30,7 @@ class Stretch:
         self.buffer = buffer
         self._band = band
         self._best: LiveResult | None = None
-        self.appraisal: Appraisal | None = None  # of the best frame
+        self.appraisal: Appraisal | None = None  # appraisal of the best frame
         self.rank = -math.inf
         self.best_s = 0.0
 

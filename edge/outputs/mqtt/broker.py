@@ -34,7 +34,7 @@ class MqttOptions:
         queue: file of what waits; None for `mqtt-queue.sqlite` in the state folder.
         queue_messages, queue_mb: bounds of what waits; beyond them the oldest is dropped.
         user: who logs in; None for the environment's FTHNET_MQTT_USER, or nobody.
-        password_file: file with the password; the environment's FTHNET_MQTT_PASSWORD goes before it.
+        password_file: file with the password; the environment's FTHNET_MQTT_PASSWORD overrides it.
         ca_file: certificates that may vouch for the broker; None for the system's.
         cert_file, key_file: certificate and key with which this device proves who it is.
         insecure_tls: do not check the broker's certificate. For tests only.

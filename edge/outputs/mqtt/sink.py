@@ -34,7 +34,7 @@ ONLINE, OFFLINE = b"online", b"offline"
 
 @dataclass
 class Link:
-    """What one connection has told so far; `sent` maps paho's message number to the queue's.
+    """What one connection has sent so far; `sent` maps paho's message number to the queue's.
 
     `confirmed`: the broker has acknowledged a message, be it only that this camera is online.
     """

@@ -26,7 +26,7 @@ COOKIE = "fthnet_preview"
 TOKEN_VARIABLE = "FTHNET_TOKEN"  # noqa: S105  (a name, not a secret)
 TOKEN_FORM = re.compile(r"[!-~]{1,256}")
 TOKEN_BITS = 128  # what nobody guesses
-FEWEST_SIGNS = 8  # of a token that is drawn at random
+FEWEST_SIGNS = 8  # different characters of a token that is drawn at random
 ALPHABETS = tuple(  # a token is counted as drawn from the smallest that holds it
     frozenset(letters)
     for letters in (
@@ -215,7 +215,7 @@ class Access:
     def same_origin(request: HTTPServerRequest) -> bool:
         """Whether the page that asks, if a browser names one, is ours; anyone may open one of ours in a tab.
 
-        Browsers name no Origin with `<img>` and `<script>`: there Sec-Fetch-Site tells, on loopback and with TLS.
+        Browsers name no Origin with `<img>` and `<script>`: there Sec-Fetch-Site says it, on loopback and with TLS.
         """
         site = request.headers.get("Sec-Fetch-Site", "none")
         if site not in ("none", "same-origin") and request.headers.get("Sec-Fetch-Dest") != "document":

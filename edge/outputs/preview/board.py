@@ -1,4 +1,4 @@
-"""What the preview page is told: the newest result, its last minute, and the shot that waits for a decision."""
+"""What the preview page shows: the newest result, its last minute, and the shot that waits for a decision."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CURRENT_S = 2.0  # health: a result older than this is not current
 HISTORY_S, HISTORY_STEP_S = 60.0, 0.5
 HISTORY_STEPS = round(HISTORY_S / HISTORY_STEP_S)
 RATE_WINDOW_S = 3.0
-MOST_SHOTS = 12  # of the session, that the page lists
+MOST_SHOTS = 12  # shots of the session that the page lists
 Decision = Literal["waiting", "accepted", "retaken", "kept"]  # kept: the eye has left without a decision
 CAMERA_STATES = {"no_frame": "lost", "stalled": "stalled", "frozen": "frozen"}
 
@@ -93,7 +93,7 @@ class Board:
         self._shot: WaitingShot | None = None
         self._decided: str | None = None  # the last shot that was accepted or sent back
         self._shots: dict[tuple[int, int], SessionShot] = {}  # by eye and take
-        self.field: dict[str, float] | None = None  # of the newest picture, in shares of its width and height
+        self.field: dict[str, float] | None = None  # field of the newest picture, in shares of its width and height
         self._engine = "waiting"
         self._received_s = self._meant_s = -math.inf
         self._scored_s: deque[float] = deque()

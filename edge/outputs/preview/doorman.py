@@ -13,7 +13,7 @@ from collections.abc import Callable
 LOG = logging.getLogger("fthnet")
 SESSION_S = 12 * 3600.0  # a working day
 MOST_SESSIONS = 64
-GUESSES, GUESSES_S = 10, 60.0  # of one source; more are refused unread
+GUESSES, GUESSES_S = 10, 60.0  # wrong tokens of one source; more are refused unread
 LONGEST_PAUSE_S = 900.0
 MOST_SOURCES = 4096
 NETWORK_BITS = 64  # what one IPv6 host may choose its addresses from

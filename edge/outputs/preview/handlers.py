@@ -295,7 +295,7 @@ class Health(Handler):
     """For watchdogs."""
 
     def prepare(self) -> None:
-        """Where the option says so, everybody is told whether it is alive, and nothing else."""
+        """If the option says so, everybody may ask whether it is alive, and nothing else."""
         self.PUBLIC = self.operations.open_health
         super().prepare()
 

@@ -73,7 +73,7 @@ def encode(image: Image, longest_px: int, quality: int, *, fast: bool = False) -
 
 
 def field_in(image: Image, preprocessing: Preprocessing) -> dict[str, float] | None:
-    """The part of a picture that is scored, in shares of its width and height; None where it cannot be told."""
+    """The part of a picture that is scored, in shares of its width and height; None if it cannot be found."""
     height, width = image.shape[:2]
     try:
         box = field_box(image, preprocessing)
@@ -107,7 +107,7 @@ class Operations:
         workers: threads for what takes time.
         set_eye: called with JSON that says whose eye comes next; None where no shots are kept.
         eye: gives whose eye comes next, None where that is unknown.
-        open_health: everybody may ask whether it is alive, and is told nothing else.
+        open_health: everybody may ask whether it is alive, and nothing else.
     """
 
     access: Access

@@ -7,7 +7,7 @@ viewer misses what came meanwhile, and one that reads nothing for five seconds i
 Tornado, because one package without dependencies, with wheels for aarch64, brings streaming with back-pressure and
 the limits on headers, bodies and idle connections that a server on a network needs.
 
-Who may ask stands in `access`, what they are told in `board` and `prometheus`, what each path answers in
+Who may ask stands in `access`, what is answered in `board` and `prometheus`, what each path answers in
 `handlers`, and the page itself in `assets/preview`, put together by `assets`.
 """
 
@@ -93,7 +93,7 @@ class PreviewServer:
         language: of the page.
         max_clients: browsers at a time.
         tls: serve HTTPS with this context (`tls_context`).
-        open_health: `/healthz` tells everybody whether it is alive, and only who shows the token more than that.
+        open_health: `/healthz` answers everybody whether it is alive; more than that takes the token.
         current_s: a result older than this is not current: `/healthz` says so.
 
     Raises:

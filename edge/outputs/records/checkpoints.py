@@ -64,7 +64,7 @@ class CheckpointWriter:
     Args:
         key: the device's private key.
         live: the live file of the records.
-        told: hears of each checkpoint, on the writer's thread.
+        told: called with each checkpoint, on the writer's thread.
 
     Raises:
         InputError: the key cannot be read.

@@ -47,7 +47,7 @@ class Verification:
         first_seq, last_seq: numbers of the first and the last record; None without one.
         head: chain value of the last record, to note elsewhere; None without a record.
         problems: alterations, removals, insertions, in reading order.
-        notes: what the writer itself tells: records lost to a full disk, files removed for the disk
+        notes: what the writer itself noted: records lost to a full disk, files removed for the disk
             budget, a line in flight.
         lost: records that the writer says it could not write.
         noted_seq: number of the record whose chain value is `noted`; None where there is none.

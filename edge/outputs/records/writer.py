@@ -307,7 +307,7 @@ class Records:
             self._checkpoints.sign(self._seq - 1, self._chain, kind)
 
     def _try_to_sign(self, kind: Kind) -> None:
-        """The same; a failure is told, and costs no record."""
+        """The same; a failure is logged and costs no record."""
         try:
             self._sign(kind)
         except OSError as error:
@@ -323,7 +323,7 @@ class Records:
         except OSError:
             if not self._condemned:
                 raise
-            self._remove_condemned()  # on a full disk these make room for the line that tells of them
+            self._remove_condemned()  # on a full disk these make room for the line that names them
             self._put(line)
         self._end += len(line)
         self._seq, self._chain, self._state_prev = self._seq + 1, chain, False
@@ -351,7 +351,7 @@ class Records:
         return _members(head, opening=b"{") + b","
 
     def _sync(self) -> None:
-        """Make what is written durable; a disk that cannot is told once."""
+        """Make what is written durable; a failure is logged once."""
         if self._file >= 0:
             try:
                 os.fdatasync(self._file)
