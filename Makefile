@@ -5,8 +5,8 @@ TEST_VENV := .venv-test
 DEMO_SOURCE ?= sim:?seconds=20&fps=15&seed=3
 
 SOAK_MINUTES ?= 20
-# Processes that run tests.
-JOBS ?= auto
+# Processes that run tests: one more than cores, because tests of cameras, brokers and pages mostly wait.
+JOBS ?= $(shell echo $$(($$(nproc) + 1)))
 
 .PHONY: demo check fast test test-long test-arm gpu-pack lint soak clean
 
