@@ -76,6 +76,8 @@ class Recipe:
     """What a training run does; stored with its state, in the card and in the report.
 
     `new_head`: taps, hypernetwork and target network start new (`FTHNet.enliven`), whatever the backbone starts from.
+    `at_once`: images of a batch that are computed together, None for all; their gradients add up to the batch's, with
+    the ranking, and the mean of the generated weights, within each part.
     """
 
     minutes: float
@@ -90,6 +92,7 @@ class Recipe:
     auxiliary_weight: float = 0.5
     seed: int = 0
     new_head: bool = False
+    at_once: int | None = None
     validate_every_s: float = 300.0
     save_every_s: float = 120.0
 
@@ -403,18 +406,22 @@ class Trainer:
         if self.recipe.new_head:
             own = (torch.rand(len(image)) >= NEVER_OWN).float() * self.recipe.own_share(progress)
             own = own.to(self.device, non_blocking=True)
-        loss = self._loss(image, quality, severities, known, own)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        size = self.recipe.at_once or len(image)
+        loss = torch.zeros((), device=self.device)
+        for part in zip(
+            *(t.split(size) for t in (image, quality, severities, known, own) if t is not None), strict=True
+        ):
+            share = self._loss(*part) * (len(part[0]) / len(image))
+            share.backward()  # type: ignore[no-untyped-call]
+            loss += share.detach()
         nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip)
         self.optimizer.step()
         self.step += 1
         self._update_average()
         smoothing = min(0.99, 1 - 1 / self.step)
         with torch.no_grad():
-            self._smooth_loss = (
-                loss.detach() if self.step == 1 else self._smooth_loss.lerp(loss.detach(), 1 - smoothing)
-            )
+            self._smooth_loss = loss if self.step == 1 else self._smooth_loss.lerp(loss, 1 - smoothing)
 
     def _look_at_loss(self) -> None:
         """Fetch the smoothed loss from the device.

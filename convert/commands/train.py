@@ -32,6 +32,11 @@ from fthnet_kit.edge.cli.options import tell_unsigned
 @click.option("--pool", type=click.Choice(["soft", "avg"]), help="Pooling of --from, where its file does not say it.")
 @click.option("--batch", type=click.IntRange(2, 256), default=8, show_default=True, help="Images a step; even.")
 @click.option(
+    "--at-once",
+    type=click.IntRange(2, 256),
+    help="Images of a step that are computed together; even. Less memory, the same step. Default: all.",
+)
+@click.option(
     "--peak-lr", type=click.FloatRange(0, min_open=True), help="Highest learning rate. Default: 3e-4, fine-tuning 1e-4."
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of everything random.")
@@ -49,6 +54,7 @@ def train(
     new_head: bool,
     pool: str | None,
     batch: int,
+    at_once: int | None,
     peak_lr: float | None,
     seed: int,
     group_column: str | None,
@@ -77,7 +83,8 @@ def train(
     if intended_use:
         identity = dataclasses.replace(identity, intended_use=intended_use)
     rate = peak_lr or (1e-4 if start and not new_head else 3e-4)
-    recipe = Recipe(minutes, batch=batch - batch % 2, peak_lr=rate, seed=seed, new_head=new_head)
+    together = at_once and at_once - at_once % 2
+    recipe = Recipe(minutes, batch=batch - batch % 2, peak_lr=rate, seed=seed, new_head=new_head, at_once=together)
     run = TrainingRun(folders, config, start, pool, recipe, bundle, identity, group_column, replace)
     with open_progress(open_console(stderr=True), BarColumn(), TimeRemainingColumn(), transient=True) as bar:
         task = bar.add_task("reading photographs", total=minutes)

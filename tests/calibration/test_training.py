@@ -153,6 +153,22 @@ def test_a_run_too_short_for_anything_takes_one_step_and_tells_a_loss(photograph
     assert run.best_path.exists()
 
 
+def test_parts_of_a_batch_add_up_to_its_step(photographs: Path, tmp_path: Path) -> None:
+    plain = {"ranking_weight": 0.0, "new_head": False, "warmup_steps": 1}
+    whole, parts = (trainer(photographs, tmp_path / str(size), at_once=size, fresh=False, **plain) for size in (4, 2))
+    parts.network.load_state_dict(whole.network.state_dict())
+    parts.head.load_state_dict(whole.head.state_dict())
+    before = {name: tensor.clone() for name, tensor in whole.network.state_dict().items()}
+    for each in (whole, parts):
+        each._train_step(*next(each._batches()), progress=0.0)
+    assert float(parts._smooth_loss) == pytest.approx(float(whole._smooth_loss), rel=1e-4)
+    moved = {name: tensor - before[name] for name, tensor in whole.network.state_dict().items()}
+    other = {name: tensor - before[name] for name, tensor in parts.network.state_dict().items()}
+    cosine = sum(float((moved[name] * other[name]).sum()) for name in moved)
+    size = sum(float((tensor**2).sum()) for tensor in moved.values())
+    assert cosine / size > 0.98  # AdamW's first step is nearly a sign: what is close to zero may differ
+
+
 @pytest.mark.long
 def test_validations_take_a_tenth_at_most(photographs: Path, tmp_path: Path) -> None:
     run = trainer(photographs, tmp_path / "run", validate_every_s=0.1)
