@@ -410,7 +410,8 @@ class Trainer:
         size = self.recipe.at_once or len(image)
         loss = torch.zeros((), device=self.device)
         for part in zip(
-            *(t.split(size) for t in (image, quality, severities, known, own) if t is not None), strict=True
+            *(t.split(size) for t in (image, quality, severities, known, own) if t is not None),
+            strict=True,  # type: ignore[no-untyped-call]
         ):
             share = self._loss(*part) * (len(part[0]) / len(image))
             share.backward()  # type: ignore[no-untyped-call]
