@@ -409,10 +409,8 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         size = self.recipe.at_once or len(image)
         loss = torch.zeros((), device=self.device)
-        for part in zip(
-            *(t.split(size) for t in (image, quality, severities, known, own) if t is not None),
-            strict=True,  # type: ignore[no-untyped-call]
-        ):
+        given = [tensor for tensor in (image, quality, severities, known, own) if tensor is not None]
+        for part in zip(*(torch.split(tensor, size) for tensor in given), strict=True):
             share = self._loss(*part) * (len(part[0]) / len(image))
             share.backward()  # type: ignore[no-untyped-call]
             loss += share.detach()
