@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
+import pickle
 import re
 import shutil
 import signal
@@ -43,6 +44,7 @@ from fthnet_kit.edge.model.bundle import CONVERTED_NAMES, sha256_of
 from fthnet_kit.edge.model.card import CARD_NAME, ModelCard
 from fthnet_kit.edge.model.choices import Budget
 from fthnet_kit.edge.model.preprocess import prepare
+from tests.made_once import made_once
 
 pytestmark = pytest.mark.slow
 
@@ -110,10 +112,11 @@ def scored(images: Path) -> tuple[FTHNet, np.ndarray]:
 @pytest.fixture(scope="module")
 def plain(scored: tuple[FTHNet, np.ndarray], images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle as `fthnet export` makes it."""
-    folder = tmp_path_factory.mktemp("plain") / "bundle"
-    checkpoint, few = NetworkCheckpoint(scored[0], Path("random")), sorted(images.iterdir())[:4]
-    write_bundle(checkpoint, folder, Identity("tiny"), Preprocessing(), images=few)
-    return folder
+    with made_once(tmp_path_factory, "quantize-plain") as (folder, is_made):
+        if not is_made:
+            checkpoint, few = NetworkCheckpoint(scored[0], Path("random")), sorted(images.iterdir())[:4]
+            write_bundle(checkpoint, folder / "bundle", Identity("tiny"), Preprocessing(), images=few)
+    return folder / "bundle"
 
 
 @pytest.fixture(scope="module")
@@ -131,9 +134,14 @@ def quantized(
     plain: Path, labelled: Path, fthnet: Command, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, subprocess.CompletedProcess[str]]:
     """The bundle after `fthnet quantize`, and what the command said."""
-    bundle = tmp_path_factory.mktemp("quantized") / "bundle"
-    shutil.copytree(plain, bundle)
-    return bundle, fthnet("quantize", bundle, "--data", labelled, *CALIBRATING)
+    with made_once(tmp_path_factory, "quantize") as (folder, is_made):
+        work, said = folder / "work", folder / "said.pickle"
+        if not is_made:
+            work.mkdir()
+            shutil.copytree(plain, work / "bundle")
+            done = fthnet("quantize", work / "bundle", "--data", labelled, *CALIBRATING)
+            said.write_bytes(pickle.dumps(done))
+        return work / "bundle", pickle.loads(said.read_bytes())
 
 
 @pytest.fixture(scope="module")

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +22,7 @@ from fthnet_kit.edge.inference.retina_gate import why_not_retina
 from fthnet_kit.edge.model import delta
 from fthnet_kit.edge.model.bundle import shipped_bundle
 from fthnet_kit.edge.model.preprocess import Preprocessing, field_box, prepare
+from tests.made_once import made_once
 
 ROOT = Path(__file__).parents[3]
 SOURCE = ROOT / "edge" / "cpp"
@@ -51,18 +49,6 @@ def headers() -> Path:
     pytest.skip(f"no {HEADER}: FTHNET_ORT_HEADERS names no folder with ONNX Runtime's headers")
 
 
-@contextmanager
-def made_once(factory: pytest.TempPathFactory, name: str) -> Iterator[tuple[Path, bool]]:
-    """A folder that all workers of this run share, and whether another has filled it; one at a time."""
-    base = factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / f"cpp-{name}"
-    folder.mkdir(exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield folder, (folder / "made").exists()
-        (folder / "made").touch()
-
-
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The library of Python's ONNX Runtime, under the names that a linker and a loader look for."""
@@ -71,7 +57,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     spec = find_spec("onnxruntime")
     assert spec is not None and spec.origin is not None
     (real,) = (Path(spec.origin).parent / "capi").glob("libonnxruntime.so.*")
-    with made_once(tmp_path_factory, "lib") as (folder, is_made):
+    with made_once(tmp_path_factory, "cpp-lib") as (folder, is_made):
         for name in () if is_made else ("libonnxruntime.so", "libonnxruntime.so.1"):
             (folder / name).symlink_to(real)
     return folder
@@ -89,7 +75,7 @@ def programs(request: pytest.FixtureRequest, headers: Path, library: Path, tmp_p
     compiler = shutil.which(request.param) or shutil.which(f"{request.param}-14")
     if compiler is None:
         pytest.skip(f"no {request.param}")
-    with made_once(tmp_path_factory, request.param.strip("+")) as (folder, is_made):
+    with made_once(tmp_path_factory, f"cpp-{request.param.strip('+')}") as (folder, is_made):
         if not is_made:
             build(compiler, headers, library, folder, sanitized=request.param == "g++")
     return folder
