@@ -29,6 +29,7 @@ import cv2
 import numpy as np
 
 from fthnet_kit.calibration.agreement import Agreement, agreement
+from fthnet_kit.calibration.dim_labels import gain_to_full_light, in_full_light, relit
 from fthnet_kit.calibration.labelled_images import LabelledImage
 from fthnet_kit.calibration.training_samples import FAULTS, SampleSource
 from fthnet_kit.edge.capture.degradations import degrade
@@ -60,7 +61,8 @@ OWN_FROM, OWN_UNTIL = 0.4, 0.7  # share of the minutes between which samples get
 NEVER_OWN = 0.3  # samples that keep the mean weights to the end, so that the taps are never bypassed
 GENERATOR_RATE = 0.3  # learning rate of new generators, of the others'
 OUTER = 4.0  # |input| of a sigmoid from which it costs
-OUTER_WEIGHT = 0.01
+OUTER_LINEAR = 2.0  # beyond this excess it costs in proportion: a head that comes saturated is drawn back slowly
+OUTER_WEIGHT = 0.04
 
 MANY_VIEWS = 20
 MANY_VIEWS_SHARE = 0.08  # share of the minutes that scoring with 20 views may take at the end
@@ -78,6 +80,8 @@ class Recipe:
     `new_head`: taps, hypernetwork and target network start new (`FTHNet.enliven`), whatever the backbone starts from.
     `at_once`: images of a batch that are computed together, None for all; their gradients add up to the batch's, with
     the ranking, and the mean of the generated weights, within each part.
+    `relight`: share of the way that labels of dim photographs are raised to what the starting weights say of them in
+    full light (`dim_labels`).
     """
 
     minutes: float
@@ -93,6 +97,7 @@ class Recipe:
     seed: int = 0
     new_head: bool = False
     at_once: int | None = None
+    relight: float = 0.0
     validate_every_s: float = 300.0
     save_every_s: float = 120.0
 
@@ -249,8 +254,8 @@ class Trainer:
         self._smooth_loss = torch.tensor(self.loss, device=self.device)
         self.best: Validation | None = None
         self.history: list[Validation] = []
-        mos = np.array([image.mos for image in train])
-        self.source = SampleSource(load_canonical(train), mos, recipe.seed)
+        self.mos = np.array([image.mos for image in train])
+        self.source = SampleSource(load_canonical(train), self.mos, recipe.seed)
         self.val_images = np.concatenate([prepare_file(image.path, Preprocessing()) for image in val])
         self.val_mos = np.array([image.mos for image in val])
         self.probe = self._degraded_probe(val)
@@ -259,7 +264,7 @@ class Trainer:
         if self._state_path.exists():
             self._resume()
         else:
-            self._start(float(mos.mean()) / 100, fresh=fresh)
+            self._start(float(self.mos.mean()) / 100, fresh=fresh)
 
     @property
     def _state_path(self) -> Path:
@@ -350,6 +355,27 @@ class Trainer:
         if self.recipe.new_head:
             self.network.enliven(images, mean_quality)  # type: ignore[operator]
         self.average = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
+        if self.recipe.relight:
+            self._relabel(self._relit())
+
+    def _relit(self) -> np.ndarray:
+        """Labels of the training photographs with those of the dim ones raised, by the weights as they are."""
+        gains = np.array([gain_to_full_light(field) for field in self.source.photographs])
+        seen, dim = self.mos.copy(), np.flatnonzero(gains > 1)
+        if len(dim):
+            lit = (in_full_light(self.source.photographs[index]) for index in dim)
+            views = np.stack([field[MARGIN : MARGIN + INPUT, MARGIN : MARGIN + INPUT, ::-1] for field in lit])
+            seen[dim] = np.clip(self._scores(views, lambda progress: None), 0, 100)
+        return relit(self.mos, gains, seen, self.recipe.relight)
+
+    def _relabel(self, mos: np.ndarray) -> None:
+        self.source = SampleSource(self.source.photographs, mos, self.recipe.seed)
+
+    @property
+    def raised(self) -> np.ndarray:
+        """Points by which the labels that were raised were."""
+        points = self.source.mos - self.mos
+        return points[points > 0]
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
         """No weight decay on biases, norms and position tables; new generators learn slower."""
@@ -394,10 +420,9 @@ class Trainer:
             + self.recipe.ranking_weight * ranking_loss(raw, quality)
             + self.recipe.auxiliary_weight * fault_loss(named, severities, known)
         )
-        if self.recipe.new_head:
-            outer = [(F.relu(hidden.float().abs() - OUTER) ** 2).mean() for hidden in parts.hidden]
-            loss = loss + OUTER_WEIGHT * torch.stack(outer).sum()
-        return loss
+        excess = [F.relu(hidden.float().abs() - OUTER) for hidden in parts.hidden]
+        outer = [F.smooth_l1_loss(x, torch.zeros_like(x), beta=OUTER_LINEAR) for x in excess]
+        return loss + OUTER_WEIGHT * torch.stack(outer).sum()
 
     def _train_step(self, image: Tensor, quality: Tensor, severities: Tensor, known: Tensor, progress: float) -> None:
         for group in self.optimizer.param_groups:
@@ -500,6 +525,7 @@ class Trainer:
             "step": self.step,
             "elapsed": self.elapsed,
             "loss": self._smooth_loss.cpu(),
+            "mos": torch.from_numpy(self.source.mos),
             "costs": [self.image_s, self.validation_s],
             "history": [asdict(validation) for validation in self.history],
             "best": asdict(self.best) if self.best else None,
@@ -522,6 +548,7 @@ class Trainer:
         self._started -= state["elapsed"]
         self._smooth_loss.copy_(state["loss"])
         self.loss = float(self._smooth_loss)
+        self._relabel(state["mos"].numpy())
         self.image_s, self.validation_s = state["costs"]
         self.history = [_validation(entry) for entry in state["history"]]
         self.best = _validation(state["best"]) if state["best"] else None

@@ -14,8 +14,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from fthnet_kit.calibration.dim_labels import FULL_LEVEL, median_level
 from fthnet_kit.calibration.drawn_non_retinas import not_retina
-from fthnet_kit.calibration.local_faults import LIT, X, Y, hidden_share, importance, kept, local_fault, lost_levels
+from fthnet_kit.calibration.local_faults import X, Y, hidden_share, importance, kept, local_fault, lost_levels
 from fthnet_kit.edge.capture.degradations import DEGRADATIONS, Rng, degrade
 from fthnet_kit.edge.image import Image
 from fthnet_kit.edge.model.preprocess import INPUT, MARGIN, RESIZE
@@ -143,14 +144,12 @@ def jitter_colour(image: Image, rng: Rng) -> Image:
 def expose(image: Image, rng: Rng) -> Image:
     """Another exposure and gamma, as cameras and eyes differ: `LOOK_STOPS` of linear light, `LOOK_GAMMA`.
 
-    A field whose median level is `LEAST_LEVEL` or less grows no darker.
+    A field whose median level is `LEAST_LEVEL` or less grows no darker; a dim one may come in full light.
     """
-    gain, gamma = 2 ** (rng.uniform(*LOOK_STOPS) / 2.2), rng.uniform(*LOOK_GAMMA)
-    brightest = image[::4, ::4].max(axis=2)
-    lit = brightest[brightest > LIT]
-    if lit.size:
-        median = float(np.median(lit)) / 255
-        gain = max(gain, min(median, LEAST_LEVEL / 255) ** (1 / gamma) / median)
+    level = (median_level(image) or 255) / 255
+    brightest = max(LOOK_STOPS[1], 2.2 * np.log2(FULL_LEVEL / 255 / level))
+    gain, gamma = 2 ** (rng.uniform(LOOK_STOPS[0], brightest) / 2.2), rng.uniform(*LOOK_GAMMA)
+    gain = max(gain, min(level, LEAST_LEVEL / 255) ** (1 / gamma) / level)
     levels = np.clip(np.arange(256) / 255 * gain, 0, 1) ** gamma
     return cv2.LUT(image, np.round(255 * levels).astype(np.uint8))
 

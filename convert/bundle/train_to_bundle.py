@@ -155,7 +155,8 @@ def train_to_bundle(run: TrainingRun, report: Callable[[Progress], None]) -> Tra
     report(trainer.progress("exporting"))
     picture = curves_and_scatter(trainer.history, one, np.array([image.mos for image in val]))
     title = f"Training of {run.bundle.name}: {run.identity.name} {run.identity.version}".removesuffix(" 0.0.0")
-    facts = [f"{trainer.step} steps of {recipe.batch} images in {trainer.elapsed / 60:.1f} minutes.", *result.facts]
+    took = f"{trainer.step} steps of {recipe.batch} images in {trainer.elapsed / 60:.1f} minutes."
+    facts = [took, *relabelled(trainer), *result.facts]
     write_bundle(
         NetworkCheckpoint(network, trainer.best_path),
         run.bundle,
@@ -176,6 +177,17 @@ def train_to_bundle(run: TrainingRun, report: Callable[[Progress], None]) -> Tra
     )
     report(trainer.progress("done"))
     return result
+
+
+def relabelled(trainer: Trainer) -> list[str]:
+    """How many labels of dim photographs were raised, and how far; nothing where none was."""
+    raised = trainer.raised
+    if not len(raised):
+        return []
+    return [
+        f"Labels of {len(raised)} of {len(trainer.mos)} photographs, dim ones, were raised by {raised.mean():.1f} "
+        f"points in the mean (--relight {trainer.recipe.relight:g}); no validation photograph's was."
+    ]
 
 
 def parent_identity(parent: NetworkCheckpoint) -> dict[str, str]:

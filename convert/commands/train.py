@@ -39,6 +39,13 @@ from fthnet_kit.edge.cli.options import tell_unsigned
 @click.option(
     "--peak-lr", type=click.FloatRange(0, min_open=True), help="Highest learning rate. Default: 3e-4, fine-tuning 1e-4."
 )
+@click.option(
+    "--relight",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    show_default=True,
+    help="With --from: how far labels of dim photographs are raised to what its weights say of them in full light.",
+)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of everything random.")
 @click.option("--group-column", help="Column that names the patient. Default: patient or patient_id, if there is one.")
 @identity_options
@@ -56,6 +63,7 @@ def train(
     batch: int,
     at_once: int | None,
     peak_lr: float | None,
+    relight: float,
     seed: int,
     group_column: str | None,
     name: str,
@@ -84,7 +92,10 @@ def train(
         identity = dataclasses.replace(identity, intended_use=intended_use)
     rate = peak_lr or (1e-4 if start and not new_head else 3e-4)
     together = at_once and at_once - at_once % 2
-    recipe = Recipe(minutes, batch=batch - batch % 2, peak_lr=rate, seed=seed, new_head=new_head, at_once=together)
+    if relight and (new_head or not start):
+        raise click.UsageError("--relight: expected --from and no --new-head, found weights that have seen nothing")
+    even = batch - batch % 2
+    recipe = Recipe(minutes, even, rate, seed=seed, new_head=new_head, at_once=together, relight=relight)
     run = TrainingRun(folders, config, start, pool, recipe, bundle, identity, group_column, replace)
     with open_progress(open_console(stderr=True), BarColumn(), TimeRemainingColumn(), transient=True) as bar:
         task = bar.add_task("reading photographs", total=minutes)

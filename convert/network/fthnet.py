@@ -94,6 +94,15 @@ def shifted_window_mask(size: int, window: int, shift: int) -> Tensor:
     return (labels[:, None, :] != labels[:, :, None]).float() * MASKED
 
 
+def _fused_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+    """Attention (N * windows, heads, L, d) in one kernel; slower than step by step where the bias wants gradients."""
+    b, heads, length, _ = q.shape
+    groups = len(bias)  # 1, or windows that differ in their mask: these stand beside the heads
+    q, k, v = (t.reshape(b // groups, groups * heads, length, -1) for t in (q, k, v))
+    bias = bias.reshape(1, groups * heads, length, length).to(q.dtype)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias).reshape(b, heads, length, -1)
+
+
 class WindowAttention(nn.Module):
     """Multi-head self-attention inside windows, with a learned relative position bias (Swin, arXiv:2103.14030)."""
 
@@ -118,6 +127,8 @@ class WindowAttention(nn.Module):
         b, length, c = x.shape
         qkv = self.qkv(x).view(b, length, 3, self.heads, c // self.heads).permute(2, 0, 3, 1, 4)
         q, k, v = qkv.unbind(0)  # (N * windows, heads, L, C / heads)
+        if not (torch.is_grad_enabled() and (qkv.requires_grad or bias.requires_grad)):
+            return self.proj(_fused_attention(q, k, v, bias).transpose(1, 2).reshape(b, length, c))
         logits = (q * self.scale) @ k.transpose(-2, -1)
         bias = bias.to(logits.dtype)  # under autocast a float32 bias would make the largest tensors float32
         logits = (logits.view(-1, *bias.shape) + bias).view(b, self.heads, length, length)
