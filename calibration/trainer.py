@@ -57,6 +57,7 @@ PROBE_SEVERITY = 0.5
 START_IMAGES = 48  # photographs on which new weights are calibrated
 CHUNK = 16  # photographs scored at a time
 
+PLAIN_SHARE = 0.5  # pairs of photographs as they are where only the head learns: faults are known by then
 OWN_FROM, OWN_UNTIL = 0.4, 0.7  # share of the minutes between which samples get more and more of their own weights
 NEVER_OWN = 0.3  # samples that keep the mean weights to the end, so that the taps are never bypassed
 GENERATOR_RATE = 0.3  # learning rate of new generators, of the others'
@@ -82,6 +83,7 @@ class Recipe:
     the ranking, and the mean of the generated weights, within each part.
     `relight`: share of the way that labels of dim photographs are raised to what the starting weights say of them in
     full light (`dim_labels`).
+    `head_only`: the stages stay as they are; taps, hypernetwork and target network learn, also from plain photographs.
     """
 
     minutes: float
@@ -98,6 +100,7 @@ class Recipe:
     new_head: bool = False
     at_once: int | None = None
     relight: float = 0.0
+    head_only: bool = False
     validate_every_s: float = 300.0
     save_every_s: float = 120.0
 
@@ -246,7 +249,10 @@ class Trainer:
         torch.manual_seed(recipe.seed)
         self.network = network.to(self.device).train()
         self.head = FaultHeads(stage_widths(self.network)).to(self.device)
-        self.parameters = [*self.network.parameters(), *self.head.parameters()]
+        if recipe.head_only:
+            for part in (self.network.bbone.patch_embed, self.network.bbone.layers, self.network.bbone.norm):  # type: ignore[union-attr]
+                part.requires_grad_(False)  # type: ignore[union-attr]
+        self.parameters = [p for p in (*self.network.parameters(), *self.head.parameters()) if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
             self._parameter_groups(), lr=recipe.peak_lr, betas=(0.9, 0.98), fused=self.device.type == "cuda"
         )
@@ -255,7 +261,7 @@ class Trainer:
         self.best: Validation | None = None
         self.history: list[Validation] = []
         self.mos = np.array([image.mos for image in train])
-        self.source = SampleSource(load_canonical(train), self.mos, recipe.seed)
+        self.source = self._source(load_canonical(train), self.mos)
         self.val_images = np.concatenate([prepare_file(image.path, Preprocessing()) for image in val])
         self.val_mos = np.array([image.mos for image in val])
         self.probe = self._degraded_probe(val)
@@ -356,7 +362,10 @@ class Trainer:
             self.network.enliven(images, mean_quality)  # type: ignore[operator]
         self.average = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
         if self.recipe.relight:
-            self._relabel(self._relit())
+            self.source = self._source(self.source.photographs, self._relit())
+
+    def _source(self, photographs: list[Image], mos: np.ndarray) -> SampleSource:
+        return SampleSource(photographs, mos, self.recipe.seed, plain=PLAIN_SHARE * self.recipe.head_only)
 
     def _relit(self) -> np.ndarray:
         """Labels of the training photographs with those of the dim ones raised, by the weights as they are."""
@@ -368,9 +377,6 @@ class Trainer:
             seen[dim] = np.clip(self._scores(views, lambda progress: None), 0, 100)
         return relit(self.mos, gains, seen, self.recipe.relight)
 
-    def _relabel(self, mos: np.ndarray) -> None:
-        self.source = SampleSource(self.source.photographs, mos, self.recipe.seed)
-
     @property
     def raised(self) -> np.ndarray:
         """Points by which the labels that were raised were."""
@@ -381,6 +387,8 @@ class Trainer:
         """No weight decay on biases, norms and position tables; new generators learn slower."""
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         for name, parameter in (*self.network.named_parameters(), *self.head.named_parameters(prefix="head")):
+            if not parameter.requires_grad:
+                continue
             decay = self.recipe.weight_decay if parameter.ndim > 1 and "bias_table" not in name else 0.0
             generator = name.startswith(("weight_conv", "bias_conv"))
             rate = GENERATOR_RATE if generator and self.recipe.new_head else 1.0
@@ -548,7 +556,7 @@ class Trainer:
         self._started -= state["elapsed"]
         self._smooth_loss.copy_(state["loss"])
         self.loss = float(self._smooth_loss)
-        self._relabel(state["mos"].numpy())
+        self.source = self._source(self.source.photographs, state["mos"].numpy())
         self.image_s, self.validation_s = state["costs"]
         self.history = [_validation(entry) for entry in state["history"]]
         self.best = _validation(state["best"]) if state["best"] else None

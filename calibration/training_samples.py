@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from fthnet_kit.calibration.dim_labels import FULL_LEVEL, median_level
+from fthnet_kit.calibration.dim_labels import FULL_LEVEL, in_full_light, median_level
 from fthnet_kit.calibration.drawn_non_retinas import not_retina
 from fthnet_kit.calibration.local_faults import X, Y, hidden_share, importance, kept, local_fault, lost_levels
 from fthnet_kit.edge.capture.degradations import DEGRADATIONS, Rng, degrade
@@ -175,18 +175,24 @@ class SampleSource:
         photographs: BGR uint8 (512, 512, 3), as `edge.preprocess.canonical` makes them.
         mos: score of each, 0-100.
         seed: of everything random.
+        plain: share of pairs that show two photographs as they are, every second one in full light.
     """
 
-    def __init__(self, photographs: list[Image], mos: npt.NDArray[np.floating], seed: int) -> None:
+    def __init__(
+        self, photographs: list[Image], mos: npt.NDArray[np.floating], seed: int, *, plain: float = 0.0
+    ) -> None:
         self.photographs = photographs
         self.mos = mos
         self.seed = seed
+        self.plain = plain
         self.degradable = np.flatnonzero(mos >= min(DEGRADABLE_MOS, float(np.median(mos))))
         self._drawn: dict[int, Image] = {}
 
     def pair(self, index: int) -> tuple[TrainingSample, TrainingSample]:
         """Two samples: two photographs, or one crop without and with a further fault."""
         rng = np.random.default_rng([self.seed, index])
+        if self.plain and rng.random() < self.plain:
+            return self._as_it_is(rng), self._as_it_is(rng)
         if rng.random() >= CONTRAST_SHARE:
             return self._single(rng), self._single(rng)
         crop = self._crop(int(rng.choice(self.degradable)), rng)
@@ -212,6 +218,16 @@ class SampleSource:
         chosen = int(rng.choice(self.degradable)) if degraded else int(rng.integers(len(self.photographs)))
         faults = {draw_fault(rng): draw_severity(rng)} if degraded and not local else {}
         return self._sample(self._crop(chosen, rng), faults, rng, local=local)
+
+    def _as_it_is(self, rng: Rng) -> TrainingSample:
+        """The centre view of a photograph, which is what most devices score."""
+        chosen = int(rng.integers(len(self.photographs)))
+        field = self.photographs[chosen]
+        if rng.random() < 0.5:
+            field = in_full_light(field)
+        rgb = cv2.cvtColor(field[MARGIN : MARGIN + INPUT, MARGIN : MARGIN + INPUT], cv2.COLOR_BGR2RGB)
+        mos = float(self.mos[chosen])
+        return TrainingSample(rgb, mos / 100, np.zeros(len(FAULTS), np.float32), known=mos >= FAULT_FREE_MOS)
 
     def _negative(self, number: int) -> Image:
         """One of the drawn pictures without a retina, BGR (512, 512, 3)."""

@@ -29,6 +29,7 @@ from fthnet_kit.edge.cli.options import tell_unsigned
 )
 @click.option("--from", "start", type=click.Path(path_type=Path), help="Fine-tune this checkpoint.")
 @click.option("--new-head", is_flag=True, help="With --from: keep the backbone, renew taps and hypernetwork.")
+@click.option("--head-only", is_flag=True, help="With --from: keep the backbone, go on with taps and hypernetwork.")
 @click.option("--pool", type=click.Choice(["soft", "avg"]), help="Pooling of --from, where its file does not say it.")
 @click.option("--batch", type=click.IntRange(2, 256), default=8, show_default=True, help="Images a step; even.")
 @click.option(
@@ -59,6 +60,7 @@ def train(
     config: str,
     start: Path | None,
     new_head: bool,
+    head_only: bool,
     pool: str | None,
     batch: int,
     at_once: int | None,
@@ -92,10 +94,19 @@ def train(
         identity = dataclasses.replace(identity, intended_use=intended_use)
     rate = peak_lr or (1e-4 if start and not new_head else 3e-4)
     together = at_once and at_once - at_once % 2
-    if relight and (new_head or not start):
-        raise click.UsageError("--relight: expected --from and no --new-head, found weights that have seen nothing")
-    even = batch - batch % 2
-    recipe = Recipe(minutes, even, rate, seed=seed, new_head=new_head, at_once=together, relight=relight)
+    for option, is_given in (("--relight", relight), ("--head-only", head_only)):
+        if is_given and (new_head or not start):
+            raise click.UsageError(f"{option}: expected --from and no --new-head, found weights that have seen nothing")
+    recipe = Recipe(
+        minutes,
+        batch=batch - batch % 2,
+        peak_lr=rate,
+        seed=seed,
+        new_head=new_head,
+        at_once=together,
+        relight=relight,
+        head_only=head_only,
+    )
     run = TrainingRun(folders, config, start, pool, recipe, bundle, identity, group_column, replace)
     with open_progress(open_console(stderr=True), BarColumn(), TimeRemainingColumn(), transient=True) as bar:
         task = bar.add_task("reading photographs", total=minutes)

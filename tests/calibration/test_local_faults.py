@@ -110,6 +110,13 @@ def test_no_look_makes_a_dark_photograph_darker(field: Image, seed: int, stops: 
         assert after >= min(before, LEAST_LEVEL) - 1
 
 
+def test_a_dim_photograph_may_come_in_full_light(field: Image) -> None:
+    dim = cv2.convertScaleAbs(field, alpha=25 / float(np.median(field.max(axis=2))))
+    levels = [np.median(expose(dim, np.random.default_rng(seed)).max(axis=2)) for seed in range(80)]
+    assert min(levels) < 45
+    assert max(levels) > 120
+
+
 def test_light_falls_off_smoothly_and_never_too_far() -> None:
     even = np.full((384, 384, 3), 200, np.uint8)
     weakest = []

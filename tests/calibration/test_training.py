@@ -15,8 +15,17 @@ import pytest
 import torch
 
 from fthnet_kit.calibration.agreement import Agreement
+from fthnet_kit.calibration.dim_labels import gain_to_full_light
 from fthnet_kit.calibration.labelled_images import of_split, read_image_set
-from fthnet_kit.calibration.trainer import Progress, Recipe, Trainer, Validation, has_bfloat16, ranking_loss
+from fthnet_kit.calibration.trainer import (
+    OUTER_WEIGHT,
+    Progress,
+    Recipe,
+    Trainer,
+    Validation,
+    has_bfloat16,
+    ranking_loss,
+)
 from fthnet_kit.calibration.training_report import curves_and_scatter
 from fthnet_kit.calibration.training_samples import FAULTS, LOSS_AT_WORST, SampleSource, remaining
 from fthnet_kit.convert.bundle.train_to_bundle import TrainingResult
@@ -167,6 +176,53 @@ def test_parts_of_a_batch_add_up_to_its_step(photographs: Path, tmp_path: Path) 
     cosine = sum(float((moved[name] * other[name]).sum()) for name in moved)
     size = sum(float((tensor**2).sum()) for tensor in moved.values())
     assert cosine / size > 0.98  # AdamW's first step is nearly a sign: what is close to zero may differ
+
+
+@pytest.mark.slow
+def test_labels_of_dim_photographs_are_raised_once_and_kept(photographs: Path, tmp_path: Path) -> None:
+    network = FTHNet(TINY)
+    network.initialise()
+    with torch.no_grad():
+        network.weight_conv[-1].weight.zero_()
+        network.weight_conv[-1].bias.zero_()
+        network.bias_conv[-1].weight.zero_()
+        network.bias_conv[-1].bias.fill_(0.7)  # says 70 of everything
+    split = [of_split(read_image_set(photographs), name) for name in ("train", "val")]
+    recipe = Recipe(0.001, batch=4, relight=0.5)
+    run = Trainer(network, *split, recipe, tmp_path / "run", clock=Ticks())
+    gains = np.array([gain_to_full_light(field) for field in run.source.photographs])
+    dim = (gains > 1.8) & (run.mos < 70)
+    assert 3 < dim.sum() < len(dim) - 3
+    np.testing.assert_allclose(run.source.mos[dim], (run.mos[dim] + 70) / 2, atol=0.01)
+    bright = (gains < 1.2) | (run.mos > 70)
+    np.testing.assert_array_equal(run.source.mos[bright], run.mos[bright])
+    assert len(run.raised) == (run.source.mos > run.mos).sum()
+    run.run()
+    with torch.no_grad():
+        network.bias_conv[-1].bias.fill_(0.1)
+    again = Trainer(network, *split, recipe, tmp_path / "run", clock=Ticks())
+    np.testing.assert_array_equal(again.source.mos, run.source.mos)
+    assert again.source.mos.max() > 40
+
+
+def test_a_head_that_comes_saturated_is_drawn_back_and_not_all_at_once(photographs: Path, tmp_path: Path) -> None:
+    run = trainer(photographs, tmp_path / "run", fresh=False, new_head=False)
+    run.network.initialise()
+    bias = run.network.bias_conv[3].bias
+    pulls = []
+    for excess in (30.0, 300.0):
+        with torch.no_grad():
+            bias.fill_(-excess)
+        run.optimizer.zero_grad()
+        run._loss(*next(run._batches())).backward()
+        pulls.append(float(-bias.grad.sum()))  # a step goes against the gradient: up, out of saturation
+    assert pulls == pytest.approx([OUTER_WEIGHT] * 2, rel=0.2)
+
+
+def test_relight_asks_for_weights_that_have_seen_something(photographs: Path, tmp_path: Path, fthnet) -> None:
+    done = fthnet("train", "--data", photographs, "-o", tmp_path / "b", "--minutes", 1, "--relight", 0.5)
+    assert done.returncode == 2
+    assert "--relight: expected --from" in done.stderr
 
 
 @pytest.mark.long

@@ -94,3 +94,17 @@ def test_whitened_patches_see_fine_detail_from_the_start() -> None:
     network.whiten_patches(images)
     embedded = network.bbone.patch_embed.proj(images).permute(0, 2, 3, 1).reshape(-1, 32)
     torch.testing.assert_close(embedded.var(dim=0), torch.ones(32), atol=0.15, rtol=0)
+
+
+def test_one_kernel_of_attention_says_what_the_steps_that_train_say() -> None:
+    torch.manual_seed(1)
+    network = FTHNet(FTHNetConfig(embed_dim=8, depths=(2, 1, 1, 1), num_heads=(1, 2, 4, 8)))
+    network.initialise()
+    block = network.bbone.layers[0].blocks[1]  # shifted: windows differ in their mask
+    torch.nn.init.normal_(block.attn.relative_position_bias_table, std=2)
+    tokens = torch.randn(2, 96 * 96, 8)
+    trained = block(tokens)
+    assert trained.requires_grad
+    with torch.no_grad():
+        scored = block(tokens)
+    torch.testing.assert_close(scored, trained.detach(), atol=1e-5, rtol=1e-4)
