@@ -70,6 +70,7 @@ SAME_FAULT_SHARE = 0.5  # share of those: pairs in which that fault only grows
 NOT_RETINA_SHARE = 0.2  # share of the other samples: outer eyes and rooms, which score nothing
 SINGLE_FAULT_SHARE = 0.3  # share of the other photographs: those that get a fault
 LOCAL_SHARE = 0.35  # share of faults: those that hide a part of the field
+DIRT_SHARE = 0.3  # photographs with fine specks of dirt, which cost nothing
 NEGATIVES = 300  # different drawn pictures, made when first needed and kept: one takes ten times as long as a sample
 
 
@@ -168,6 +169,17 @@ def fall_off(image: Image, rng: Rng) -> Image:
     return cv2.multiply(image, cv2.merge([levels] * 3), scale=1 / 255)
 
 
+def dirty(image: Image, rng: Rng) -> Image:
+    """Fine dirt on a lens or sensor, sharp however blurred the retina is: specks are no detail of an eye."""
+    size = len(image)
+    light = np.full((size, size), 128, np.uint8)
+    for x, y in rng.integers(0, size, (int(rng.integers(5, 120)), 2)):
+        level = float(128 * rng.uniform(0.5, 1.35))
+        cv2.circle(light, (int(x), int(y)), int(rng.integers(0, 4)), level, -1, cv2.LINE_AA)
+    light = cv2.GaussianBlur(light, (0, 0), float(rng.uniform(0.5, 1.2)))
+    return cv2.multiply(image, cv2.merge([light] * 3), scale=1 / 128)
+
+
 class SampleSource:
     """Endless, indexable pairs of samples; pair `index` is the same in every run with the same seed.
 
@@ -259,6 +271,8 @@ class SampleSource:
             image = degrade(image, name, severity, rng, field=RESIZE)
             quality *= remaining(name, severity)
             severities[FAULTS.index(name)] = severity
+        if rng.random() < DIRT_SHARE:
+            image = dirty(image, rng)
         known = bool(self.mos[crop.chosen] >= FAULT_FREE_MOS) and not local
         rgb = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
         return TrainingSample(rgb, quality, severities, known, max(share, crop.lost))

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from fthnet_kit.calibration.agreement import Agreement
-from fthnet_kit.calibration.dim_labels import gain_to_full_light
+from fthnet_kit.calibration.dim_labels import gain_to_full_light, in_full_light
 from fthnet_kit.calibration.labelled_images import of_split, read_image_set
 from fthnet_kit.calibration.trainer import (
     OUTER_WEIGHT,
@@ -219,10 +219,39 @@ def test_a_head_that_comes_saturated_is_drawn_back_and_not_all_at_once(photograp
     assert pulls == pytest.approx([OUTER_WEIGHT] * 2, rel=0.2)
 
 
-def test_relight_asks_for_weights_that_have_seen_something(photographs: Path, tmp_path: Path, fthnet) -> None:
-    done = fthnet("train", "--data", photographs, "-o", tmp_path / "b", "--minutes", 1, "--relight", 0.5)
+def test_where_only_the_head_learns_the_backbone_stays(photographs: Path, tmp_path: Path) -> None:
+    run = trainer(photographs, tmp_path / "run", fresh=False, new_head=False, head_only=True, warmup_steps=1)
+    run.network.initialise()
+    before = {name: tensor.clone() for name, tensor in run.network.state_dict().items()}
+    run._train_step(*next(run._batches()), progress=0.0)
+    moved = {name for name, tensor in run.network.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert moved
+    head = ("bbone.fcl_merge", "bbone.fcl_fc", "conv1x1", "weight_conv", "bias_conv")
+    assert {name.split(".0")[0] for name in moved} >= {"bbone.fcl_fc", "weight_conv"}
+    assert all(name.startswith(head) for name in moved)
+
+
+def test_plain_pairs_show_photographs_as_they_are_or_in_full_light(photograph: np.ndarray) -> None:
+    field = canonical(photograph, Preprocessing())
+    dim = cv2.convertScaleAbs(field, alpha=0.3)
+    source = SampleSource([field, dim], np.array([90.0, 40.0]), seed=2, plain=1.0)
+    known = [cv2.cvtColor(each[64:448, 64:448], cv2.COLOR_BGR2RGB) for each in (field, dim, in_full_light(dim))]
+    seen = set()
+    for index in range(20):
+        for sample in source.pair(index):
+            (which,) = [number for number, view in enumerate(known) if np.array_equal(view, sample.image)] or [-1]
+            seen.add((which, sample.quality))
+    assert seen - {(-1, 0.9)} == {(0, 0.9), (1, 0.4), (2, 0.4)}  # -1: the bright one in full light, if that is another
+    assert SampleSource([field], np.array([90.0]), seed=2).plain == 0
+
+
+@pytest.mark.parametrize("option", [("--relight", 0.5), ("--head-only",)])
+def test_what_needs_weights_that_have_seen_something_asks_for_them(
+    option: tuple, photographs: Path, tmp_path: Path, fthnet
+) -> None:
+    done = fthnet("train", "--data", photographs, "-o", tmp_path / "b", "--minutes", 1, *option)
     assert done.returncode == 2
-    assert "--relight: expected --from" in done.stderr
+    assert f"{option[0]}: expected --from" in done.stderr
 
 
 @pytest.mark.long
