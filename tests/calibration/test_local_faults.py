@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 
 from fthnet_kit.calibration import local_faults
 from fthnet_kit.calibration.local_faults import CELLS, hidden_share, importance, kept, local_fault, lost_levels
-from fthnet_kit.calibration.training_samples import LEAST_LEVEL, LEAST_LIGHT, SampleSource, expose, fall_off, remaining
+from fthnet_kit.calibration.training_samples import (
+    LEAST_LEVEL,
+    LEAST_LIGHT,
+    SampleSource,
+    dirty,
+    expose,
+    fall_off,
+    remaining,
+)
 from fthnet_kit.edge.image import Image
 from fthnet_kit.edge.model.preprocess import Preprocessing, canonical
 
@@ -128,6 +136,16 @@ def test_light_falls_off_smoothly_and_never_too_far() -> None:
         weakest.append(np.unravel_index(np.argmin(light), light.shape))
     assert sum(60 < y < 324 and 60 < x < 324 for y, x in weakest) > 3  # the middle
     assert sum(y in (0, 383) or x in (0, 383) for y, x in weakest) > 40  # a side, or the rim
+
+
+def test_dirt_is_sharp_on_a_blurred_picture_and_hides_next_to_nothing(field: Image) -> None:
+    blurred = cv2.GaussianBlur(field, (0, 0), 8)
+    black = blurred.max(axis=2) == 0
+    for seed in range(20):
+        made = dirty(blurred, np.random.default_rng(seed))
+        assert np.mean(np.abs(made.astype(int) - blurred).max(axis=2) > 8) < 0.03
+        assert not made[black].any()
+        assert np.abs(cv2.Laplacian(made, cv2.CV_32F)).max() > 4 * np.abs(cv2.Laplacian(blurred, cv2.CV_32F)).max()
 
 
 def test_labels_fall_with_what_is_hidden_and_with_nothing_else(photograph: Image) -> None:
