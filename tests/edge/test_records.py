@@ -681,7 +681,7 @@ while True:
 def test_kill_9_at_any_moment_loses_no_whole_record(tmp_path: Path) -> None:
     rng = random.Random(5)
     path = tmp_path / "r.jsonl"
-    before = 0
+    before = runs = 0
     for _ in range(5):
         log = tmp_path / "log"
         with log.open("wb") as out:
@@ -697,13 +697,14 @@ def test_kill_9_at_any_moment_loses_no_whole_record(tmp_path: Path) -> None:
         assert found.problems == ()
         assert found.records >= before + written
         assert found.lost == 0
+        runs += found.records > before  # one may be killed before its first record
         before = found.records
     write(path, 1, rotate_mb=0.02)
     found = verify(path)
     assert (found.problems, found.records, found.files > 5) == ((), before + 1, True)
     frames = [record["frame"] for record in read_records(path)]
     starts = [index for index, frame in enumerate(frames) if frame == 0]
-    assert len(starts) == 6
+    assert len(starts) == runs + 1 >= 4
     for start, end in zip(starts, [*starts[1:], len(frames)], strict=True):
         assert frames[start:end] == list(range(end - start))
 

@@ -162,7 +162,7 @@ def test_no_gradable_retina_is_refused(data: Path) -> None:
         assert refused(gradable, gains) == {}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_no_gradable_retina_is_refused_in_the_larger_set(data: Path) -> None:
     gradable = fundus(data, GRADABLE, "train")
     assert len(gradable) > 800
