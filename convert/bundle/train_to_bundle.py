@@ -74,6 +74,7 @@ class TrainingResult:
         parent: who it was fine-tuned from.
         before: how the parent did on the validation split; None: it had none.
         after: how the new weights do.
+        relabelled: sentence on labels that were raised; empty where none was.
     """
 
     accuracy: Sequence[Mapping[str, Any]]
@@ -81,6 +82,7 @@ class TrainingResult:
     parent: Mapping[str, str] | None
     before: Validation | None
     after: Validation
+    relabelled: str = ""
 
     @property
     def comparison(self) -> str:
@@ -97,7 +99,7 @@ class TrainingResult:
     @property
     def facts(self) -> list[str]:
         """Sentences for the report and the terminal."""
-        return [line for line in (self.comparison, f"{self.alive}.") if line]
+        return [line for line in (self.relabelled, self.comparison, f"{self.alive}.") if line]
 
     @property
     def warnings(self) -> list[str]:
@@ -148,15 +150,14 @@ def train_to_bundle(run: TrainingRun, report: Callable[[Progress], None]) -> Tra
         if len(photographs)
     ]
     alive = look_into(network, val)
-    result = TrainingResult(accuracy, alive, identity, trainer.start if parent else None, best)
-    stated = (
-        run.identity.training_data or f"{len(train)} photographs of {name}, split train, and synthetic degradations."
-    )
+    result = TrainingResult(accuracy, alive, identity, trainer.start if parent else None, best, relabelled(trainer))
+    counted = f"{len(train)} photographs of {name}, split train, and synthetic degradations. {result.relabelled}"
+    stated = run.identity.training_data or counted.rstrip()
     report(trainer.progress("exporting"))
     picture = curves_and_scatter(trainer.history, one, np.array([image.mos for image in val]))
     title = f"Training of {run.bundle.name}: {run.identity.name} {run.identity.version}".removesuffix(" 0.0.0")
     took = f"{trainer.step} steps of {recipe.batch} images in {trainer.elapsed / 60:.1f} minutes."
-    facts = [took, *relabelled(trainer), *result.facts]
+    facts = [took, *result.facts]
     write_bundle(
         NetworkCheckpoint(network, trainer.best_path),
         run.bundle,
@@ -179,15 +180,15 @@ def train_to_bundle(run: TrainingRun, report: Callable[[Progress], None]) -> Tra
     return result
 
 
-def relabelled(trainer: Trainer) -> list[str]:
-    """How many labels of dim photographs were raised, and how far; nothing where none was."""
+def relabelled(trainer: Trainer) -> str:
+    """How many labels of dim photographs were raised, and how far; empty where none was."""
     raised = trainer.raised
     if not len(raised):
-        return []
-    return [
+        return ""
+    return (
         f"Labels of {len(raised)} of {len(trainer.mos)} photographs, dim ones, were raised by {raised.mean():.1f} "
         f"points in the mean (--relight {trainer.recipe.relight:g}); no validation photograph's was."
-    ]
+    )
 
 
 def parent_identity(parent: NetworkCheckpoint) -> dict[str, str]:

@@ -28,7 +28,8 @@ from fthnet_kit.calibration.trainer import (
 )
 from fthnet_kit.calibration.training_report import curves_and_scatter
 from fthnet_kit.calibration.training_samples import FAULTS, LOSS_AT_WORST, SampleSource, remaining
-from fthnet_kit.convert.bundle.train_to_bundle import TrainingResult
+from fthnet_kit.convert.bundle.train_to_bundle import TrainingResult, TrainingRun, train_to_bundle
+from fthnet_kit.convert.bundle.write import Identity
 from fthnet_kit.convert.network.aliveness import Aliveness
 from fthnet_kit.convert.network.checkpoint import load_checkpoint, save_checkpoint
 from fthnet_kit.convert.network.config import FTHNetConfig
@@ -178,15 +179,33 @@ def test_parts_of_a_batch_add_up_to_its_step(photographs: Path, tmp_path: Path) 
     assert cosine / size > 0.98  # AdamW's first step is nearly a sign: what is close to zero may differ
 
 
-@pytest.mark.slow
-def test_labels_of_dim_photographs_are_raised_once_and_kept(photographs: Path, tmp_path: Path) -> None:
+def says_70() -> FTHNet:
+    """A network that says 70 of everything."""
     network = FTHNet(TINY)
     network.initialise()
     with torch.no_grad():
         network.weight_conv[-1].weight.zero_()
         network.weight_conv[-1].bias.zero_()
         network.bias_conv[-1].weight.zero_()
-        network.bias_conv[-1].bias.fill_(0.7)  # says 70 of everything
+        network.bias_conv[-1].bias.fill_(0.7)
+    return network
+
+
+@pytest.mark.slow
+def test_raised_labels_are_said_in_card_report_and_terminal(photographs: Path, tmp_path: Path) -> None:
+    save_checkpoint(says_70(), tmp_path / "parent.safetensors")
+    recipe = Recipe(0.001, batch=4, relight=0.5)
+    start, bundle = tmp_path / "parent.safetensors", tmp_path / "b"
+    run = TrainingRun([photographs], "small", start, None, recipe, bundle, Identity("n", training_data=""))
+    result = train_to_bundle(run, lambda progress: None)
+    (said,) = [fact for fact in result.facts if "were raised by" in fact]
+    assert said in Bundle.open(bundle).card.training_data
+    assert said.split(",")[0] in (bundle / "reports" / "training.html").read_text()
+
+
+@pytest.mark.slow
+def test_labels_of_dim_photographs_are_raised_once_and_kept(photographs: Path, tmp_path: Path) -> None:
+    network = says_70()
     split = [of_split(read_image_set(photographs), name) for name in ("train", "val")]
     recipe = Recipe(0.001, batch=4, relight=0.5)
     run = Trainer(network, *split, recipe, tmp_path / "run", clock=Ticks())
