@@ -31,6 +31,7 @@ import numpy as np
 from fthnet_kit.calibration.agreement import Agreement, agreement
 from fthnet_kit.calibration.dim_labels import gain_to_full_light, in_full_light, relit
 from fthnet_kit.calibration.labelled_images import LabelledImage
+from fthnet_kit.calibration.sharp_labels import sharpened, vessel_gradient
 from fthnet_kit.calibration.training_samples import FAULTS, SampleSource
 from fthnet_kit.edge.capture.degradations import degrade
 from fthnet_kit.edge.errors import InputError, MissingExtraError
@@ -83,6 +84,7 @@ class Recipe:
     the ranking, and the mean of the generated weights, within each part.
     `relight`: share of the way that labels of dim photographs are raised to what the starting weights say of them in
     full light (`dim_labels`).
+    `sharpness`: share of each label that the gradient of vessels makes up (`sharp_labels`).
     `head_only`: the stages stay as they are; taps, hypernetwork and target network learn, also from plain photographs.
     """
 
@@ -100,6 +102,7 @@ class Recipe:
     new_head: bool = False
     at_once: int | None = None
     relight: float = 0.0
+    sharpness: float = 0.0
     head_only: bool = False
     validate_every_s: float = 300.0
     save_every_s: float = 120.0
@@ -166,6 +169,11 @@ def normalise(image: Tensor) -> Tensor:
     mean = torch.tensor(IMAGENET_MEAN, device=image.device)
     std = torch.tensor(IMAGENET_STD, device=image.device)
     return ((image.float() / 255 - mean) / std).permute(0, 3, 1, 2).contiguous()
+
+
+def centre_view(field: Image) -> Image:
+    """The view that most devices score: RGB uint8 (384, 384, 3) of a BGR field of 512."""
+    return field[MARGIN : MARGIN + INPUT, MARGIN : MARGIN + INPUT, ::-1]
 
 
 def has_bfloat16(device: torch.device) -> bool:
@@ -353,7 +361,7 @@ class Trainer:
     def _start(self, mean_quality: float, *, fresh: bool) -> None:
         """New weights where they are asked for, and the moving average."""
         every = max(1, len(self.source.photographs) // START_IMAGES)
-        crops = [p[MARGIN : MARGIN + INPUT, MARGIN : MARGIN + INPUT, ::-1] for p in self.source.photographs[::every]]
+        crops = [centre_view(field) for field in self.source.photographs[::every]]
         images = normalise(torch.from_numpy(np.stack(crops[:START_IMAGES])).to(self.device))
         if fresh:
             self.network.initialise(mean_quality)  # type: ignore[operator]
@@ -361,8 +369,11 @@ class Trainer:
         if self.recipe.new_head:
             self.network.enliven(images, mean_quality)  # type: ignore[operator]
         self.average = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
-        if self.recipe.relight:
-            self.source = self._source(self.source.photographs, self._relit())
+        labels = self._relit() if self.recipe.relight else self.mos
+        if self.recipe.sharpness:
+            gradients = np.array([vessel_gradient(centre_view(field)) for field in self.source.photographs])
+            labels = sharpened(labels, gradients, self.recipe.sharpness)
+        self.source = self._source(self.source.photographs, labels)
 
     def _source(self, photographs: list[Image], mos: np.ndarray) -> SampleSource:
         return SampleSource(photographs, mos, self.recipe.seed, plain=PLAIN_SHARE * self.recipe.head_only)
@@ -373,15 +384,15 @@ class Trainer:
         seen, dim = self.mos.copy(), np.flatnonzero(gains > 1)
         if len(dim):
             lit = (in_full_light(self.source.photographs[index]) for index in dim)
-            views = np.stack([field[MARGIN : MARGIN + INPUT, MARGIN : MARGIN + INPUT, ::-1] for field in lit])
+            views = np.stack([centre_view(field) for field in lit])
             seen[dim] = np.clip(self._scores(views, lambda progress: None), 0, 100)
         return relit(self.mos, gains, seen, self.recipe.relight)
 
     @property
-    def raised(self) -> np.ndarray:
-        """Points by which the labels that were raised were."""
+    def relabelled(self) -> np.ndarray:
+        """Points by which the labels that were changed were."""
         points = self.source.mos - self.mos
-        return points[points > 0]
+        return points[points != 0]
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
         """No weight decay on biases, norms and position tables; new generators learn slower."""

@@ -74,7 +74,7 @@ class TrainingResult:
         parent: who it was fine-tuned from.
         before: how the parent did on the validation split; None: it had none.
         after: how the new weights do.
-        relabelled: sentence on labels that were raised; empty where none was.
+        relabelled: sentence on labels that were changed; empty where none was.
     """
 
     accuracy: Sequence[Mapping[str, Any]]
@@ -181,13 +181,15 @@ def train_to_bundle(run: TrainingRun, report: Callable[[Progress], None]) -> Tra
 
 
 def relabelled(trainer: Trainer) -> str:
-    """How many labels of dim photographs were raised, and how far; empty where none was."""
-    raised = trainer.raised
-    if not len(raised):
+    """How many labels were changed, how far and by what; empty where none was."""
+    points, recipe = trainer.relabelled, trainer.recipe
+    if not len(points):
         return ""
+    given = {"--relight": recipe.relight, "--sharpness": recipe.sharpness}
+    by = ", ".join(f"{option} {share:g}" for option, share in given.items() if share)
     return (
-        f"Labels of {len(raised)} of {len(trainer.mos)} photographs, dim ones, were raised by {raised.mean():.1f} "
-        f"points in the mean (--relight {trainer.recipe.relight:g}); no validation photograph's was."
+        f"Labels of {len(points)} of {len(trainer.mos)} photographs were changed by {abs(points).mean():.1f} points "
+        f"in the mean ({by}); no validation photograph's was."
     )
 
 

@@ -47,6 +47,13 @@ from fthnet_kit.edge.cli.options import tell_unsigned
     show_default=True,
     help="With --from: how far labels of dim photographs are raised to what its weights say of them in full light.",
 )
+@click.option(
+    "--sharpness",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    show_default=True,
+    help="Share of each label that the sharpness of vessels makes up, where graders saw too small pictures to tell.",
+)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of everything random.")
 @click.option("--group-column", help="Column that names the patient. Default: patient or patient_id, if there is one.")
 @identity_options
@@ -66,6 +73,7 @@ def train(
     at_once: int | None,
     peak_lr: float | None,
     relight: float,
+    sharpness: float,
     seed: int,
     group_column: str | None,
     name: str,
@@ -105,6 +113,7 @@ def train(
         new_head=new_head,
         at_once=together,
         relight=relight,
+        sharpness=sharpness,
         head_only=head_only,
     )
     run = TrainingRun(folders, config, start, pool, recipe, bundle, identity, group_column, replace)

@@ -198,7 +198,7 @@ def test_raised_labels_are_said_in_card_report_and_terminal(photographs: Path, t
     start, bundle = tmp_path / "parent.safetensors", tmp_path / "b"
     run = TrainingRun([photographs], "small", start, None, recipe, bundle, Identity("n", training_data=""))
     result = train_to_bundle(run, lambda progress: None)
-    (said,) = [fact for fact in result.facts if "were raised by" in fact]
+    (said,) = [fact for fact in result.facts if "were changed by" in fact]
     assert said in Bundle.open(bundle).card.training_data
     assert said.split(",")[0] in (bundle / "reports" / "training.html").read_text()
 
@@ -215,7 +215,7 @@ def test_labels_of_dim_photographs_are_raised_once_and_kept(photographs: Path, t
     np.testing.assert_allclose(run.source.mos[dim], (run.mos[dim] + 70) / 2, atol=0.01)
     bright = (gains < 1.2) | (run.mos > 70)
     np.testing.assert_array_equal(run.source.mos[bright], run.mos[bright])
-    assert len(run.raised) == (run.source.mos > run.mos).sum()
+    assert len(run.relabelled) == (run.source.mos > run.mos).sum()
     run.run()
     with torch.no_grad():
         network.bias_conv[-1].bias.fill_(0.1)
