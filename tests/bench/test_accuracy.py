@@ -440,7 +440,7 @@ def test_emulated_fp16_is_said(rated: Path) -> None:
 # The command
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_scores_of_blurred_copies_agree_with_falling_labels(rated: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     done = run_command("--data", rated, "--split", "all", "--views", "1,5", "-o", tmp_path / "new" / "out")
@@ -471,7 +471,7 @@ def test_scores_of_blurred_copies_agree_with_falling_labels(rated: Path, tmp_pat
         assert done.stdout.count(f"fp32 less {name}") == 2
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_folds_take_twenty_views(rated: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     arguments = ("--fold-column", "fold", "--precision", "int8", "--threads", 2, "-o", tmp_path)

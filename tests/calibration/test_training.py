@@ -17,12 +17,14 @@ import torch
 from fthnet_kit.calibration.agreement import Agreement
 from fthnet_kit.calibration.dim_labels import gain_to_full_light, in_full_light
 from fthnet_kit.calibration.labelled_images import of_split, read_image_set
+from fthnet_kit.calibration.sharp_labels import sharpened, vessel_gradient
 from fthnet_kit.calibration.trainer import (
     OUTER_WEIGHT,
     Progress,
     Recipe,
     Trainer,
     Validation,
+    centre_view,
     has_bfloat16,
     ranking_loss,
 )
@@ -224,6 +226,15 @@ def test_labels_of_dim_photographs_are_raised_once_and_kept(photographs: Path, t
     assert again.source.mos.max() > 40
 
 
+def test_a_share_of_each_label_is_sharpness_and_no_validation_label_is(photographs: Path, tmp_path: Path) -> None:
+    split = [of_split(read_image_set(photographs), name) for name in ("train", "val")]
+    run = Trainer(says_70(), *split, Recipe(0.001, batch=4, sharpness=0.5), tmp_path / "run", clock=Ticks())
+    gradients = [vessel_gradient(centre_view(field)) for field in run.source.photographs]
+    np.testing.assert_allclose(run.source.mos, sharpened(run.mos, np.array(gradients), 0.5))
+    np.testing.assert_array_equal(run.val_mos, [image.mos for image in split[1]])
+    assert len(run.relabelled) == (run.source.mos != run.mos).sum() > 0
+
+
 def test_a_head_that_comes_saturated_is_drawn_back_and_not_all_at_once(photographs: Path, tmp_path: Path) -> None:
     run = trainer(photographs, tmp_path / "run", fresh=False, new_head=False)
     run.network.initialise()
@@ -321,7 +332,7 @@ print("at", run.step, run.elapsed, flush=True)
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_killed_with_9_goes_on_and_ends_with_the_same_schedule(photographs: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-c", KILLED, photographs, tmp_path / "run", Path(__file__).parent]
     with subprocess.Popen([*command, "hang"], stdout=subprocess.PIPE, text=True) as process:

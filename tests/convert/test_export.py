@@ -46,7 +46,11 @@ def loaded_operators(model: Path, folder: Path) -> set[str]:
 
 @pytest.mark.parametrize(
     ("pool", "size"),
-    [("soft", "released"), pytest.param("avg", "released", marks=pytest.mark.long), ("soft", "tiny"), ("avg", "tiny")],
+    [
+        ("soft", "tiny"),
+        ("avg", "tiny"),
+        *(pytest.param(pool, "released", marks=pytest.mark.long) for pool in ("soft", "avg")),
+    ],
 )
 def test_authors_checkpoint_to_bundle(pool: str, size: str, tmp_path: Path, fthnet) -> None:
     config = FTHNetConfig(pool, *CONFIGS[size])

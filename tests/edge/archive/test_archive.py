@@ -126,7 +126,7 @@ def test_a_row_is_what_the_scorer_says(undisturbed: Path, pictures: Path, demo_s
     assert [row["reason"] for row in rows].count("no_retina") == 1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_killed_runs_go_on_and_end_in_the_same_rows(undisturbed: Path, pictures: Path, tmp_path: Path) -> None:
     asked = ("score", pictures, "-o", tmp_path, "--shard-size", SHARD, "--workers", 2)
     pause = random.Random(5)

@@ -38,7 +38,8 @@ SIGNATURES = ("-DFTHNET_SIGNATURES",) if Path("/usr/include/openssl/evp.h").is_f
 OPENCV = ("-lopencv_core", "-lopencv_imgproc", "-lopencv_imgcodecs", "-lopencv_videoio")
 
 pytestmark = pytest.mark.slow
-SANITIZED = pytest.mark.parametrize("programs", ["g++"], indirect=True)  # what is no matter of the compiler
+GCC = pytest.param("g++", marks=pytest.mark.long)  # its sanitizers make it slow
+SANITIZED = pytest.mark.parametrize("programs", [GCC], indirect=True)  # what is no matter of the compiler
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +70,7 @@ def run(*command: object, **options: Any) -> subprocess.CompletedProcess[str]:
     return done
 
 
-@pytest.fixture(scope="module", params=["g++", "clang++"])
+@pytest.fixture(scope="module", params=[GCC, "clang++"])
 def programs(request: pytest.FixtureRequest, headers: Path, library: Path, tmp_path_factory: Any) -> Path:
     """`write_vectors` and `score_files`, by clang with optimisation or by g++ with its sanitizers."""
     compiler = shutil.which(request.param) or shutil.which(f"{request.param}-14")

@@ -307,9 +307,9 @@ def test_how_many_losses_of_512_bytes_are_unseen(data: Path, kind: str, unseen: 
     assert missed <= unseen * LOSSES
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_whole_ones_in_bulk_are_read(data: Path, tmp_path: Path) -> None:
-    """`FTHNET_JPEGS=10000 pytest -m slow -k in_bulk` takes about four minutes."""
+    """`FTHNET_JPEGS=10000 pytest -m long -k in_bulk` takes about four minutes."""
     rng = random.Random(5)
     paths = photographs(data)
     encoders: list[Callable[[np.ndarray], bytes]] = [
