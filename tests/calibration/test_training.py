@@ -202,7 +202,7 @@ def test_raised_labels_are_said_in_card_report_and_terminal(photographs: Path, t
     result = train_to_bundle(run, lambda progress: None)
     (said,) = [fact for fact in result.facts if "were changed by" in fact]
     assert said in Bundle.open(bundle).card.training_data
-    assert said.split(",")[0] in (bundle / "reports" / "training.html").read_text()
+    assert said.split(";")[0] in (bundle / "reports" / "training.html").read_text()
 
 
 @pytest.mark.slow
