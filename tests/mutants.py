@@ -82,7 +82,7 @@ MUTANTS = {
         "edge/outputs/best_shot/rank.py",
         "return 100 * self.detail * self.field",
         "return 100 * self.field",
-        ("tests/bench/test_best_shot.py", "-k", "tells_nothing"),
+        ("tests/bench/test_best_shot.py", "-k", "tells_nothing", "-m", "long"),
     ),
     "view flips never applied": Mutant(
         "edge/model/preprocess.py",

@@ -577,7 +577,7 @@ def test_drimdb_parts_good_from_bad(data: Path) -> None:
     assert report.runs[0].metrics["AUC"].value > 0.95
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_validation_split_is_ranked_alike_in_both_precisions(data: Path) -> None:
     if not (data / "fundus").is_dir():
         pytest.skip("no fundus")

@@ -116,7 +116,7 @@ def test_the_photograph_is_shown_at_several_exposures_in_another_light() -> None
     assert np.array_equal(Look.of(photograph, 1).shown, looks[1].shown)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_score_that_tells_nothing_still_gives_nearly_the_best_frame(tmp_path: Path) -> None:
     found = compare([watched(seed) for seed in range(3)], ANY, tmp_path)["information"]
     assert found["information"].values.min() > 0.99  # the truth itself

@@ -86,6 +86,7 @@ def test_parity_on_a_folder_of_photographs(data: Path, tmp_path: Path, fthnet) -
     assert report["max_abs_points"] <= 0.01
 
 
+@pytest.mark.long
 def test_static_batches_agree_with_single_images(photograph, tmp_path: Path, fthnet) -> None:
     checkpoint = authors_file(tmp_path / "net.pth", FTHNetConfig("avg", *CONFIGS["tiny"]))
     done = fthnet("export", checkpoint, "--pool", "avg", "-o", tmp_path / "b4", "--batch", 4, "--views", 5)

@@ -71,7 +71,7 @@ def rights(path: Path) -> int:
     return stat.S_IMODE(path.lstat().st_mode)
 
 
-@pytest.mark.parametrize("umask", [0o022, 0o777])
+@pytest.mark.parametrize("umask", [0o022, pytest.param(0o777, marks=pytest.mark.long)])
 def test_what_holds_patients_is_private_whatever_the_umask(tmp_path: Path, umask: int, fthnet: Command) -> None:
     pytest.importorskip("pydicom")
     pytest.importorskip("paho")

@@ -325,6 +325,7 @@ def test_a_signature_is_checked(programs: Path, tmp_path: Path) -> None:
     assert asked(public, 3) == (0, "")
 
 
+@pytest.mark.long
 def test_a_copy_of_the_folder_builds_with_cmake_and_scores(headers: Path, library: Path, tmp_path: Path) -> None:
     if shutil.which("cmake") is None or shutil.which("g++") is None:
         pytest.skip("no cmake or no g++")

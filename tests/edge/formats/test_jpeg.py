@@ -179,6 +179,7 @@ def test_oddities_of_real_cameras_do_not_count(kind: str) -> None:
     np.testing.assert_array_equal(decode(OF_CAMERAS[kind]), as_opencv(CLEAN))
 
 
+@pytest.mark.long
 @settings(max_examples=20, deadline=None)
 @given(st.sampled_from([1, 7, 40, 80]), st.integers(0, 10), st.integers(0, 99))
 @pytest.mark.slow
