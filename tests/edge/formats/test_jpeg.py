@@ -182,7 +182,6 @@ def test_oddities_of_real_cameras_do_not_count(kind: str) -> None:
 @pytest.mark.long
 @settings(max_examples=20, deadline=None)
 @given(st.sampled_from([1, 7, 40, 80]), st.integers(0, 10), st.integers(0, 99))
-@pytest.mark.slow
 def test_stray_bytes_of_webcams_do_not_count(restart: int, most: int, seed: int) -> None:
     rng = random.Random(seed)
     data = opencv(FUNDUS, restart=restart)
