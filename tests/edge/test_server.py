@@ -507,8 +507,9 @@ def test_decisions_of_another_form_are_refused(
 # ---- health and metrics
 
 
+@pytest.mark.slow
 def test_health_follows_the_results(serve: Callable[..., PreviewServer]) -> None:
-    server = serve(current_s=0.3)
+    server = serve(current_s=1.5)
 
     def health() -> tuple[int, dict[str, Any]]:
         status, _, body = ask(server, "/healthz")
@@ -520,21 +521,21 @@ def test_health_follows_the_results(serve: Callable[..., PreviewServer]) -> None
     server.offer(make_result())
     status, content = health()
     assert (status, content["status"], content["reason"], content["camera"]) == (200, "ok", None, "reading")
-    assert content["score_age_s"] < 0.3
+    assert content["score_age_s"] < 1.5
     server.offer(make_result(None, "no_frame"))
     assert health()[0] == 200  # for a moment
-    time.sleep(0.35)
+    time.sleep(1.6)
     server.offer(make_result(None, "no_frame"))
     status, content = health()
     assert (status, content["reason"], content["camera"]) == (503, "no_frame", "lost")
-    assert content["score_age_s"] > 0.3
+    assert content["score_age_s"] > 1.5
     server.offer(make_result(None, "no_retina"))  # the camera sees, the network was not asked
     assert health()[0] == 200
-    time.sleep(0.35)
+    time.sleep(1.6)
     server.offer(make_result(None, "engine_fault"))
     status, content = health()
     assert (status, content["reason"], content["engine"]) == (503, "engine_fault", "fault")
-    time.sleep(0.35)
+    time.sleep(1.6)
     status, content = health()
     assert status == 503
     assert content["reason"].startswith("no result for 0.")
