@@ -161,13 +161,14 @@ def test_a_camera_whose_every_picture_is_broken_is_told_and_opened_again() -> No
     camera = EncodedCamera(jpeg(0), *(jpeg(index % 200)[:-8] for index in range(2000)))
     options = LiveOptions(useless_s=0.5, first_backoff_s=0.02, longest_backoff_s=0.05)
     reasons = []
+    start = time.monotonic()
     for result in LiveLoop(lambda: camera, fake_scorer(), options).results():
         reasons.append(result.score.reason)
         if camera.opens > 1 or camera.reads > 1900:
             break
     assert camera.opens > 1
-    assert "corrupt_frame" in reasons
-    assert len(reasons) > 20
+    assert time.monotonic() - start >= options.useless_s
+    assert reasons.count("corrupt_frame") > 1
 
 
 def test_encoded_pictures_that_never_change_are_frozen_unless_they_show_nothing() -> None:
