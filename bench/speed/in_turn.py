@@ -89,7 +89,7 @@ class Peer:
 
 
 def in_turn(openers: Mapping[str, Opener], payloads: Iterable[Any], warm_up: int = 5) -> npt.NDArray[np.float64]:
-    """Times of several things, once each a round, in changing order.
+    """Times of several things, once each a round, in an order that is drawn anew: nothing always follows itself.
 
     Args:
         openers: what is timed, by name.
@@ -102,16 +102,15 @@ def in_turn(openers: Mapping[str, Opener], payloads: Iterable[Any], warm_up: int
     Raises:
         EngineError: one of them cannot be opened, fails or ends.
     """
-    rounds = []
+    rounds, rng = [], np.random.default_rng(0)
     with ExitStack() as stack:
         peers = [stack.enter_context(Peer(name, opener)) for name, opener in openers.items()]
         for peer in peers:
             peer.ready()
-        for index, payload in enumerate(payloads):
-            order = list(enumerate(peers))[:: 1 if index % 2 == 0 else -1]
+        for payload in payloads:
             spent = [0.0] * len(peers)
-            for place, peer in order:
-                spent[place] = peer.time(payload)
+            for place in rng.permutation(len(peers)):
+                spent[place] = peers[place].time(payload)
             rounds.append(spent)
     return np.array(rounds[warm_up:], np.float64).reshape(-1, len(openers))
 
