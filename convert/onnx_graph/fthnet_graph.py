@@ -303,8 +303,12 @@ class _FTHNetGraph:
         thirds = {f".{part}": slice(index * dim, (index + 1) * dim) for index, part in enumerate("qkv")}
         qkv = self.linears(x, f"{prefix}qkv", windows * length, thirds)  # three GEMMs: splitting one would copy
         bias = self.attention_bias(f"{prefix}relative_position_bias_table", stage, shift)
-        attend = self.fused_attention if self.plan.kernels == "onnxruntime" else self.standard_attention
-        return self.g.reshape(attend(qkv, bias, windows, config.num_heads[stage], dim), -1, dim)
+        heads, own = config.num_heads[stage], windows if shift else 1  # windows that have a bias of their own
+        if self.plan.kernels == "onnxruntime":
+            attended = self.fused_attention(qkv, bias, windows, heads, dim)
+        else:
+            attended = self.standard_attention(qkv, bias, own, heads, dim)
+        return self.g.reshape(attended, -1, dim)
 
     def attention_bias(self, table: str, stage: int, shift: int) -> str:
         """What is added to the logits, (1 or windows, heads, L, L).
@@ -323,17 +327,21 @@ class _FTHNetGraph:
         same = g.op("Equal", g.reshape(region, -1, 1, length, 1), g.reshape(region, -1, 1, 1, length))
         return g.op("Add", bias, g.op("Where", same, g.constant(0), g.constant(MASKED)))
 
-    def standard_attention(self, qkv: list[str], bias: str, windows: int, heads: int, dim: int) -> str:
-        """Attention in ONNX operators."""
-        g, length = self.g, self.config.window_size**2
-        q, k, v = (
-            g.transpose(g.reshape(part, -1, length, heads, dim // heads), *order)
-            for part, order in zip(qkv, ((0, 2, 1, 3), (0, 2, 3, 1), (0, 2, 1, 3)), strict=True)
-        )
-        logits = g.reshape(g.op("MatMul", q, k), -1, windows, heads, length, length)
-        logits = g.reshape(g.op("Add", logits, bias), -1, heads, length, length)
-        weights = g.narrow(g.op("Softmax", g.widen(logits), axis=-1))
-        return g.transpose(g.op("MatMul", weights, v), 0, 2, 1, 3)
+    def standard_attention(self, qkv: list[str], bias: str, own: int, heads: int, dim: int) -> str:
+        """Attention in ONNX operators: four axes, and only bias and softmax between the products, so runtimes fuse it.
+
+        Where windows have a bias of their own, they and the heads share an axis, and the images of a batch have one.
+        """
+        g, length, channels = self.g, self.config.window_size**2, dim // heads
+        each = (own,) if own > 1 else ()
+        kept, (token, head, channel) = range(1 + len(each)), range(1 + len(each), 4 + len(each))
+        by_head, across = (*kept, head, token, channel), (*kept, head, channel, token)
+        split = [g.reshape(part, -1, *each, length, heads, channels) for part in qkv]
+        q, v = (g.reshape(g.transpose(part, *by_head), -1, own * heads, length, channels) for part in split[::2])
+        k = g.reshape(g.transpose(split[1], *across), -1, own * heads, channels, length)
+        logits = g.op("Add", g.op("MatMul", q, k), g.reshape(bias, 1, own * heads, length, length))
+        mixed = g.op("MatMul", g.narrow(g.op("Softmax", g.widen(logits), axis=-1)), v)
+        return g.transpose(g.reshape(mixed, -1, *each, heads, length, channels), *by_head)
 
     def fused_attention(self, qkv: list[str], bias: str, windows: int, heads: int, dim: int) -> str:
         """Attention in ONNX Runtime's own operator."""
