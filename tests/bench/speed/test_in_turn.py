@@ -49,10 +49,15 @@ def test_each_is_timed_with_what_it_is_given() -> None:
 
 def test_processes_and_order_change_hands(tmp_path) -> None:
     path = str(tmp_path / "calls")
-    in_turn({name: partial(writing, path, name) for name in "ab"}, range(4), warm_up=0)
+    in_turn({name: partial(writing, path, name) for name in "abc"}, range(40), warm_up=0)
     calls = [line.split() for line in (tmp_path / "calls").read_text().splitlines()]
-    assert "".join(name for name, _ in calls) == "abbaabba"
-    assert len({process for _, process in calls}) == 2
+    names = "".join(name for name, _ in calls)
+    rounds = [names[start : start + 3] for start in range(0, len(names), 3)]
+    assert {"".join(sorted(each)) for each in rounds} == {"abc"}
+    assert len(set(rounds)) == 6
+    after_itself = [names.count(2 * name) for name in "abc"]
+    assert max(after_itself) < 12, after_itself  # forwards and back again: the last one 20 times, the second never
+    assert len({process for _, process in calls}) == 3
     assert str(os.getpid()) not in {process for _, process in calls}
 
 

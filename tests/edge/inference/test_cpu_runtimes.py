@@ -146,6 +146,22 @@ def test_openvino_says_what_it_compiled() -> None:
     assert not any("16" in found for found in products.values())
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_openvino_runs_each_attention_as_one_kernel(precision: Precision) -> None:
+    openvino = pytest.importorskip("openvino")
+    from fthnet_kit.edge.inference.openvino_runtime import compile_settings
+
+    if " avx2 " not in Path("/proc/cpuinfo").read_text():
+        pytest.skip("OpenVINO fuses attention only where the processor has AVX2")
+    core = openvino.Core()
+    graph = core.read_model(Bundle.open().model(precision, "openvino").content)
+    compiled = core.compile_model(graph, "CPU", compile_settings(1))
+    facts = (layer.get_rt_info() for layer in compiled.get_runtime_model().get_ops())
+    kinds = [each["layerType"].astype(str) for each in facts if "layerType" in each]
+    assert kinds.count("Softmax") == 8  # of the poolings; attention in pieces has twelve more
+
+
 def test_openvino_that_would_compute_in_bfloat16_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     openvino = pytest.importorskip("openvino")
     from fthnet_kit.edge.inference import openvino_runtime
