@@ -28,7 +28,7 @@ class ModelOptions:
     Attributes:
         bundle: its folder; None: the demonstration bundle.
         precision, backend, views, cuda_graph: as `QualityScorer.from_bundle` takes them.
-        threads: threads of one inference; they change no score and are not pinned.
+        threads: threads of one inference; not pinned: another number moves some scores by a thousandth.
         bits: as `read_image` takes them.
     """
 

@@ -60,7 +60,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory, photograph: Image) -> Pat
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Path:
     output = tmp_path_factory.mktemp("undisturbed")
-    done = archive_command("score", pictures, "-o", output, "--shard-size", SHARD, "--workers", 1)
+    done = archive_command("score", pictures, "-o", output, "--shard-size", SHARD, "--workers", 1, "--threads", 1)
     assert done.exit_code == 0, done.output
     return output
 
@@ -128,7 +128,7 @@ def test_a_row_is_what_the_scorer_says(undisturbed: Path, pictures: Path, demo_s
 
 @pytest.mark.long
 def test_killed_runs_go_on_and_end_in_the_same_rows(undisturbed: Path, pictures: Path, tmp_path: Path) -> None:
-    asked = ("score", pictures, "-o", tmp_path, "--shard-size", SHARD, "--workers", 2)
+    asked = ("score", pictures, "-o", tmp_path, "--shard-size", SHARD, "--workers", 2, "--threads", 1)
     pause = random.Random(5)
     for _ in range(3):
         with running(*asked) as process:
@@ -151,7 +151,7 @@ def test_killed_runs_go_on_and_end_in_the_same_rows(undisturbed: Path, pictures:
 
 @pytest.mark.slow
 def test_a_killed_worker_is_replaced(undisturbed: Path, pictures: Path, tmp_path: Path) -> None:
-    asked = ("score", pictures, "-o", tmp_path, "--shard-size", SHARD, "--workers", 2)
+    asked = ("score", pictures, "-o", tmp_path, "--shard-size", SHARD, "--workers", 2, "--threads", 1)
     with running(*asked) as process:
         until_more_shards(tmp_path, 0, process)
         workers = [
