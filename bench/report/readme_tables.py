@@ -102,7 +102,7 @@ def figures(contents: Sequence[Content]) -> str:
     latency = [c for c in contents if c.get("schema") == "fthnet-latency"]
     accuracy = [c for c in contents if c.get("schema") == "fthnet-accuracy"]
     peers = [c for c in contents if "median_ms" in c and "model" in c and "schema" not in c]
-    lines = [BEGIN, f"On {machine()}. **Nothing was measured on a Jetson**; run the same commands on yours.", ""]
+    lines = [BEGIN, f"On {machine()}.", "**Nothing was measured on a Jetson**; run the same commands on yours.", ""]
     if accuracy:
         lines += [
             "| photographs | precision | views | 95 % bootstrap intervals | ms a picture |",
