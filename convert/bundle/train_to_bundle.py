@@ -19,7 +19,8 @@ from fthnet_kit.convert.network.aliveness import SWAPPED_POINTS, Aliveness, meas
 from fthnet_kit.convert.network.checkpoint import NetworkCheckpoint, load_checkpoint
 from fthnet_kit.convert.network.config import FTHNetConfig
 from fthnet_kit.convert.network.fthnet import FTHNet
-from fthnet_kit.edge.errors import MissingExtraError
+from fthnet_kit.convert.network.widen import widened
+from fthnet_kit.edge.errors import InputError, MissingExtraError
 from fthnet_kit.edge.model.card import CARD_NAME, ModelCard
 from fthnet_kit.edge.model.preprocess import Preprocessing, prepare_file
 
@@ -38,7 +39,8 @@ class TrainingRun:
 
     Attributes:
         folders: image sets in FQS form.
-        config: ``small`` or ``base``; ignored with `start`.
+        config: ``small`` or ``base``, to which the backbone of a narrower `start` is widened; None: that of `start`, or
+            ``small``.
         start: checkpoint to go on from; None starts from new weights.
         pool: pooling of `start` where its file does not say it.
         recipe: minutes, batch and the rest.
@@ -49,7 +51,7 @@ class TrainingRun:
     """
 
     folders: Sequence[Path]
-    config: str
+    config: str | None
     start: Path | None
     pool: str | None
     recipe: Recipe
@@ -134,7 +136,7 @@ def train_to_bundle(run: TrainingRun, report: Callable[[Progress], None]) -> Tra
     train, val = of_split(images, "train"), of_split(images, "val")
     parent = load_checkpoint(run.start, run.pool) if run.start else None  # type: ignore[arg-type]
     identity = parent_identity(parent) if parent else None
-    network = parent.network if parent else FTHNet(CONFIGS[run.config])
+    network = starting_network(run, parent)
     recipe = replace(run.recipe, new_head=run.recipe.new_head or parent is None)
     trainer = Trainer(network, train, val, recipe, run.state_folder, fresh=parent is None)
     best = trainer.run(report)
@@ -178,6 +180,27 @@ def train_to_bundle(run: TrainingRun, report: Callable[[Progress], None]) -> Tra
     )
     report(trainer.progress("done"))
     return result
+
+
+def starting_network(run: TrainingRun, parent: NetworkCheckpoint | None) -> FTHNet:
+    """What is trained: new, the parent's, or one whose backbone is the parent's, widened.
+
+    Raises:
+        InputError: the parent cannot become what was asked for.
+    """
+    if parent is None:
+        return FTHNet(CONFIGS[run.config or "small"])
+    own = parent.network.config
+    wanted = replace(CONFIGS[run.config], pool=own.pool) if run.config else own
+    if wanted == own:
+        return parent.network
+    if not run.recipe.new_head:
+        raise InputError(
+            f"--config {run.config}: expected --new-head, found other weights ({own.embed_dim} channels instead of "
+            f"{wanted.embed_dim}): taps and hypernetwork of one width say nothing in another"
+        )
+    torch.manual_seed(run.recipe.seed)
+    return widened(parent.network, wanted)
 
 
 def relabelled(trainer: Trainer) -> str:

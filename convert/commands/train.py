@@ -23,9 +23,8 @@ from fthnet_kit.edge.cli.options import tell_unsigned
 @click.option(
     "--config",
     type=click.Choice(["small", "base"]),
-    default="small",
-    show_default=True,
-    help="small: 5.5 M parameters; base: the released 14.9 M.",
+    help="small: 5.5 M parameters; base: the released 14.9 M. Default: small, or that of --from. With --from and "
+    "--new-head: widen its backbone to this.",
 )
 @click.option("--from", "start", type=click.Path(path_type=Path), help="Fine-tune this checkpoint.")
 @click.option("--new-head", is_flag=True, help="With --from: keep the backbone, renew taps and hypernetwork.")
@@ -64,7 +63,7 @@ def train(
     folders: tuple[Path, ...],
     bundle: Path,
     minutes: float,
-    config: str,
+    config: str | None,
     start: Path | None,
     new_head: bool,
     head_only: bool,
