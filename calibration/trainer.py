@@ -385,7 +385,7 @@ class Trainer:
         if len(dim):
             lit = (in_full_light(self.source.photographs[index]) for index in dim)
             views = np.stack([centre_view(field) for field in lit])
-            seen[dim] = np.clip(self._scores(views, lambda progress: None), 0, 100)
+            seen[dim] = np.clip(self._scores(self.network, views, lambda progress: None), 0, 100)
         return relit(self.mos, gains, seen, self.recipe.relight)
 
     @property
@@ -493,14 +493,8 @@ class Trainer:
         self._look_at_loss()
         current = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
         self.network.load_state_dict(self.average)
-        scores = self._scores(self.val_images, report)
-        self.image_s = (self.clock() - began) / len(scores)
-        drop = float("nan")
-        if self.probe is not None:
-            sharp, blurred = self.probe
-            drop = float(np.mean(scores[sharp] - self._scores(blurred, report)))
+        found = self.judge(self.network, report)
         self.network.load_state_dict(current)
-        found = Validation(self.step, self.elapsed / 60, self.loss, agreement(scores, self.val_mos), drop)
         self.history.append(found)
         with (self.folder / "history.jsonl").open("a") as file:
             file.write(json.dumps(asdict(found)) + "\n")
@@ -510,13 +504,24 @@ class Trainer:
         self.validation_s = self.clock() - began
         report(self.progress())
 
+    def judge(self, network: nn.Module, report: Report = lambda progress: None) -> Validation:
+        """How a network on this trainer's device does on the validation photographs, now."""
+        began = self.clock()
+        scores = self._scores(network, self.val_images, report)
+        self.image_s = (self.clock() - began) / len(scores)
+        drop = float("nan")
+        if self.probe is not None:
+            sharp, blurred = self.probe
+            drop = float(np.mean(scores[sharp] - self._scores(network, blurred, report)))
+        return Validation(self.step, self.elapsed / 60, self.loss, agreement(scores, self.val_mos), drop)
+
     @torch.no_grad()
-    def _scores(self, images: Image, report: Report) -> np.ndarray:
+    def _scores(self, network: nn.Module, images: Image, report: Report) -> np.ndarray:
         """Scores of RGB uint8 (N, 384, 384, 3), float32 arithmetic."""
         parts = []
         for start in range(0, len(images), CHUNK):
             chunk = normalise(torch.from_numpy(images[start : start + CHUNK]).to(self.device))
-            parts.append(self.network(chunk).cpu())
+            parts.append(network(chunk).cpu())
             report(self.progress("validating"))
         return 100 * torch.cat(parts).numpy()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -137,9 +138,13 @@ def train_to_bundle(run: TrainingRun, report: Callable[[Progress], None]) -> Tra
     parent = load_checkpoint(run.start, run.pool) if run.start else None  # type: ignore[arg-type]
     identity = parent_identity(parent) if parent else None
     network = starting_network(run, parent)
+    own = copy.deepcopy(parent.network) if parent and run.recipe.new_head else None  # before its head is renewed
     recipe = replace(run.recipe, new_head=run.recipe.new_head or parent is None)
     trainer = Trainer(network, train, val, recipe, run.state_folder, fresh=parent is None)
+    before = trainer.judge(own.to(trainer.device), report) if own else None
     best = trainer.run(report)
+    if parent and before is None:
+        before = trainer.start
     network.load_state_dict(torch.load(trainer.best_path, map_location="cpu", weights_only=True))
     network = network.cpu().eval()
     chosen = [val[index] for index in np.linspace(0, len(val) - 1, trainer.many_view_images).round().astype(int)]
@@ -152,7 +157,7 @@ def train_to_bundle(run: TrainingRun, report: Callable[[Progress], None]) -> Tra
         if len(photographs)
     ]
     alive = look_into(network, val)
-    result = TrainingResult(accuracy, alive, identity, trainer.start if parent else None, best, relabelled(trainer))
+    result = TrainingResult(accuracy, alive, identity, before, best, relabelled(trainer))
     counted = f"{len(train)} photographs of {name}, split train, and synthetic degradations. {result.relabelled}"
     stated = run.identity.training_data or counted.rstrip()
     report(trainer.progress("exporting"))

@@ -5,7 +5,8 @@ It computes what `fthnet.FTHNet` computes, arranged for inference:
 - tokens stay in window order through a stage, so that partitioning and merging windows cost nothing; where
   windows shift, and where stages meet, one Gather moves whole tokens;
 - normalisation, the attention's scale and the factor 100 are folded into weights;
-- every weighted layer of the backbone is one GEMM over (tokens, channels): what kernels and Q/DQ want.
+- every weighted layer of the backbone is one GEMM over (tokens, channels); with Q/DQ, over (images, tokens, channels),
+  where OpenVINO lets a LayerNorm write INT8.
 
 One description serves every precision; `GraphPlan` says how it is emitted.
 """
@@ -59,7 +60,7 @@ class Site:
 
     Attributes:
         layer: its name in the state_dict, without ``.weight``.
-        input: name of the tensor that enters it, float (tokens, in).
+        input: name of the tensor that enters it, float (…, in).
         macs: multiply-accumulates for one image.
     """
 
@@ -170,8 +171,16 @@ class _FTHNetGraph:
 
     # Layers
 
+    def tokens(self, x: str, rows: int, channels: int) -> str:
+        """Tokens as the weighted layers take them: (N * rows, channels), with Q/DQ (N, rows, channels)."""
+        return self.g.reshape(x, *((-1, rows) if self.has_qdq else (-1,)), channels)
+
+    @property
+    def has_qdq(self) -> bool:
+        return bool(self.plan.int8) and self.plan.kernels == "standard"
+
     def linear(self, x: str, layer: str, rows: int) -> str:
-        """(N * rows, in) -> (N * rows, out): a weighted layer that may run in INT8."""
+        """Tokens (…, in) -> (…, out): a weighted layer that may run in INT8; `rows` of an image."""
         (y,) = self.linears(x, layer, rows, {"": slice(None)})
         return y
 
@@ -191,6 +200,9 @@ class _FTHNetGraph:
         """X @ weight + bias in the graph's arithmetic."""
         g = self.g
         inputs = [x, g.constant(weight, f"{layer}.weight")]
+        if self.has_qdq:  # an operator of two axes
+            product = g.op("MatMul", *inputs, name=f"{layer}.gemm")
+            return product if bias is None else g.op("Add", product, g.constant(bias, f"{layer}.bias"))
         if bias is not None:
             inputs.append(g.constant(bias, f"{layer}.bias"))
         return g.op("Gemm", *inputs, name=f"{layer}.gemm")
@@ -230,13 +242,13 @@ class _FTHNetGraph:
         return g.op("Mul", g.op("Mul", x, g.op("Add", erf, g.constant(1))), g.constant(0.5))
 
     def gather(self, x: str, order: Order, wanted: Order, channels: int) -> str:
-        """Tokens (N * L, C) of one order in another; the wanted one may be of another shape and repeat tokens."""
+        """Tokens of one order in another; the wanted one may be of another shape and repeat tokens."""
         g = self.g
         index = places(order)[wanted.reshape(-1)]
         if np.array_equal(index, np.arange(len(order))):
             return x
         x = g.op("Gather", g.reshape(x, -1, len(order), channels), g.literal(index), axis=1)
-        return g.reshape(x, -1, channels)
+        return self.tokens(x, len(index), channels)
 
     # From the pixels down
 
@@ -259,7 +271,8 @@ class _FTHNetGraph:
         x = g.op(
             "Gemm", patches, g.literal(weight.astype(np.float32)), g.literal(bias.astype(np.float32))
         )  # FP32 island
-        return self.layer_norm(g.narrow(x), "bbone.patch_embed.norm"), window_order(config.grid(0), window)
+        x = self.tokens(g.narrow(x), config.grid(0) ** 2, dim)
+        return self.layer_norm(x, "bbone.patch_embed.norm"), window_order(config.grid(0), window)
 
     def stage(self, x: str, order: Order, stage: int) -> tuple[str, Order]:
         """Patch merging (except in stage 0), then the blocks; returns the order that the tokens are left in."""
@@ -280,7 +293,7 @@ class _FTHNetGraph:
         size, dim = config.grid(stage - 1), config.stage_dim(stage - 1)
         half = np.arange(size * size).reshape(size // 2, 2, size // 2, 2).transpose(0, 2, 3, 1).reshape(-1, 4)
         wanted = window_order(size // 2, config.window_size)
-        x = self.g.reshape(self.gather(x, order, half[wanted], dim), -1, 4 * dim)
+        x = self.tokens(self.gather(x, order, half[wanted], dim), len(wanted), 4 * dim)
         prefix = f"bbone.layers.{stage}.downsample."
         return self.linear(self.layer_norm(x, f"{prefix}norm"), f"{prefix}reduction", len(wanted)), wanted
 
@@ -296,7 +309,7 @@ class _FTHNetGraph:
         return x
 
     def attention(self, x: str, prefix: str, stage: int, shift: int) -> str:
-        """(N * L, C) -> (N * L, C) before the projection: softmax(q k^T / sqrt d + bias) v in each window."""
+        """Tokens (…, C) before the projection: softmax(q k^T / sqrt d + bias) v in each window."""
         config = self.config
         dim, length = config.stage_dim(stage), config.window_size**2
         windows = config.grid(stage) ** 2 // length
@@ -308,7 +321,7 @@ class _FTHNetGraph:
             attended = self.fused_attention(qkv, bias, windows, heads, dim)
         else:
             attended = self.standard_attention(qkv, bias, own, heads, dim)
-        return self.g.reshape(attended, -1, dim)
+        return self.tokens(attended, windows * length, dim)
 
     def attention_bias(self, table: str, stage: int, shift: int) -> str:
         """What is added to the logits, (1 or windows, heads, L, L).
@@ -388,7 +401,7 @@ class _FTHNetGraph:
         return g.op("Gemm", x, g.literal(weight, f"{layer}.weight"), g.literal(bias, f"{layer}.bias"))
 
     def hypernetwork(self, x: str) -> list[tuple[str, str]]:
-        """Weight (N, out, in) and bias (N, out, 1) of each target layer, float32, from (N * 144, 8C) tokens."""
+        """Weight (N, out, in) and bias (N, out, 1) of each target layer, float32, from (…, 8C) tokens."""
         g, config, last = self.g, self.config, TARGET_LAYERS - 1
         area, generated = config.window_size**2, []
         for level in range(last):
@@ -407,12 +420,12 @@ class _FTHNetGraph:
         return [*generated, (weight, bias)]
 
     def by_channel(self, x: str, channels: int) -> str:
-        """(N * 144, C) -> float32 (N, C, 144)."""
+        """Tokens (…, C) -> float32 (N, C, 144)."""
         x = self.g.reshape(self.g.widen(x), -1, self.config.window_size**2, channels)
         return self.g.transpose(x, 0, 2, 1)
 
     def conv3x3(self, x: str, layer: str, channels: int) -> str:
-        """A 3x3 convolution with zero padding on the last grid, as a GEMM: (N * 144, in) -> (N * 144, out)."""
+        """A 3x3 convolution with zero padding on the last grid, as a GEMM: tokens (…, in) -> (…, out)."""
         g, size = self.g, self.config.window_size
         area = size * size
         padded = np.pad(np.arange(area).reshape(size, size), 1, constant_values=area)
@@ -420,7 +433,7 @@ class _FTHNetGraph:
         one_row_more = g.literal(np.array([0, 0, 0, 0, 1, 0], np.int64))
         x = g.op("Pad", g.reshape(x, -1, area, channels), one_row_more, g.constant(0))
         x = g.op("Gather", x, g.literal(index), axis=1)
-        return self.linear(g.reshape(x, -1, 9 * channels), layer, area)
+        return self.linear(self.tokens(x, area, 9 * channels), layer, area)
 
     def target_network(self, vector: str, layers: list[tuple[str, str]]) -> str:
         """The five-layer perceptron that the hypernetwork wrote, in FP32; points (N, 1, 1)."""

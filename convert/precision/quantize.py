@@ -38,7 +38,7 @@ from fthnet_kit.calibration.labelled_images import LabelledImage
 from fthnet_kit.calibration.precision_gate import LEAST_INT8, Cost, cost, shortfalls
 from fthnet_kit.convert.network.config import FTHNetConfig
 from fthnet_kit.convert.onnx_graph.fthnet_graph import Graph, GraphPlan, Weights, layer_parameters, write_graph
-from fthnet_kit.convert.precision.smoothing import producer, smooth
+from fthnet_kit.convert.precision.smoothing import can_smooth, fold_norms, smooth
 from fthnet_kit.convert.precision.verify import Points, Report, openvino_scores, score_model
 from fthnet_kit.edge.errors import BundleError, MissingExtraError
 from fthnet_kit.edge.image import Image
@@ -114,6 +114,7 @@ class Quantizer:
         self.report = report
         self.config = FTHNetConfig(**bundle.card.architecture)
         self.weights = read_weights(bundle)
+        self.folded = fold_norms(self.weights)  # for INT8
         with OnnxBackend(bundle.model("fp32")) as backend:
             self.batch = backend.batch
 
@@ -129,7 +130,7 @@ class Quantizer:
         """
         calibration, judging = self.choose(folders, images, held_out)
         layers = self.calibrate(calibration)
-        smoothed = smooth(self.weights, smoothings(layers))
+        smoothed = smooth(self.folded, smoothings(layers))
         sensitivities = self.sensitivities(smoothed, layers, calibration)
         chosen = self.choose_layers(smoothed, layers, sensitivities, calibration)
         models = {
@@ -185,7 +186,7 @@ class Quantizer:
 
     def calibrate(self, photographs: Sequence[Photograph]) -> dict[str, LayerCalibration]:
         """Smoothing, range, weight scales and bias corrections of every layer that may run in INT8."""
-        graph = self.graph(self.weights, GraphPlan(), batch=1)
+        graph = self.graph(self.folded, GraphPlan(), batch=1)
         tensors = {site.layer: site.input for site in graph.sites}
         for name in sorted(set(tensors.values())):
             graph.model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
@@ -197,11 +198,11 @@ class Quantizer:
         )
         refuse_unfit_scores(photographs, scores)
         smoothing = {
-            layer: smoothing_vector(samples[layer], self.parameters(self.weights, layer)[0])
+            layer: smoothing_vector(samples[layer], self.parameters(self.folded, layer)[0])
             for layer in tensors
-            if producer(layer) is not None
+            if can_smooth(layer)
         }
-        smoothed = smooth(self.weights, smoothing)
+        smoothed = smooth(self.folded, smoothing)
         return {
             layer: calibrate_layer(samples[layer], smoothing.get(layer), self.parameters(smoothed, layer)[0])
             for layer in tensors

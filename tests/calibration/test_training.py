@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from fthnet_kit.calibration.agreement import Agreement
+from fthnet_kit.calibration.agreement import Agreement, agreement
 from fthnet_kit.calibration.dim_labels import gain_to_full_light, in_full_light
 from fthnet_kit.calibration.labelled_images import of_split, read_image_set
 from fthnet_kit.calibration.sharp_labels import sharpened, vessel_gradient
@@ -30,10 +30,17 @@ from fthnet_kit.calibration.trainer import (
 )
 from fthnet_kit.calibration.training_report import curves_and_scatter
 from fthnet_kit.calibration.training_samples import FAULTS, LOSS_AT_WORST, SampleSource, remaining
-from fthnet_kit.convert.bundle.train_to_bundle import TrainingResult, TrainingRun, train_to_bundle
+from fthnet_kit.convert.bundle.train_to_bundle import (
+    CONFIGS,
+    TrainingResult,
+    TrainingRun,
+    predict,
+    starting_network,
+    train_to_bundle,
+)
 from fthnet_kit.convert.bundle.write import Identity
 from fthnet_kit.convert.network.aliveness import Aliveness
-from fthnet_kit.convert.network.checkpoint import load_checkpoint, save_checkpoint
+from fthnet_kit.convert.network.checkpoint import NetworkCheckpoint, load_checkpoint, save_checkpoint
 from fthnet_kit.convert.network.config import FTHNetConfig
 from fthnet_kit.convert.network.fthnet import FTHNet
 from fthnet_kit.edge import Bundle, InputError, Preprocessing, QualityScorer
@@ -316,6 +323,15 @@ def test_a_new_head_keeps_the_backbone(photographs: Path, tmp_path: Path) -> Non
         assert same != name.startswith(head), name
 
 
+def test_a_wider_network_starts_from_a_narrow_one_with_a_new_head(tmp_path: Path) -> None:
+    parent = NetworkCheckpoint(FTHNet(CONFIGS["small"]), tmp_path / "parent.safetensors")
+    run = TrainingRun([], "base", parent.source, None, Recipe(1, new_head=True), tmp_path, Identity("n"))
+    assert starting_network(run, parent).config == CONFIGS["base"]
+    assert starting_network(replace(run, config=None), parent) is parent.network
+    with pytest.raises(InputError, match="--config base: expected --new-head"):
+        starting_network(replace(run, recipe=Recipe(1)), parent)
+
+
 KILLED = """
 import sys, time
 from pathlib import Path
@@ -403,8 +419,12 @@ def test_fine_tuning_names_its_parent_in_card_and_report(photographs: Path, tmp_
     page = (tmp_path / "b" / "reports" / "training.html").read_text()
     assert "<h1>Training of b: FTHNet</h1>" in page
     assert "its parent parent.safetensors" in page
-    assert "NaN" not in (tmp_path / "b" / "reports" / "training.json").read_text()
+    report = (tmp_path / "b" / "reports" / "training.json").read_text()
+    assert "NaN" not in report
     assert "parent.safetensors" in done.stdout
+    val = of_split(read_image_set(photographs), "val")  # the parent's own scores, not those of its renewed head
+    own = agreement(predict(network.eval(), val, 1), np.array([image.mos for image in val]))
+    assert json.loads(report)["before"]["rmse"] == pytest.approx(own.rmse, abs=1e-3)
 
 
 @pytest.mark.long

@@ -29,7 +29,7 @@ from fthnet_kit.convert.onnx_graph.fthnet_graph import (
     write_graph,
 )
 from fthnet_kit.convert.precision.fp16_twin import rounded_twin
-from fthnet_kit.convert.precision.smoothing import producer, smooth
+from fthnet_kit.convert.precision.smoothing import can_smooth, fold_norms, norm_before, smooth
 from fthnet_kit.edge import Preprocessing
 from fthnet_kit.edge.capture.degradations import degrade
 from fthnet_kit.edge.image import Image
@@ -381,7 +381,7 @@ def test_layers_outside_the_plan_keep_their_weights(weights: Weights, int8_layer
     }
 
 
-# Smoothing
+# Folding and smoothing
 
 
 @pytest.fixture(scope="module")
@@ -409,7 +409,7 @@ def test_smoothing_any_layers_leaves_the_score(
     layers = [site.layer for site in write_graph(weights, CONFIG, PREPROCESSING).sites]
     vectors = {}
     for layer in layers:
-        if producer(layer) is not None:
+        if can_smooth(layer):
             length = weights[f"{layer}.weight"].shape[1]
             vectors[layer] = (10 ** rng.uniform(-decades, decades, length)).astype(np.float32)
     smoothed = smooth(weights, vectors)
@@ -420,17 +420,33 @@ def test_smoothing_any_layers_leaves_the_score(
 
 
 def test_what_can_be_smoothed(weights: Weights) -> None:
-    for site in write_graph(weights, CONFIG, PREPROCESSING).sites:
-        before = producer(site.layer)
-        after_activation = site.layer.endswith(".mlp.fc2") or (
-            not site.layer.startswith("bbone.") and site.layer != "conv1x1.0.0"
-        )
-        assert (before is None) == after_activation
-        if before is None:
+    layers = [site.layer for site in write_graph(weights, CONFIG, PREPROCESSING).sites]
+    assert sum(map(can_smooth, layers)) == sum(CONFIG.depths)
+    for layer in layers:
+        if not can_smooth(layer):
             with pytest.raises(ValueError, match="nothing before it"):
-                smooth(weights, {site.layer: np.ones(weights[f"{site.layer}.weight"].shape[1], np.float32)})
-        else:
-            assert f"{before}.weight" in weights
+                smooth(weights, {layer: np.ones(weights[f"{layer}.weight"].shape[1], np.float32)})
     untouched = smooth(weights, {})
     assert untouched.keys() == weights.keys()
     assert all(untouched[name] is weights[name] for name in weights)
+
+
+def test_folded_norms_only_standardise_and_leave_the_score(calm: tuple[Weights, np.ndarray], views: Image) -> None:
+    weights, scores = calm
+    rng = np.random.default_rng(3)
+    norms = {norm_before(site.layer) for site in write_graph(weights, CONFIG, PREPROCESSING).sites} - {None}
+    assert len(norms) == 2 * sum(CONFIG.depths) + 4  # two a block, three mergings, the last one
+    drawn = dict(weights)  # a fresh network's are 1 and 0
+    for norm in norms:
+        for part, mean in (("weight", 1.0), ("bias", 0.0)):
+            name = f"{norm}.{part}"
+            drawn[name] = rng.normal(mean, 0.3, weights[name].shape).astype(np.float32)
+    scores = points(write_graph(drawn, CONFIG, PREPROCESSING).model, views)
+    folded = fold_norms(drawn)
+    for norm in norms:
+        assert (folded[f"{norm}.weight"] == 1).all()
+        assert (folded[f"{norm}.bias"] == 0).all()
+    assert {values.dtype for values in folded.values()} == {np.dtype(np.float32)}
+    np.testing.assert_allclose(points(write_graph(folded, CONFIG, PREPROCESSING).model, views), scores, atol=1e-3)
+    untouched = "bbone.patch_embed.norm.weight"  # feeds the residual stream, too
+    assert folded[untouched] is drawn[untouched]

@@ -146,9 +146,8 @@ def test_openvino_says_what_it_compiled() -> None:
     assert not any("16" in found for found in products.values())
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_openvino_runs_each_attention_as_one_kernel(precision: Precision) -> None:
+def openvino_kernels(precision: Precision) -> list[str]:
+    """Kind of each kernel that the shipped model becomes."""
     openvino = pytest.importorskip("openvino")
     from fthnet_kit.edge.inference.openvino_runtime import compile_settings
 
@@ -158,8 +157,18 @@ def test_openvino_runs_each_attention_as_one_kernel(precision: Precision) -> Non
     graph = core.read_model(Bundle.open().model(precision, "openvino").content)
     compiled = core.compile_model(graph, "CPU", compile_settings(1))
     facts = (layer.get_rt_info() for layer in compiled.get_runtime_model().get_ops())
-    kinds = [each["layerType"].astype(str) for each in facts if "layerType" in each]
-    assert kinds.count("Softmax") == 8  # of the poolings; attention in pieces has twelve more
+    return [each["layerType"].astype(str) for each in facts if "layerType" in each]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_openvino_runs_each_attention_as_one_kernel(precision: Precision) -> None:
+    assert openvino_kernels(precision).count("Softmax") == 8  # of the poolings; attention in pieces has twelve more
+
+
+@pytest.mark.slow
+def test_openvino_quantises_in_the_kernel_before() -> None:
+    assert "FakeQuantize" not in openvino_kernels("int8")  # 28 where each channel of a LayerNorm has its own scale
 
 
 def test_openvino_that_would_compute_in_bfloat16_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
