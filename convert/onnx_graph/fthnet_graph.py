@@ -271,7 +271,8 @@ class _FTHNetGraph:
         x = g.op(
             "Gemm", patches, g.literal(weight.astype(np.float32)), g.literal(bias.astype(np.float32))
         )  # FP32 island
-        x = self.tokens(g.narrow(x), config.grid(0) ** 2, dim)
+        x = g.narrow(x)
+        x = self.tokens(x, config.grid(0) ** 2, dim) if self.has_qdq else x
         return self.layer_norm(x, "bbone.patch_embed.norm"), window_order(config.grid(0), window)
 
     def stage(self, x: str, order: Order, stage: int) -> tuple[str, Order]:
