@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from fthnet_kit.calibration.local_faults import LIT
+from fthnet_kit.calibration.local_faults import LIT, brightest_channel
 from fthnet_kit.edge.image import Image
 
 FULL_LEVEL = 150  # median of the field's brightest channel in full light
@@ -21,7 +21,7 @@ DIM = (1.2, 1.8)  # gain to full light from which a photograph counts as dim, an
 
 def median_level(image: Image) -> float | None:
     """Median of the brightest channel over the field, 0-255, of BGR or RGB uint8 (H, W, 3); None if all is black."""
-    brightest = image[::4, ::4].max(axis=2)
+    brightest = brightest_channel(image[::4, ::4])
     lit = brightest[brightest > LIT]
     return float(np.median(lit)) if lit.size else None
 

@@ -28,6 +28,13 @@ CLIPPED, LOST = 252, 6  # levels of green at which nothing can be seen any more
 
 AXIS = np.linspace(-1, 1, CELLS, dtype=np.float32)
 Y, X = np.meshgrid(AXIS, AXIS, indexing="ij")
+MIDDLE_WORTH = MIDDLE_WEIGHT * np.exp(-(X**2 + Y**2) / (2 * MIDDLE_WIDTH**2))
+INNER = X**2 + Y**2 < 0.7  # where a disc is looked for
+
+
+def brightest_channel(picture: Image) -> Image:
+    """Largest of the three channels, uint8 (H, W); ten times as fast as a maximum over the last axis."""
+    return np.maximum(np.maximum(picture[..., 0], picture[..., 1]), picture[..., 2])
 
 
 def importance(picture: Image) -> Map:
@@ -36,13 +43,13 @@ def importance(picture: Image) -> Map:
     The optic disc is taken to be where green, smoothed, stands out most from its surroundings.
     """
     small = cv2.resize(picture, (CELLS, CELLS), interpolation=cv2.INTER_AREA)
-    field = (small.max(axis=2) > LIT).astype(np.float32)
+    field = (brightest_channel(small) > LIT).astype(np.float32)
     green = small[..., 1].astype(np.float32) * field
     excess = cv2.GaussianBlur(green, (0, 0), 4) - cv2.GaussianBlur(green, (0, 0), 16)
-    row, column = np.unravel_index(int(np.argmax(excess * (X**2 + Y**2 < 0.7))), excess.shape)
+    row, column = np.unravel_index(int(np.argmax(excess * INNER)), excess.shape)
     worth = field * (
         1
-        + MIDDLE_WEIGHT * np.exp(-(X**2 + Y**2) / (2 * MIDDLE_WIDTH**2))
+        + MIDDLE_WORTH
         + DISC_WEIGHT * np.exp(-((X - AXIS[column]) ** 2 + (Y - AXIS[row]) ** 2) / (2 * DISC_WIDTH**2))
     )
     total = float(worth.sum())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from fthnet_kit.convert.network.config import FTHNetConfig
-from fthnet_kit.convert.network.fthnet import FTHNet, PatchMerging, SwinBlock
+from fthnet_kit.convert.network.fthnet import FTHNet, Stage, SwinBlock
 from fthnet_kit.edge.errors import InputError, MissingExtraError
 
 try:
@@ -43,17 +43,25 @@ def widened(network: FTHNet, config: FTHNetConfig) -> FTHNet:
     first = _copies(old.embed_dim, times)
     _fill(wide.bbone.patch_embed.proj, network.bbone.patch_embed.proj, first, image)
     _fill_norm(wide.bbone.patch_embed.norm, network.bbone.patch_embed.norm, first)
-    for stage, (new, narrow) in enumerate(zip(wide.bbone.layers, network.bbone.layers, strict=True)):
-        channels = _copies(old.stage_dim(stage), times)
-        if isinstance(new.downsample, PatchMerging):
-            before = old.stage_dim(stage - 1)
-            neighbours = torch.cat([_copies(before, times) + before * neighbour for neighbour in range(4)])
-            _fill_norm(new.downsample.norm, narrow.downsample.norm, neighbours)  # type: ignore[union-attr]
-            _fill(new.downsample.reduction, narrow.downsample.reduction, channels, neighbours)  # type: ignore[union-attr]
-        for block, source in zip(new.blocks, narrow.blocks, strict=True):  # type: ignore[arg-type]
-            _widen_block(block, source, channels, times)
+    for index, (new, narrow) in enumerate(zip(wide.bbone.layers, network.bbone.layers, strict=True)):
+        assert isinstance(new, Stage)
+        assert isinstance(narrow, Stage)
+        _widen_stage(new, narrow, old, index, times)
     _fill_norm(wide.bbone.norm, network.bbone.norm, _copies(old.stage_dim(3), times))
     return wide
+
+
+def _widen_stage(new: Stage, narrow: Stage, old: FTHNetConfig, index: int, times: int) -> None:
+    channels = _copies(old.stage_dim(index), times)
+    if new.downsample is not None and narrow.downsample is not None:
+        before = old.stage_dim(index - 1)
+        neighbours = torch.cat([_copies(before, times) + before * neighbour for neighbour in range(4)])
+        _fill_norm(new.downsample.norm, narrow.downsample.norm, neighbours)
+        _fill(new.downsample.reduction, narrow.downsample.reduction, channels, neighbours)
+    for block, source in zip(new.blocks, narrow.blocks, strict=True):
+        assert isinstance(block, SwinBlock)
+        assert isinstance(source, SwinBlock)
+        _widen_block(block, source, channels, times)
 
 
 def _widen_block(block: SwinBlock, source: SwinBlock, channels: Tensor, times: int) -> None:
