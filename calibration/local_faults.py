@@ -48,9 +48,7 @@ def importance(picture: Image) -> Map:
     excess = cv2.GaussianBlur(green, (0, 0), 4) - cv2.GaussianBlur(green, (0, 0), 16)
     row, column = np.unravel_index(int(np.argmax(excess * INNER)), excess.shape)
     worth = field * (
-        1
-        + MIDDLE_WORTH
-        + DISC_WEIGHT * np.exp(-((X - AXIS[column]) ** 2 + (Y - AXIS[row]) ** 2) / (2 * DISC_WIDTH**2))
+        1 + MIDDLE_WORTH + DISC_WEIGHT * np.exp(-((X - AXIS[column]) ** 2 + (Y - AXIS[row]) ** 2) / (2 * DISC_WIDTH**2))
     )
     total = float(worth.sum())
     return (worth / total if total > 0 else worth).astype(np.float32)
