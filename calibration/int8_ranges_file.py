@@ -14,7 +14,7 @@ from fthnet_kit.calibration.int8_fit import LayerCalibration
 from fthnet_kit.calibration.int8_photographs import Photograph
 from fthnet_kit.edge.model.card import ModelCard
 
-FORMAT = 2  # raised whenever the same inputs would give other ranges
+FORMAT = 3  # raised whenever the same inputs would give other ranges
 
 
 def ranges_file(card: ModelCard, photographs: Sequence[Photograph], layers: Mapping[str, LayerCalibration]) -> bytes:
