@@ -69,6 +69,7 @@ NEEDS_EXTRA = {  # modules that are nothing without an optional library: importi
     "fthnet_kit.convert.precision.smoothing",
     "fthnet_kit.convert.precision.verify",
     "fthnet_kit.convert.network.fthnet",
+    "fthnet_kit.convert.network.widen",
     "fthnet_kit.convert.network.aliveness",
     "fthnet_kit.convert.network.checkpoint",
     "fthnet_kit.convert.onnx_graph.export",

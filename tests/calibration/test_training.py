@@ -205,7 +205,7 @@ def test_raised_labels_are_said_in_card_report_and_terminal(photographs: Path, t
     save_checkpoint(says_70(), tmp_path / "parent.safetensors")
     recipe = Recipe(0.001, batch=4, relight=0.5)
     start, bundle = tmp_path / "parent.safetensors", tmp_path / "b"
-    run = TrainingRun([photographs], "small", start, None, recipe, bundle, Identity("n", training_data=""))
+    run = TrainingRun([photographs], None, start, None, recipe, bundle, Identity("n", training_data=""))
     result = train_to_bundle(run, lambda progress: None)
     (said,) = [fact for fact in result.facts if "were changed by" in fact]
     assert said in Bundle.open(bundle).card.training_data
