@@ -9,7 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fthnet_kit.calibration import local_faults
-from fthnet_kit.calibration.local_faults import CELLS, hidden_share, importance, kept, local_fault, lost_levels
+from fthnet_kit.calibration.local_faults import (
+    CELLS,
+    brightest_channel,
+    hidden_share,
+    importance,
+    kept,
+    local_fault,
+    lost_levels,
+)
 from fthnet_kit.calibration.training_samples import (
     LEAST_LEVEL,
     LEAST_LIGHT,
@@ -159,3 +167,8 @@ def test_labels_fall_with_what_is_hidden_and_with_nothing_else(photograph: Image
     for sample in hidden:
         assert sample.quality <= 0.8 * kept(sample.hidden) + 1e-6
     assert np.mean([s.known for s in hidden if s.hidden > 0.1]) < 0.5
+
+
+def test_the_brightest_channel_is_any_of_the_three() -> None:
+    picture = np.random.default_rng(2).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(brightest_channel(picture), picture.max(axis=2))
