@@ -494,6 +494,8 @@ class Trainer:
         current = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
         self.network.load_state_dict(self.average)
         found = self.judge(self.network, report)
+        scored = len(self.val_images) + (0 if self.probe is None else len(self.probe[1]))
+        self.image_s = (self.clock() - began) / scored
         self.network.load_state_dict(current)
         self.history.append(found)
         with (self.folder / "history.jsonl").open("a") as file:
@@ -506,9 +508,7 @@ class Trainer:
 
     def judge(self, network: nn.Module, report: Report = lambda progress: None) -> Validation:
         """How a network on this trainer's device does on the validation photographs, now."""
-        began = self.clock()
         scores = self._scores(network, self.val_images, report)
-        self.image_s = (self.clock() - began) / len(scores)
         drop = float("nan")
         if self.probe is not None:
             sharp, blurred = self.probe

@@ -26,6 +26,7 @@ from fthnet_kit.calibration.trainer import (
     Validation,
     centre_view,
     has_bfloat16,
+    normalise,
     ranking_loss,
 )
 from fthnet_kit.calibration.training_report import curves_and_scatter
@@ -34,7 +35,6 @@ from fthnet_kit.convert.bundle.train_to_bundle import (
     CONFIGS,
     TrainingResult,
     TrainingRun,
-    predict,
     starting_network,
     train_to_bundle,
 )
@@ -45,7 +45,7 @@ from fthnet_kit.convert.network.config import FTHNetConfig
 from fthnet_kit.convert.network.fthnet import FTHNet
 from fthnet_kit.edge import Bundle, InputError, Preprocessing, QualityScorer
 from fthnet_kit.edge.capture.degradations import DEGRADATIONS, degrade
-from fthnet_kit.edge.model.preprocess import canonical
+from fthnet_kit.edge.model.preprocess import canonical, prepare_file
 
 LABELS = np.linspace(10, 90, 9)
 TINY = FTHNetConfig(embed_dim=8, depths=(1, 1, 1, 1), num_heads=(1, 2, 4, 8))
@@ -323,6 +323,15 @@ def test_a_new_head_keeps_the_backbone(photographs: Path, tmp_path: Path) -> Non
         assert same != name.startswith(head), name
 
 
+def test_judging_another_network_leaves_what_a_picture_costs(photographs: Path, tmp_path: Path) -> None:
+    run = trainer(photographs, tmp_path / "run")
+    run.image_s = 7.0  # as a resumed run has it; the parent may be a third as wide
+    found = run.judge(FTHNet(TINY))
+    assert run.image_s == 7.0
+    assert found.agreement.rmse > 0
+    assert run.history == []
+
+
 def test_a_wider_network_starts_from_a_narrow_one_with_a_new_head(tmp_path: Path) -> None:
     parent = NetworkCheckpoint(FTHNet(CONFIGS["small"]), tmp_path / "parent.safetensors")
     run = TrainingRun([], "base", parent.source, None, Recipe(1, new_head=True), tmp_path, Identity("n"))
@@ -423,8 +432,11 @@ def test_fine_tuning_names_its_parent_in_card_and_report(photographs: Path, tmp_
     assert "NaN" not in report
     assert "parent.safetensors" in done.stdout
     val = of_split(read_image_set(photographs), "val")  # the parent's own scores, not those of its renewed head
-    own = agreement(predict(network.eval(), val, 1), np.array([image.mos for image in val]))
-    assert json.loads(report)["before"]["rmse"] == pytest.approx(own.rmse, abs=1e-3)
+    views = torch.from_numpy(np.concatenate([prepare_file(image.path, Preprocessing(), 1) for image in val]))
+    with torch.no_grad():
+        scores = 100 * network.eval()(normalise(views)).numpy()  # not clipped, as training sees them
+    own = agreement(scores, np.array([image.mos for image in val]))
+    assert json.loads(report)["before"]["rmse"] == pytest.approx(own.rmse, rel=1e-4)
 
 
 @pytest.mark.long
