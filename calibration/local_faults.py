@@ -40,18 +40,32 @@ def brightest_channel(picture: Image) -> Image:
 def importance(picture: Image) -> Map:
     """What each cell of a picture's field is worth; sums to 1, or is 0 throughout where nothing is lit.
 
-    The optic disc is taken to be where green, smoothed, stands out most from its surroundings.
+    The optic disc is taken to be at `disc_cell`.
     """
-    small = cv2.resize(picture, (CELLS, CELLS), interpolation=cv2.INTER_AREA)
-    field = (brightest_channel(small) > LIT).astype(np.float32)
-    green = small[..., 1].astype(np.float32) * field
-    excess = cv2.GaussianBlur(green, (0, 0), 4) - cv2.GaussianBlur(green, (0, 0), 16)
-    row, column = np.unravel_index(int(np.argmax(excess * INNER)), excess.shape)
+    small, field = _cells(picture)
+    row, column = _brightest(small, field)
     worth = field * (
         1 + MIDDLE_WORTH + DISC_WEIGHT * np.exp(-((X - AXIS[column]) ** 2 + (Y - AXIS[row]) ** 2) / (2 * DISC_WIDTH**2))
     )
     total = float(worth.sum())
     return (worth / total if total > 0 else worth).astype(np.float32)
+
+
+def disc_cell(picture: Image) -> tuple[int, int]:
+    """Row and column of the cell where green, smoothed, stands out most from its surroundings: the optic disc."""
+    return _brightest(*_cells(picture))
+
+
+def _cells(picture: Image) -> tuple[Image, Map]:
+    small = cv2.resize(picture, (CELLS, CELLS), interpolation=cv2.INTER_AREA)
+    return small, (brightest_channel(small) > LIT).astype(np.float32)
+
+
+def _brightest(small: Image, field: Map) -> tuple[int, int]:
+    green = small[..., 1].astype(np.float32) * field
+    excess = cv2.GaussianBlur(green, (0, 0), 4) - cv2.GaussianBlur(green, (0, 0), 16)
+    row, column = np.unravel_index(int(np.argmax(excess * INNER)), excess.shape)
+    return int(row), int(column)
 
 
 def hidden_share(hidden: Map, worth: Map) -> float:
@@ -169,17 +183,26 @@ def dust(rng: Rng) -> Fault:
 
 
 def reflex(rng: Rng) -> Fault:
-    """A bright spot or ring in the middle, or a crescent at the rim."""
+    """A bright spot or ring in the middle, light over one side, or a crescent at the rim."""
     bright = rng.uniform(0.75, 1.0)
     colour = (225 * bright, 240 * bright, 250 * bright)
     kind = rng.random()
-    if kind < 0.5:
+    if kind >= 0.65:
+        return _crescent(rng), tuple(rng.uniform((110, 190, 190), 255))
+    if kind < 0.3:
         return _blob(rng, rng.uniform(0.08, 0.45), rng.uniform(0.03, 0.15)), colour
     radius = np.hypot(X - rng.normal(0, 0.2), Y - rng.normal(0, 0.2))
-    if kind < 0.75:
+    if kind < 0.5:
         inner = rng.uniform(0.1, 0.6)
         return _step(rng.uniform(0.05, 0.2) - np.abs(radius - inner), 0.05), colour
     return _side(rng, rng.uniform(0, 2 * np.pi), rng.uniform(0.1, 0.4)) * np.float32(rng.uniform(0.6, 1.0)), colour
+
+
+def _crescent(rng: Rng) -> Map:
+    """Light that leaks in at the rim, widest to one side: bright, but only its share of the field is lost."""
+    angle, shift = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.4)
+    radius = np.hypot(X + shift * np.cos(angle), Y + shift * np.sin(angle))
+    return _step(radius - rng.uniform(0.95, 1.4), rng.uniform(0.03, 0.2))
 
 
 FAULTS: dict[Callable[[Rng], Fault], float] = {
@@ -188,5 +211,5 @@ FAULTS: dict[Callable[[Rng], Fault], float] = {
     lid: 2.0,
     lashes: 0.7,
     dust: 1.0,
-    reflex: 1.5,
+    reflex: 2.5,
 }

@@ -8,7 +8,7 @@ the second time with one fault more, so that a ranking loss sees the fault and n
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -17,6 +17,8 @@ import numpy.typing as npt
 from fthnet_kit.calibration.dim_labels import FULL_LEVEL, in_full_light, median_level
 from fthnet_kit.calibration.drawn_non_retinas import not_retina
 from fthnet_kit.calibration.local_faults import X, Y, hidden_share, importance, kept, local_fault, lost_levels
+from fthnet_kit.calibration.other_fields import KEPT as OTHER_FIELD_KEPT
+from fthnet_kit.calibration.other_fields import decentred, other_field
 from fthnet_kit.edge.capture.degradations import DEGRADATIONS, Rng, degrade
 from fthnet_kit.edge.image import Image
 from fthnet_kit.edge.model.preprocess import INPUT, MARGIN, RESIZE
@@ -67,6 +69,8 @@ LEAST_LOST = 0.002  # share of the picture that a look may clip without a price
 CONTRAST_SHARE = 0.5  # pairs that show one crop twice
 FAULTY_BOTH_SHARE = 0.4  # share of these: pairs whose first picture has a fault too
 SAME_FAULT_SHARE = 0.5  # share of those: pairs in which that fault only grows
+DECENTRED_SHARE = 0.2  # photographs that show macula and disc elsewhere than where most cameras aim, at no cost
+OTHER_FIELD_SHARE = 0.25  # of the pairs of one photograph: those whose second picture shows neither macula nor disc
 NOT_RETINA_SHARE = 0.2  # share of the other samples: outer eyes and rooms, which score nothing
 SINGLE_FAULT_SHARE = 0.3  # share of the other photographs: those that get a fault
 LOCAL_SHARE = 0.35  # share of faults: those that hide a part of the field
@@ -96,11 +100,12 @@ class TrainingSample:
 
 @dataclass(frozen=True)
 class _Crop:
-    """A crop before faults: BGR, the photograph's number, and the share of the field that its look lost."""
+    """A crop before faults: BGR, the photograph's number, the share of the field that its look lost, which field."""
 
     image: Image
     chosen: int
     lost: float
+    other_field: bool = False
 
 
 def remaining(name: str, severity: float) -> float:
@@ -122,7 +127,11 @@ def draw_fault(rng: Rng) -> str:
 def random_crop(canonical: Image, rng: Rng) -> Image:
     """A 384x384 crop of a 512x512 field, mirrored and turned at random; every second one the centre."""
     top, left = (MARGIN, MARGIN) if rng.random() < 0.5 else rng.integers(0, RESIZE - INPUT + 1, size=2)
-    crop = canonical[top : top + INPUT, left : left + INPUT]
+    return turned(canonical[top : top + INPUT, left : left + INPUT], rng)
+
+
+def turned(crop: Image, rng: Rng) -> Image:
+    """A square picture, mirrored and turned by quarters at random."""
     quarters = int(rng.integers(4))
     if quarters:
         crop = cv2.rotate(crop, TURNS[quarters - 1])
@@ -207,7 +216,13 @@ class SampleSource:
             return self._as_it_is(rng), self._as_it_is(rng)
         if rng.random() >= CONTRAST_SHARE:
             return self._single(rng), self._single(rng)
-        crop = self._crop(int(rng.choice(self.degradable)), rng)
+        chosen = int(rng.choice(self.degradable))
+        crop = self._crop(chosen, rng)
+        if rng.random() < OTHER_FIELD_SHARE:
+            beside = other_field(self.photographs[chosen], rng)
+            if beside is not None:
+                looked = replace(self._looked(turned(beside, rng), chosen, rng), other_field=True)
+                return self._sample(crop, {}, rng), self._sample(looked, {}, rng)
         local = rng.random() < LOCAL_SHARE
         faults: dict[str, float] = {}
         name = draw_fault(rng)
@@ -248,8 +263,13 @@ class SampleSource:
         return self._drawn[number]
 
     def _crop(self, chosen: int, rng: Rng) -> _Crop:
+        field = self.photographs[chosen]
+        aside = rng.random() < DECENTRED_SHARE
+        return self._looked(turned(decentred(field, rng), rng) if aside else random_crop(field, rng), chosen, rng)
+
+    def _looked(self, crop: Image, chosen: int, rng: Rng) -> _Crop:
         """A crop in the colours of some camera, some in another light, which costs only what it clips or loses."""
-        crop = jitter_colour(random_crop(self.photographs[chosen], rng), rng)
+        crop = jitter_colour(crop, rng)
         if rng.random() >= LOOK_SHARE:
             return _Crop(crop, chosen, 0.0)
         looked = fall_off(crop, rng) if rng.random() < FALL_OFF_SHARE else crop
@@ -260,6 +280,8 @@ class SampleSource:
 
     def _sample(self, crop: _Crop, faults: dict[str, float], rng: Rng, *, local: bool = False) -> TrainingSample:
         image, quality = crop.image, float(self.mos[crop.chosen]) / 100 * kept(crop.lost)
+        if crop.other_field:
+            quality *= OTHER_FIELD_KEPT
         share = 0.0
         if local:
             worth = importance(image)
@@ -273,6 +295,6 @@ class SampleSource:
             severities[FAULTS.index(name)] = severity
         if rng.random() < DIRT_SHARE:
             image = dirty(image, rng)
-        known = bool(self.mos[crop.chosen] >= FAULT_FREE_MOS) and not local
+        known = bool(self.mos[crop.chosen] >= FAULT_FREE_MOS) and not (local or crop.other_field)
         rgb = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
         return TrainingSample(rgb, quality, severities, known, max(share, crop.lost))

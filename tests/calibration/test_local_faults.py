@@ -172,3 +172,12 @@ def test_labels_fall_with_what_is_hidden_and_with_nothing_else(photograph: Image
 def test_the_brightest_channel_is_any_of_the_three() -> None:
     picture = np.random.default_rng(2).integers(0, 256, (20, 30, 3), dtype=np.uint8)
     np.testing.assert_array_equal(brightest_channel(picture), picture.max(axis=2))
+
+
+def test_light_at_the_rim_costs_no_more_than_its_share(worth: np.ndarray) -> None:
+    crescents = [local_faults._crescent(np.random.default_rng(seed)) for seed in range(60)]
+    shares = np.array([hidden_share(crescent, worth) for crescent in crescents])
+    assert max(crescent[CELLS // 2, CELLS // 2] for crescent in crescents) == 0  # the middle is seen
+    assert sum(crescent.max() == 1 for crescent in crescents) > 50
+    assert 0.05 < np.median(shares) < 0.25
+    assert shares.max() < 0.5

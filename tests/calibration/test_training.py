@@ -17,6 +17,7 @@ import torch
 from fthnet_kit.calibration.agreement import Agreement, agreement
 from fthnet_kit.calibration.dim_labels import gain_to_full_light, in_full_light
 from fthnet_kit.calibration.labelled_images import of_split, read_image_set
+from fthnet_kit.calibration.other_fields import KEPT as OTHER_FIELD_KEPT
 from fthnet_kit.calibration.sharp_labels import sharpened, vessel_gradient
 from fthnet_kit.calibration.trainer import (
     OUTER_WEIGHT,
@@ -107,8 +108,10 @@ def test_pairs_are_reproducible_and_labelled_by_their_faults(photograph: np.ndar
             assert sample.image.shape == (384, 384, 3)
             assert 0 <= sample.quality <= 0.8
             untouched = not sample.severities.any() and not sample.hidden
-            assert (sample.quality in (0.8, 0.6, 0.2, 0.0)) == untouched  # 0: no retina
-        worse = ((b.severities - a.severities) > 0).sum() == 1 or b.hidden > a.hidden
+            as_labelled = (0.8, 0.6, 0.2, 0.0)  # 0: no retina
+            assert (sample.quality in (*as_labelled, 0.8 * OTHER_FIELD_KEPT, 0.6 * OTHER_FIELD_KEPT)) == untouched
+        other = b.quality == a.quality * OTHER_FIELD_KEPT
+        worse = other or ((b.severities - a.severities) > 0).sum() == 1 or b.hidden > a.hidden
         contrast += bool(worse and b.quality < a.quality)
     assert contrast >= 12
 
