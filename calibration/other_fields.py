@@ -73,12 +73,12 @@ def decentred(field: Image, rng: Rng) -> Image:
     Returns:
         BGR uint8 (384, 384, 3).
     """
-    side = 1 if AXIS[disc_cell(field)[1]] > 0 else -1
+    side = 1 if AXIS[disc_cell(field[::4, ::4])[1]] > 0 else -1
     size = int(RESIZE * rng.uniform(*SPREAD))
     aim = np.array([rng.uniform(-AIM_HEIGHT, AIM_HEIGHT), side * rng.uniform(*AIM)]) * RESIZE
     top, left = (REACH + aim - size / 2).astype(int)
     shown = cv2.remap(field, _sources()[top : top + size, left : left + size], None, cv2.INTER_NEAREST)
-    return cv2.resize(shown, (INPUT, INPUT), interpolation=cv2.INTER_AREA)
+    return cv2.resize(shown, (INPUT, INPUT), interpolation=cv2.INTER_LINEAR)
 
 
 @cache
