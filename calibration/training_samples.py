@@ -89,6 +89,7 @@ class TrainingSample:
         known: whether the severities are known; a poor photograph's own faults are not, nor has an
             outer eye any.
         hidden: share of the field that a local fault, or a look that clips, takes away.
+        other_field: whether neither macula nor disc is shown.
     """
 
     image: Image
@@ -96,6 +97,7 @@ class TrainingSample:
     severities: npt.NDArray[np.float32]
     known: bool
     hidden: float = 0.0
+    other_field: bool = False
 
 
 @dataclass(frozen=True)
@@ -297,4 +299,4 @@ class SampleSource:
             image = dirty(image, rng)
         known = bool(self.mos[crop.chosen] >= FAULT_FREE_MOS) and not (local or crop.other_field)
         rgb = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-        return TrainingSample(rgb, quality, severities, known, max(share, crop.lost))
+        return TrainingSample(rgb, quality, severities, known, max(share, crop.lost), crop.other_field)

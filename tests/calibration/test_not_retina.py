@@ -125,7 +125,7 @@ def test_negatives_look_nothing_like_the_photographs() -> None:
 def test_severities_of_photographs_are_known_where_they_were_good(
     pairs: list[tuple[TrainingSample, TrainingSample]],
 ) -> None:
-    photographs = [sample for pair in pairs for sample in pair if not is_negative(sample)]
+    photographs = [s for pair in pairs for s in pair if not is_negative(s) and not s.other_field]
     undegraded = [sample for sample in photographs if not sample.severities.any() and not sample.hidden]
     assert {round(100 * sample.quality, 6) for sample in undegraded} == set(MOS)
     for sample in undegraded:
@@ -168,7 +168,8 @@ def test_casts_keep_labels(pairs: list[tuple[TrainingSample, TrainingSample]], p
     ratios: dict[float, list[float]] = {}
     for pair in pairs:
         for sample in pair:
-            if not is_negative(sample) and not sample.severities.any() and not sample.hidden:
+            faulty = sample.severities.any() or sample.hidden or sample.other_field
+            if not is_negative(sample) and not faulty:
                 label = round(100 * sample.quality, 6)
                 ratios.setdefault(label, []).append(blue_over_red(sample.image, blue=2) / natural)
     assert set(ratios) == set(MOS)
