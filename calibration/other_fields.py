@@ -19,7 +19,7 @@ from fthnet_kit.edge.capture.degradations import Rng
 from fthnet_kit.edge.image import Image
 from fthnet_kit.edge.model.preprocess import INPUT, RESIZE
 
-KEPT = 0.35  # share of its score that a photograph keeps when it shows another field
+OTHER_FIELD_KEPT = 0.35  # share of its score that a photograph keeps when it shows another field
 MIDDLE_BAND = (0.10, 0.13)  # from the middle of the field to the window, of the field's height
 RIM = (0.04, 0.09)  # from the window to the rim
 IN_FIELD = 0.92  # of the chord at the window's outer edge: some fields are a little smaller

@@ -2,8 +2,8 @@
 
 A photograph with a few known faults teaches what a label cannot: how far the score must fall when the
 same retina is defocused, dark or covered, and that it must not fall when another camera or a paler eye makes
-it brighter, darker or of another colour. Samples come in pairs; half of the pairs show one crop twice,
-the second time with one fault more, so that a ranking loss sees the fault and nothing else.
+it brighter, darker or of another colour. Samples come in pairs; half of the pairs show one photograph twice,
+the second time with one fault more or another field of it, so that a ranking loss sees that and nothing else.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ import numpy.typing as npt
 from fthnet_kit.calibration.dim_labels import FULL_LEVEL, in_full_light, median_level
 from fthnet_kit.calibration.drawn_non_retinas import not_retina
 from fthnet_kit.calibration.local_faults import X, Y, hidden_share, importance, kept, local_fault, lost_levels
-from fthnet_kit.calibration.other_fields import KEPT as OTHER_FIELD_KEPT
-from fthnet_kit.calibration.other_fields import decentred, other_field
+from fthnet_kit.calibration.other_fields import OTHER_FIELD_KEPT, decentred, other_field
 from fthnet_kit.edge.capture.degradations import DEGRADATIONS, Rng, degrade
 from fthnet_kit.edge.image import Image
 from fthnet_kit.edge.model.preprocess import INPUT, MARGIN, RESIZE
@@ -66,11 +65,11 @@ FALL_OFF_SHARE = 0.5  # looks whose light also grows weaker to a side, to the ri
 FALL_OFF = {"side": 0.6, "rim": 0.25, "middle": 0.15}  # to where, how often
 LEAST_LIGHT = 0.35  # share of the linear light that is left where it is weakest
 LEAST_LOST = 0.002  # share of the picture that a look may clip without a price
-CONTRAST_SHARE = 0.5  # pairs that show one crop twice
-FAULTY_BOTH_SHARE = 0.4  # share of these: pairs whose first picture has a fault too
+CONTRAST_SHARE = 0.5  # pairs that show one photograph twice
+OTHER_FIELD_SHARE = 0.25  # share of these: pairs whose second picture shows neither macula nor disc
+FAULTY_BOTH_SHARE = 0.4  # share of the rest, which show one crop: pairs whose first picture has a fault too
 SAME_FAULT_SHARE = 0.5  # share of those: pairs in which that fault only grows
 DECENTRED_SHARE = 0.2  # photographs that show macula and disc elsewhere than where most cameras aim, at no cost
-OTHER_FIELD_SHARE = 0.25  # of the pairs of one photograph: those whose second picture shows neither macula nor disc
 NOT_RETINA_SHARE = 0.2  # share of the other samples: outer eyes and rooms, which score nothing
 SINGLE_FAULT_SHARE = 0.3  # share of the other photographs: those that get a fault
 LOCAL_SHARE = 0.35  # share of faults: those that hide a part of the field
@@ -212,7 +211,7 @@ class SampleSource:
         self._drawn: dict[int, Image] = {}
 
     def pair(self, index: int) -> tuple[TrainingSample, TrainingSample]:
-        """Two samples: two photographs, or one crop without and with a further fault."""
+        """Two samples: two photographs, one crop without and with a further fault, or two fields of one photograph."""
         rng = np.random.default_rng([self.seed, index])
         if self.plain and rng.random() < self.plain:
             return self._as_it_is(rng), self._as_it_is(rng)
@@ -221,10 +220,9 @@ class SampleSource:
         chosen = int(rng.choice(self.degradable))
         crop = self._crop(chosen, rng)
         if rng.random() < OTHER_FIELD_SHARE:
-            beside = other_field(self.photographs[chosen], rng)
+            beside = self._other_field(chosen, rng)
             if beside is not None:
-                looked = replace(self._looked(turned(beside, rng), chosen, rng), other_field=True)
-                return self._sample(crop, {}, rng), self._sample(looked, {}, rng)
+                return self._sample(crop, {}, rng), self._sample(beside, {}, rng)
         local = rng.random() < LOCAL_SHARE
         faults: dict[str, float] = {}
         name = draw_fault(rng)
@@ -264,7 +262,12 @@ class SampleSource:
             self._drawn[number] = not_retina(np.random.default_rng([self.seed, number, NEGATIVES]))
         return self._drawn[number]
 
+    def _other_field(self, chosen: int, rng: Rng) -> _Crop | None:
+        beside = other_field(self.photographs[chosen], rng)
+        return beside if beside is None else replace(self._looked(turned(beside, rng), chosen, rng), other_field=True)
+
     def _crop(self, chosen: int, rng: Rng) -> _Crop:
+        """A part of a photograph's field that shows macula and disc, turned, in some look."""
         field = self.photographs[chosen]
         aside = rng.random() < DECENTRED_SHARE
         return self._looked(turned(decentred(field, rng), rng) if aside else random_crop(field, rng), chosen, rng)

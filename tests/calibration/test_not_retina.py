@@ -32,7 +32,7 @@ def source(photograph: Image) -> SampleSource:
 
 @pytest.fixture(scope="module")
 def pairs(source: SampleSource) -> list[tuple[TrainingSample, TrainingSample]]:
-    return [source.pair(index) for index in range(120)]
+    return [source.pair(index) for index in range(160)]
 
 
 @settings(deadline=None, max_examples=25)
@@ -185,7 +185,7 @@ def test_both_of_a_contrast_pair_have_the_same_cast(pairs: list[tuple[TrainingSa
         if min(np.std(thumbnails, axis=1)) > 5 and np.corrcoef(thumbnails)[0, 1] > 0.99:
             ratios.append([blue_over_red(sample.image, blue=2) for sample in (a, b)])
     first, second = np.array(ratios).T
-    assert len(first) > 12
+    assert len(first) > 20
     assert np.ptp(first) > 2 * np.median(np.abs(first - second))
     assert np.corrcoef(first, second)[0, 1] > 0.8
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fthnet_kit.calibration.other_fields import KEPT, decentred, other_field
+from fthnet_kit.calibration.other_fields import OTHER_FIELD_KEPT, decentred, other_field
 from fthnet_kit.calibration.training_samples import SampleSource
 from fthnet_kit.edge.image import Image
 from fthnet_kit.edge.model.preprocess import INPUT, RESIZE, Preprocessing, canonical
@@ -85,7 +85,7 @@ def test_a_camera_that_aims_at_the_disc_shows_both_once(seed: int, disc: int) ->
 def test_a_pair_of_one_photograph_teaches_what_another_field_costs() -> None:
     source = SampleSource([eye()], np.array([80.0]), seed=0)
     pairs = [source.pair(index) for index in range(200)]
-    wanted = pytest.approx(0.8 * KEPT)
+    wanted = pytest.approx(0.8 * OTHER_FIELD_KEPT)
     other = [(a, b) for a, b in pairs if b.other_field and not (a.hidden or b.hidden)]
     assert len(other) > 10
     for whole, beside in other:

@@ -17,7 +17,7 @@ import torch
 from fthnet_kit.calibration.agreement import Agreement, agreement
 from fthnet_kit.calibration.dim_labels import gain_to_full_light, in_full_light
 from fthnet_kit.calibration.labelled_images import of_split, read_image_set
-from fthnet_kit.calibration.other_fields import KEPT as OTHER_FIELD_KEPT
+from fthnet_kit.calibration.other_fields import OTHER_FIELD_KEPT
 from fthnet_kit.calibration.sharp_labels import sharpened, vessel_gradient
 from fthnet_kit.calibration.trainer import (
     OUTER_WEIGHT,
