@@ -9,6 +9,7 @@ the second time with one fault more or another field of it, so that a ranking lo
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 
 import cv2
 import numpy as np
@@ -18,7 +19,7 @@ from fthnet_kit.calibration.dim_labels import FULL_LEVEL, in_full_light, median_
 from fthnet_kit.calibration.drawn_non_retinas import not_retina
 from fthnet_kit.calibration.local_faults import X, Y, hidden_share, importance, kept, local_fault, lost_levels
 from fthnet_kit.calibration.other_fields import OTHER_FIELD_KEPT, decentred, other_field
-from fthnet_kit.edge.capture.degradations import DEGRADATIONS, Rng, degrade
+from fthnet_kit.edge.capture.degradations import DEGRADATIONS, NOISE_SIGMA, Rng, degrade
 from fthnet_kit.edge.image import Image
 from fthnet_kit.edge.model.preprocess import INPUT, MARGIN, RESIZE
 
@@ -74,6 +75,11 @@ NOT_RETINA_SHARE = 0.2  # share of the other samples: outer eyes and rooms, whic
 SINGLE_FAULT_SHARE = 0.3  # share of the other photographs: those that get a fault
 LOCAL_SHARE = 0.35  # share of faults: those that hide a part of the field
 DIRT_SHARE = 0.3  # photographs with fine specks of dirt, which cost nothing
+GRAIN_SHARE = 0.35  # samples with grain over whatever they show, at the price of noise
+GRAIN = 0.3  # its highest severity as `sensor_noise`; small ones more often
+GRAIN_WIDTHS = (0.0, 0.5, 0.8, 1.2)  # sigma in pixels: grain of a larger picture is correlated in a smaller one
+GREY = 128
+FAULTY_OTHER_SHARE = 0.5  # other fields with a fault too
 NEGATIVES = 300  # different drawn pictures, made when first needed and kept: one takes ten times as long as a sample
 
 
@@ -123,6 +129,11 @@ def draw_fault(rng: Rng) -> str:
     """One of `FAULTS`, by `FREQUENCY`."""
     weights = np.array([FREQUENCY[name] for name in FAULTS])
     return str(rng.choice(FAULTS, p=weights / weights.sum()))
+
+
+def draw_grain(rng: Rng) -> float:
+    """Severity of the grain over a sample, most often 0."""
+    return float(GRAIN * rng.random() ** 2) if rng.random() < GRAIN_SHARE else 0.0
 
 
 def random_crop(canonical: Image, rng: Rng) -> Image:
@@ -190,6 +201,31 @@ def dirty(image: Image, rng: Rng) -> Image:
     return cv2.multiply(image, cv2.merge([light] * 3), scale=1 / 128)
 
 
+@cache
+def _grains() -> tuple[Image, ...]:
+    """Noise of sigma `NOISE_SIGMA` around 128, uint8 (512, 512, 3), of each of `GRAIN_WIDTHS`: grey, colour, rows."""
+    rng = np.random.default_rng(0)
+    grains = []
+    for width in GRAIN_WIDTHS:
+        for shape in ((RESIZE, RESIZE, 1), (RESIZE, RESIZE, 3), (RESIZE, 1, 1)):
+            noise = rng.standard_normal(shape, dtype=np.float32)
+            if width:
+                noise = cv2.GaussianBlur(noise, (0, 0), width).reshape(noise.shape)
+            noise = np.clip(np.round(GREY + noise * (NOISE_SIGMA / noise.std())), 0, 255).astype(np.uint8)
+            grains.append(np.ascontiguousarray(np.broadcast_to(noise, (RESIZE, RESIZE, 3))))
+    return tuple(grains)
+
+
+def grainy(image: Image, severity: float, rng: Rng) -> Image:
+    """Grain as a camera's sensor leaves it in a picture that was scaled down, coarser than `sensor_noise` or as fine.
+
+    Grain over a blurred field is no detail of an eye: without it, a network takes any fine structure for sharpness.
+    """
+    top, left = rng.integers(0, RESIZE - INPUT + 1, size=2)
+    grain = _grains()[int(rng.integers(len(_grains())))][top : top + INPUT, left : left + INPUT]
+    return cv2.addWeighted(image, 1, grain, severity, -GREY * severity)
+
+
 class SampleSource:
     """Endless, indexable pairs of samples; pair `index` is the same in every run with the same seed.
 
@@ -218,13 +254,14 @@ class SampleSource:
         if rng.random() >= CONTRAST_SHARE:
             return self._single(rng), self._single(rng)
         chosen = int(rng.choice(self.degradable))
-        crop = self._crop(chosen, rng)
+        crop, grain = self._crop(chosen, rng), draw_grain(rng)
         if rng.random() < OTHER_FIELD_SHARE:
             beside = self._other_field(chosen, rng)
             if beside is not None:
-                return self._sample(crop, {}, rng), self._sample(beside, {}, rng)
+                faults = {draw_fault(rng): draw_severity(rng)} if rng.random() < FAULTY_OTHER_SHARE else {}
+                return self._sample(crop, {}, grain, rng), self._sample(beside, faults, grain, rng)
         local = rng.random() < LOCAL_SHARE
-        faults: dict[str, float] = {}
+        faults = {}
         name = draw_fault(rng)
         if rng.random() < FAULTY_BOTH_SHARE:
             first = name if rng.random() < SAME_FAULT_SHARE else draw_fault(rng)
@@ -232,11 +269,14 @@ class SampleSource:
         worse = dict(faults)
         if not local:
             worse[name] = min(1.0, faults.get(name, 0.0) + draw_severity(rng))
-        return self._sample(crop, faults, rng), self._sample(crop, worse, rng, local=local)
+        return self._sample(crop, faults, grain, rng), self._sample(crop, worse, grain, rng, local=local)
 
     def _single(self, rng: Rng) -> TrainingSample:
         if rng.random() < NOT_RETINA_SHARE:
             crop = jitter_colour(random_crop(self._negative(int(rng.integers(NEGATIVES))), rng), rng)
+            grain = draw_grain(rng)
+            if grain:
+                crop = grainy(crop, grain, rng)
             return TrainingSample(
                 cv2.cvtColor(crop, cv2.COLOR_BGR2RGB), 0.0, np.zeros(len(FAULTS), np.float32), known=False
             )
@@ -244,7 +284,7 @@ class SampleSource:
         local = degraded and rng.random() < LOCAL_SHARE
         chosen = int(rng.choice(self.degradable)) if degraded else int(rng.integers(len(self.photographs)))
         faults = {draw_fault(rng): draw_severity(rng)} if degraded and not local else {}
-        return self._sample(self._crop(chosen, rng), faults, rng, local=local)
+        return self._sample(self._crop(chosen, rng), faults, draw_grain(rng), rng, local=local)
 
     def _as_it_is(self, rng: Rng) -> TrainingSample:
         """The centre view of a photograph, which is what most devices score."""
@@ -283,7 +323,9 @@ class SampleSource:
         seen = float(lost.mean()) > LEAST_LOST
         return _Crop(looked, chosen, hidden_share(lost, importance(crop)) if seen else 0.0)
 
-    def _sample(self, crop: _Crop, faults: dict[str, float], rng: Rng, *, local: bool = False) -> TrainingSample:
+    def _sample(
+        self, crop: _Crop, faults: dict[str, float], grain: float, rng: Rng, *, local: bool = False
+    ) -> TrainingSample:
         image, quality = crop.image, float(self.mos[crop.chosen]) / 100 * kept(crop.lost)
         if crop.other_field:
             quality *= OTHER_FIELD_KEPT
@@ -300,6 +342,10 @@ class SampleSource:
             severities[FAULTS.index(name)] = severity
         if rng.random() < DIRT_SHARE:
             image = dirty(image, rng)
+        if grain and "sensor_noise" not in faults:
+            image = grainy(image, grain, rng)
+            quality *= remaining("sensor_noise", grain)
+            severities[FAULTS.index("sensor_noise")] = grain
         known = bool(self.mos[crop.chosen] >= FAULT_FREE_MOS) and not (local or crop.other_field)
         rgb = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
         return TrainingSample(rgb, quality, severities, known, max(share, crop.lost), crop.other_field)

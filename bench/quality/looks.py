@@ -1,8 +1,8 @@
-"""What a look that is no fault costs, and what a cover of part of the field costs, on the best photographs of a set.
+"""What a look that is no fault costs, and what costs nearly all: covers and blur, on the best photographs of a set.
 
 A brighter or darker camera, or another tone curve, takes nothing away from what the retina shows, and should move no
-score. A lid, a shadow or a black area hides part of the field, and should. All act on the field at 512x512, seeded by
-file name. A score that follows brightness among good photographs judges the eye's colour, not the photograph.
+score. A lid, a shadow or a black area hides part of the field, and should. Where all is blurred away nothing is left to
+score, and the noise of a sensor over it is no sharpness. All act on the field at 512x512, seeded by file name. A score that follows brightness among good photographs judges the eye's colour, not the photograph.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ DARK = 12  # gray levels; what is no brighter in any channel is no field
 LID = (40, 52, 84)  # BGR
 SHADOW = 0.1  # share of the light that is left in the shadow
 EDGE = 0.04  # share of the field's side: how wide the edge of a lid or shadow is
+BLUR = 0.05  # sigma, share of the field's side: no vessel and no disc is left
+SHOT = 0.8  # gray levels by the root of the level, at twice the resolution: 4 of level 100 are left of it
 
 
 def tone(image: Image, rng: Rng, *, stops: float = 0.0, gamma: float = 1.0) -> Image:
@@ -55,6 +57,17 @@ def covered(image: Image, rng: Rng, *, kind: str, share: float) -> Image:
     return np.round(image * (1 - weight) + over * weight).astype(np.uint8)
 
 
+def blurred_away(image: Image, rng: Rng, *, noise: bool) -> Image:
+    """Light without a retina; with the shot noise of a sensor of twice the resolution over it, or without."""
+    side = image.shape[0]
+    blurred = cv2.GaussianBlur(image, (0, 0), BLUR * side)
+    if not noise:
+        return blurred
+    large = cv2.resize(blurred, None, fx=2, fy=2, interpolation=cv2.INTER_LINEAR).astype(np.float32)
+    large += SHOT * np.sqrt(large) * rng.standard_normal(large.shape, dtype=np.float32)
+    return np.round(cv2.resize(large.clip(0, 255), (side, side), interpolation=cv2.INTER_AREA)).astype(np.uint8)
+
+
 LOOKS: dict[str, Look] = {
     "gain -0.5 stop": partial(tone, stops=-0.5),
     "gain +0.5 stop": partial(tone, stops=0.5),
@@ -65,6 +78,8 @@ LOOKS: dict[str, Look] = {
         for kind in ("lid", "shadow", "black")
         for share in (0.3, 0.5)
     },
+    "blurred away": partial(blurred_away, noise=False),
+    "blurred away, noise": partial(blurred_away, noise=True),
 }
 
 

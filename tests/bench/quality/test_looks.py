@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from fthnet_kit.bench.quality.looks import LOOKS, covered, looks_table, measure_looks, tone
+from fthnet_kit.bench.quality.looks import LOOKS, blurred_away, covered, looks_table, measure_looks, tone
 from fthnet_kit.calibration.labelled_images import LabelledImage
 from fthnet_kit.edge import Preprocessing, Thresholds
 from fthnet_kit.edge.image import Image
@@ -78,6 +78,25 @@ def test_half_a_stop_is_half_a_stop_of_linear_light() -> None:
         assert (level / 100) ** 2.2 == pytest.approx(2**stops, rel=0.02)
     assert tone(gray, RNG(), gamma=1.35)[0, 0, 0] == round(255 * (100 / 255) ** 1.35)
     assert tone(np.full((1, 1, 3), 250, np.uint8), RNG(), stops=0.5)[0, 0, 0] == 255
+
+
+def test_what_is_blurred_away_keeps_its_light_and_nothing_else_and_noise_is_fine(field: Image) -> None:
+    away, noisy = (blurred_away(field, RNG(), noise=noise) for noise in (False, True))
+    assert away.shape == noisy.shape == field.shape
+    middle = (slice(150, 362), slice(150, 362))
+
+    def detail(picture: Image) -> float:
+        return float(cv2.Laplacian(picture[middle], cv2.CV_32F).std())
+
+    assert away[middle].mean() == pytest.approx(field[middle].mean(), rel=0.1)
+    assert detail(away) < 1  # steps of one gray level
+    assert detail(field) > 4
+    grain = noisy[middle].astype(float) - away[middle]
+    assert grain.mean() == pytest.approx(0, abs=0.2)
+    assert 2 < grain.std() < 6
+    assert abs(np.mean(grain[..., 0] * grain[..., 2])) < 0.1 * grain.var()  # each channel has its own
+    dark, light = (blurred_away(np.full_like(field, level), RNG(), noise=True).std() for level in (25, 225))
+    assert light == pytest.approx(3 * dark, rel=0.1)  # as photons: by the root of the level
 
 
 def test_every_look_is_scored_against_the_clean_view(photographs: list[LabelledImage]) -> None:

@@ -1,0 +1,91 @@
+"""Grain over whatever is shown: structure that is no detail of an eye, at the price of noise."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fthnet_kit.calibration.other_fields import OTHER_FIELD_KEPT
+from fthnet_kit.calibration.training_samples import FAULTS, SampleSource, grainy, remaining
+from fthnet_kit.edge.capture.degradations import NOISE_SIGMA
+from fthnet_kit.edge.image import Image
+from fthnet_kit.edge.model.preprocess import INPUT, RESIZE
+
+NOISE, DEFOCUS = FAULTS.index("sensor_noise"), FAULTS.index("defocus")
+
+
+def field() -> Image:
+    """An even field with a disc and some vessels, BGR."""
+    picture = np.full((RESIZE, RESIZE, 3), (60, 110, 170), np.uint8)
+    cv2.circle(picture, (420, 250), 38, (150, 220, 250), -1)
+    for bend in range(-200, 201, 50):
+        cv2.ellipse(picture, (420, 250 + bend // 2), (300, abs(bend) + 10), 0, 90, 270, (40, 70, 130), 3)
+    return picture
+
+
+@settings(max_examples=60, deadline=None)
+@given(severity=st.floats(0.01, 0.3), seed=st.integers(0, 2**32 - 1), level=st.integers(60, 190))
+def test_grain_is_as_strong_as_said_and_moves_no_level(severity: float, seed: int, level: int) -> None:
+    even = np.full((INPUT, INPUT, 3), level, np.uint8)
+    made = grainy(even, severity, np.random.default_rng(seed))
+    assert (even == level).all()
+    assert made.mean() == pytest.approx(level, abs=0.1 + severity * NOISE_SIGMA * 0.35)  # rows are few
+    assert made.std() == pytest.approx(severity * NOISE_SIGMA, rel=0.2, abs=0.5)
+
+
+def test_grain_comes_fine_and_coarse_in_grey_in_colour_and_in_rows() -> None:
+    even = np.full((INPUT, INPUT, 3), 128, np.uint8)
+    found = set()
+    for seed in range(100):
+        grain = grainy(even, 0.3, np.random.default_rng(seed)).astype(float) - 128
+        down, right = (np.mean(grain * np.roll(grain, 1, axis)) / grain.var() for axis in (0, 1))
+        found.add((bool(down > 0.4), bool(right > 0.95), bool(np.ptp(grain, axis=2).max() == 0)))
+    assert found == {
+        (coarse, rows, grey) for coarse in (False, True) for rows, grey in ((False, False), (False, True), (True, True))
+    }
+
+
+def test_both_pictures_of_a_pair_have_the_same_grain_so_that_only_the_eye_tells_them_apart() -> None:
+    source = SampleSource([field()], np.array([80.0]), seed=0)
+    same = 0
+    for a, b in (source.pair(index) for index in range(400)):
+        grain = float(a.severities[NOISE])
+        if 0 < grain <= 0.3 and grain == b.severities[NOISE] and not b.other_field:
+            same += 1
+            assert b.quality < a.quality <= 0.8 * remaining("sensor_noise", grain) + 1e-6
+    assert same > 20
+
+
+def test_grain_costs_what_noise_of_its_strength_costs() -> None:
+    source = SampleSource([field()], np.array([80.0]), seed=1)
+    samples = [sample for index in range(200) for sample in source.pair(index)]
+    alone = [s for s in samples if np.flatnonzero(s.severities).tolist() == [NOISE] and not s.hidden]
+    small = [s for s in alone if s.severities[NOISE] <= 0.3]
+    assert len(small) > 20
+    for sample in small:
+        kept = OTHER_FIELD_KEPT if sample.other_field else 1.0
+        assert sample.quality == pytest.approx(0.8 * kept * remaining("sensor_noise", float(sample.severities[NOISE])))
+    assert np.median([s.severities[NOISE] for s in small]) < 0.12  # most is fine
+
+
+def test_another_field_is_blurred_or_noisy_too_at_both_prices() -> None:
+    source = SampleSource([field()], np.array([80.0]), seed=2)
+    others = [b for a, b in (source.pair(index) for index in range(400)) if b.other_field and not b.hidden]
+    plain = [b for b in others if not b.severities.any()]
+    faulty = [b for b in others if b.severities[DEFOCUS] > 0]
+    assert len(plain) > 5
+    assert len(faulty) > 3
+    assert {b.quality for b in plain} == {0.8 * OTHER_FIELD_KEPT}
+    for b in faulty:
+        assert b.quality <= 0.8 * OTHER_FIELD_KEPT * remaining("defocus", float(b.severities[DEFOCUS])) + 1e-6
+
+
+def test_what_is_no_retina_has_grain_too_and_scores_nothing() -> None:
+    source = SampleSource([field()], np.array([80.0]), seed=3)
+    none = [s for index in range(150) for s in source.pair(index) if s.quality == 0]
+    rough = [float(np.median(cv2.absdiff(s.image, cv2.medianBlur(s.image, 3)))) for s in none]
+    assert min(rough) == 0
+    assert max(rough) > 1
