@@ -24,6 +24,7 @@ STEEPNESS = 1.7  # a score keeps (1 - share) ** STEEPNESS: 0.55 at 30 % hidden, 
 LIT = 12  # gray levels of the brightest channel from which a cell belongs to the field
 MIDDLE_WEIGHT, MIDDLE_WIDTH = 2.0, 0.30  # the macula or the disc is near the middle of most photographs
 DISC_WEIGHT, DISC_WIDTH = 2.0, 0.14
+THIN, THICK = 0.5, 0.9  # cover of a shadow from which it hides anything, and all: in half the level vessels show
 CLIPPED, LOST = 252, 6  # levels of green at which nothing can be seen any more
 
 AXIS = np.linspace(-1, 1, CELLS, dtype=np.float32)
@@ -104,7 +105,8 @@ def local_fault(picture: Image, rng: Rng) -> tuple[Image, Map]:
     light = np.empty_like(picture)
     light[:] = np.array(colour, np.uint8)
     kept_part = cv2.multiply(picture, cv2.bitwise_not(weight), scale=1 / 255)
-    return cv2.add(kept_part, cv2.multiply(light, weight, scale=1 / 255)), np.clip(cover * 1.15, 0, 1)
+    hidden = (cover - THIN) / (THICK - THIN) if kind in SHADES else cover * 1.15
+    return cv2.add(kept_part, cv2.multiply(light, weight, scale=1 / 255)), np.clip(hidden, 0, 1)
 
 
 def _step(distance: npt.NDArray[np.floating], width: float) -> Map:
@@ -132,7 +134,7 @@ def _blob(rng: Rng, radius: float, width: float) -> Map:
 def shadow(rng: Rng) -> Fault:
     """A dark cloud, the shadow of an opacity or of the iris."""
     radius = rng.uniform(0.15, 0.8)
-    return _blob(rng, radius, rng.uniform(0.1, 0.5) * radius) * np.float32(rng.uniform(0.6, 1.0)), (2.0, 3.0, 6.0)
+    return _blob(rng, radius, rng.uniform(0.1, 0.5) * radius) * np.float32(rng.uniform(0.4, 1.0)), (2.0, 3.0, 6.0)
 
 
 def half_dark(rng: Rng) -> Fault:
@@ -213,3 +215,4 @@ FAULTS: dict[Callable[[Rng], Fault], float] = {
     dust: 1.0,
     reflex: 2.5,
 }
+SHADES = (shadow, half_dark)  # take light away, and nothing else until it is too dark

@@ -72,6 +72,9 @@ FAULTY_BOTH_SHARE = 0.4  # share of the rest, which show one crop: pairs whose f
 SAME_FAULT_SHARE = 0.5  # share of those: pairs in which that fault only grows
 DECENTRED_SHARE = 0.2  # photographs that show macula and disc elsewhere than where most cameras aim, at no cost
 NOT_RETINA_SHARE = 0.2  # share of the other samples: outer eyes and rooms, which score nothing
+EMPTY_SHARE = 0.15  # of the rest: hardly anything to see but light, blur and grain
+EMPTY_BLUR = (0.4, 1.0)  # severity of their defocus
+EMPTY_LOCAL_SHARE = 0.3  # of them: those with dust, a reflex or a lid before it
 SINGLE_FAULT_SHARE = 0.3  # share of the other photographs: those that get a fault
 LOCAL_SHARE = 0.35  # share of faults: those that hide a part of the field
 DIRT_SHARE = 0.3  # photographs with fine specks of dirt, which cost nothing
@@ -280,11 +283,21 @@ class SampleSource:
             return TrainingSample(
                 cv2.cvtColor(crop, cv2.COLOR_BGR2RGB), 0.0, np.zeros(len(FAULTS), np.float32), known=False
             )
+        if rng.random() < EMPTY_SHARE:
+            return self._empty(rng)
         degraded = rng.random() < SINGLE_FAULT_SHARE
         local = degraded and rng.random() < LOCAL_SHARE
         chosen = int(rng.choice(self.degradable)) if degraded else int(rng.integers(len(self.photographs)))
         faults = {draw_fault(rng): draw_severity(rng)} if degraded and not local else {}
         return self._sample(self._crop(chosen, rng), faults, draw_grain(rng), rng, local=local)
+
+    def _empty(self, rng: Rng) -> TrainingSample:
+        """What is left of a photograph behind strong blur, another fault and grain: crisp, but not the eye."""
+        chosen = int(rng.choice(self.degradable))
+        beside = self._other_field(chosen, rng) if rng.random() < 0.5 else None
+        faults = {draw_fault(rng): 0.6 * draw_severity(rng), "defocus": float(rng.uniform(*EMPTY_BLUR))}
+        grain, local = float(GRAIN * rng.random() ** 2), rng.random() < EMPTY_LOCAL_SHARE
+        return self._sample(beside or self._crop(chosen, rng), faults, grain, rng, local=local)
 
     def _as_it_is(self, rng: Rng) -> TrainingSample:
         """The centre view of a photograph, which is what most devices score."""

@@ -83,6 +83,21 @@ def test_another_field_is_blurred_or_noisy_too_at_both_prices() -> None:
         assert b.quality <= 0.8 * OTHER_FIELD_KEPT * remaining("defocus", float(b.severities[DEFOCUS])) + 1e-6
 
 
+def test_some_samples_show_hardly_anything_and_are_crisp_all_the_same() -> None:
+    """As the photographs that experts call bad: light, specks and noise."""
+    source = SampleSource([field()], np.array([80.0]), seed=4)
+    singles = [s for index in range(400) for s in source.pair(index) if s.severities[DEFOCUS] >= 0.4]
+    empty = [s for s in singles if 0 < s.severities[NOISE] <= 0.3]
+    assert len(empty) > 25
+    sharp = cv2.Laplacian(field(), cv2.CV_32F).std()
+    crisp = [cv2.Laplacian(s.image, cv2.CV_32F).std() > sharp for s in empty]
+    assert np.mean(crisp) > 0.2
+    for s in empty:
+        assert s.quality < 0.8 * remaining("defocus", 0.4)
+    assert {s.other_field for s in empty} == {False, True}
+    assert any(s.hidden > 0.1 for s in empty)
+
+
 def test_what_is_no_retina_has_grain_too_and_scores_nothing() -> None:
     source = SampleSource([field()], np.array([80.0]), seed=3)
     none = [s for index in range(150) for s in source.pair(index) if s.quality == 0]

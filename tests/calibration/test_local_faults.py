@@ -79,9 +79,34 @@ def test_what_is_hidden_is_what_changed(field: Image, seed: int) -> None:
     assert made.shape == field.shape
     assert made.dtype == np.uint8
     assert 0 <= hidden.min() <= hidden.max() <= 1
-    changed = cv2.resize(cv2.absdiff(made, field).max(axis=2), (CELLS, CELLS), interpolation=cv2.INTER_AREA)
-    assert changed[hidden == 0].mean() < 6 if (hidden == 0).any() else True
+    before, after = (cv2.resize(p, (CELLS, CELLS), interpolation=cv2.INTER_AREA).max(axis=2) for p in (field, made))
+    if (hidden == 0).any():
+        assert after[hidden == 0].mean() > 0.45 * before[hidden == 0].mean()
     np.testing.assert_array_equal(made, local_fault(field, np.random.default_rng(seed))[0])
+
+
+@pytest.mark.parametrize(("cover", "shade", "wanted"), [(0.45, 0, 0.5), (0.7, 0.5, 0.8), (0.9, 1, 1), (1.0, 1, 1)])
+def test_a_shadow_hides_what_is_too_dark_to_see_and_no_more(
+    monkeypatch: pytest.MonkeyPatch, field: Image, cover: float, shade: float, wanted: float
+) -> None:
+    """Light that is weaker is light, vessels show in half the level; a lid or a reflex hides its share."""
+
+    def kind(rng: np.random.Generator) -> local_faults.Fault:
+        return np.full((CELLS, CELLS), cover, np.float32), (2.0, 3.0, 6.0)
+
+    monkeypatch.setattr(local_faults, "FAULTS", {kind: 1.0})
+    made, hidden = local_fault(field, np.random.default_rng(0))
+    np.testing.assert_allclose(hidden, wanted, atol=0.03)
+    assert made.mean() == pytest.approx((1 - cover) * field.mean(), abs=5)
+    monkeypatch.setattr(local_faults, "SHADES", (kind,))
+    np.testing.assert_allclose(local_fault(field, np.random.default_rng(0))[1], shade, atol=1e-5)
+
+
+def test_shadows_are_drawn_so_that_some_hide_nothing() -> None:
+    deepest = [float(local_faults.shadow(np.random.default_rng(seed))[0].max()) for seed in range(60)]
+    assert min(deepest) < local_faults.THIN
+    assert max(deepest) > local_faults.THICK
+    assert {local_faults.shadow, local_faults.half_dark} == set(local_faults.SHADES)
 
 
 def test_faults_of_all_kinds_and_sizes_are_drawn(field: Image, worth: np.ndarray) -> None:
