@@ -8,6 +8,7 @@ the second time with one fault more or another field of it, so that a ranking lo
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -82,6 +83,8 @@ GRAIN_SHARE = 0.35  # samples with grain over whatever they show, at the price o
 GRAIN = 0.3  # its highest severity as `sensor_noise`; small ones more often
 GRAIN_WIDTHS = (0.0, 0.5, 0.8, 1.2)  # sigma in pixels: grain of a larger picture is correlated in a smaller one
 GREY = 128
+GRAIN_JPEGS = ((40, 512), (60, 600), (75, 700), (88, 560))  # quality, and side of the picture that was packed
+GRAIN_LEVELS = (1.5, 4.0)  # sigma of the noise that was packed
 FAULTY_OTHER_SHARE = 0.5  # other fields with a fault too
 NEGATIVES = 300  # different drawn pictures, made when first needed and kept: one takes ten times as long as a sample
 
@@ -206,7 +209,11 @@ def dirty(image: Image, rng: Rng) -> Image:
 
 @cache
 def _grains() -> tuple[Image, ...]:
-    """Noise of sigma `NOISE_SIGMA` around 128, uint8 (512, 512, 3), of each of `GRAIN_WIDTHS`: grey, colour, rows."""
+    """Noise of sigma `NOISE_SIGMA` around 128, uint8 (512, 512, 3).
+
+    Of each of `GRAIN_WIDTHS` in grey, in colour and in rows; and what is left of noise in a JPEG of smooth light:
+    blocks, steps and short lines.
+    """
     rng = np.random.default_rng(0)
     grains = []
     for width in GRAIN_WIDTHS:
@@ -214,9 +221,17 @@ def _grains() -> tuple[Image, ...]:
             noise = rng.standard_normal(shape, dtype=np.float32)
             if width:
                 noise = cv2.GaussianBlur(noise, (0, 0), width).reshape(noise.shape)
-            noise = np.clip(np.round(GREY + noise * (NOISE_SIGMA / noise.std())), 0, 255).astype(np.uint8)
-            grains.append(np.ascontiguousarray(np.broadcast_to(noise, (RESIZE, RESIZE, 3))))
-    return tuple(grains)
+            grains.append(np.broadcast_to(noise, (RESIZE, RESIZE, 3)))
+    for (quality, side), level in itertools.product(GRAIN_JPEGS, GRAIN_LEVELS):
+        corners = rng.uniform(40, 200, (4, 4, 3)).astype(np.float32)
+        light = cv2.resize(corners, (side, side), interpolation=cv2.INTER_CUBIC)
+        noise = level * rng.standard_normal(light.shape, dtype=np.float32)
+        noisy = np.clip(light + noise, 0, 255).astype(np.uint8)
+        _, packed = cv2.imencode(".jpg", noisy, [cv2.IMWRITE_JPEG_QUALITY, quality])
+        rest = cv2.imdecode(packed, cv2.IMREAD_COLOR) - light
+        grains.append(cv2.resize(rest, (RESIZE, RESIZE), interpolation=cv2.INTER_AREA))
+    levels = (GREY + noise * (NOISE_SIGMA / noise.std()) for noise in grains)
+    return tuple(np.clip(np.round(each), 0, 255).astype(np.uint8) for each in levels)
 
 
 def grainy(image: Image, severity: float, rng: Rng) -> Image:

@@ -28,12 +28,12 @@ def field() -> Image:
 
 @settings(max_examples=60, deadline=None)
 @given(severity=st.floats(0.01, 0.3), seed=st.integers(0, 2**32 - 1), level=st.integers(60, 190))
-def test_grain_is_as_strong_as_said_and_moves_no_level(severity: float, seed: int, level: int) -> None:
+def test_grain_is_as_strong_as_said_and_hardly_moves_a_level(severity: float, seed: int, level: int) -> None:
     even = np.full((INPUT, INPUT, 3), level, np.uint8)
     made = grainy(even, severity, np.random.default_rng(seed))
     assert (even == level).all()
-    assert made.mean() == pytest.approx(level, abs=0.1 + severity * NOISE_SIGMA * 0.35)  # rows are few
-    assert made.std() == pytest.approx(severity * NOISE_SIGMA, rel=0.2, abs=0.5)
+    assert made.mean() == pytest.approx(level, abs=0.1 + severity * NOISE_SIGMA * 0.5)  # rows are few
+    assert made.std() == pytest.approx(severity * NOISE_SIGMA, rel=0.25, abs=0.5)
 
 
 def test_grain_comes_fine_and_coarse_in_grey_in_colour_and_in_rows() -> None:
@@ -43,9 +43,20 @@ def test_grain_comes_fine_and_coarse_in_grey_in_colour_and_in_rows() -> None:
         grain = grainy(even, 0.3, np.random.default_rng(seed)).astype(float) - 128
         down, right = (np.mean(grain * np.roll(grain, 1, axis)) / grain.var() for axis in (0, 1))
         found.add((bool(down > 0.4), bool(right > 0.95), bool(np.ptp(grain, axis=2).max() == 0)))
-    assert found == {
+    assert found >= {
         (coarse, rows, grey) for coarse in (False, True) for rows, grey in ((False, False), (False, True), (True, True))
     }
+
+
+def test_some_grain_went_through_a_jpeg() -> None:
+    """Steps between blocks of eight pixels, which grain as it comes from a sensor does not have."""
+    even = np.full((INPUT, INPUT, 3), 128, np.uint8)
+    steps = []
+    for seed in range(100):
+        grain = grainy(even, 0.3, np.random.default_rng(seed)).astype(float)
+        energy = (np.diff(grain, axis=1) ** 2).mean(axis=(0, 2))[:376].reshape(47, 8).mean(axis=0)
+        steps.append(energy.max() / max(energy.mean(), 1e-9))
+    assert 0.02 < np.mean(np.array(steps) > 2) < 0.5
 
 
 def test_both_pictures_of_a_pair_have_the_same_grain_so_that_only_the_eye_tells_them_apart() -> None:
@@ -95,7 +106,7 @@ def test_some_samples_show_hardly_anything_and_are_crisp_all_the_same() -> None:
     assert len(empty) > 25
     sharp = cv2.Laplacian(field(), cv2.CV_32F).std()
     crisp = [cv2.Laplacian(s.image, cv2.CV_32F).std() > sharp for s in empty]
-    assert np.mean(crisp) > 0.2
+    assert np.mean(crisp) > 0.1
     for s in empty:
         assert s.quality < 0.8 * remaining("defocus", 0.4)
     assert {s.other_field for s in empty} == {False, True}
