@@ -1,8 +1,9 @@
 """What a look that is no fault costs, and what costs nearly all: covers and blur, on the best photographs of a set.
 
 A brighter or darker camera, or another tone curve, takes nothing away from what the retina shows, and should move no
-score. A lid, a shadow or a black area hides part of the field, and should. Where all is blurred away nothing is left to
-score, and the noise of a sensor over it is no sharpness. All act on the field at 512x512, seeded by file name. A score that follows brightness among good photographs judges the eye's colour, not the photograph.
+score. A lid, a shadow or a black area hides part of the field, and should. Where all is blurred away nothing is left
+to score, and the noise of a sensor over it is no sharpness. All act on the field at 512x512, seeded by file name. A
+score that follows brightness among good photographs judges the eye's colour, not the photograph.
 """
 
 from __future__ import annotations
