@@ -24,12 +24,14 @@ STEEPNESS = 1.7  # a score keeps (1 - share) ** STEEPNESS: 0.55 at 30 % hidden, 
 LIT = 12  # gray levels of the brightest channel from which a cell belongs to the field
 MIDDLE_WEIGHT, MIDDLE_WIDTH = 2.0, 0.30  # the macula or the disc is near the middle of most photographs
 DISC_WEIGHT, DISC_WIDTH = 2.0, 0.14
+RIM, RIM_WORTH = 0.8, 0.5  # of the half side: what lies beyond counts so much of its area
 THIN, THICK = 0.5, 0.9  # cover of a shadow from which it hides anything, and all: in half the level vessels show
 CLIPPED, LOST = 252, 6  # levels of green at which nothing can be seen any more
 
 AXIS = np.linspace(-1, 1, CELLS, dtype=np.float32)
 Y, X = np.meshgrid(AXIS, AXIS, indexing="ij")
 MIDDLE_WORTH = MIDDLE_WEIGHT * np.exp(-(X**2 + Y**2) / (2 * MIDDLE_WIDTH**2))
+AREA = np.where(X**2 + Y**2 < RIM**2, 1, RIM_WORTH).astype(np.float32)
 INNER = X**2 + Y**2 < 0.7  # where a disc is looked for
 
 
@@ -70,11 +72,12 @@ def _brightest(small: Image, field: Map) -> tuple[int, int]:
 
 
 def hidden_share(hidden: Map, worth: Map) -> float:
-    """Share of the field that is hidden: by area, or by what it is worth where that is more."""
+    """Share of the field that is hidden: by area, of which the rim counts half, or by worth where that is more."""
     field = worth > 0
     if not field.any():
         return 0.0
-    return float(np.clip(max(hidden[field].mean(), (hidden * worth).sum()), 0, 1))
+    by_area = (hidden * AREA)[field].sum() / AREA[field].sum()
+    return float(np.clip(max(by_area, (hidden * worth).sum()), 0, 1))
 
 
 def kept(share: float) -> float:

@@ -70,6 +70,12 @@ def test_a_part_costs_at_least_its_share_and_more_in_the_middle(worth: np.ndarra
     assert hidden_share(left, np.zeros_like(worth)) == 0
 
 
+def test_what_lies_at_the_rim_counts_half(worth: np.ndarray) -> None:
+    """Light that leaks in there leaves macula, disc and vessels to be seen."""
+    rim = (local_faults.X**2 + local_faults.Y**2 >= local_faults.RIM**2).astype(np.float32)
+    assert 0.4 < hidden_share(rim, worth) / rim[worth > 0].mean() < 0.9
+
+
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_what_is_hidden_is_what_changed(field: Image, seed: int) -> None:
@@ -113,7 +119,7 @@ def test_faults_of_all_kinds_and_sizes_are_drawn(field: Image, worth: np.ndarray
     shares = [hidden_share(local_fault(field, np.random.default_rng(seed))[1], worth) for seed in range(200)]
     assert np.mean(np.array(shares) < 0.1) > 0.1
     assert np.mean(np.array(shares) > 0.5) > 0.1
-    assert np.quantile(shares, 0.5) > 0.1
+    assert 0.05 < np.quantile(shares, 0.5) < 0.4
     for kind in local_faults.FAULTS:
         covers = [kind(np.random.default_rng(seed))[0] for seed in range(20)]
         assert {cover.shape for cover in covers} == {(CELLS, CELLS)}
@@ -183,7 +189,7 @@ def test_dirt_is_sharp_on_a_blurred_picture_and_hides_next_to_nothing(field: Ima
 
 def test_labels_fall_with_what_is_hidden_and_with_nothing_else(photograph: Image) -> None:
     source = SampleSource([canonical(photograph, Preprocessing())], np.array([80.0]), seed=1)
-    samples = [sample for index in range(150) for sample in source.pair(index)]
+    samples = [sample for index in range(200) for sample in source.pair(index)]
     plain = [s for s in samples if s.quality and not s.severities.any()]
     brightness = {round(float(s.image.mean())) for s in plain if s.quality == 0.8}
     assert len(brightness) > 20  # looks without a cost
