@@ -48,9 +48,9 @@ def test_the_shipped_weights_live(images: torch.Tensor) -> None:
 @pytest.mark.slow
 def test_the_shipped_weights_live_on_photographs(data: Path) -> None:
     found = look_into(load_checkpoint(LIVING).network, of_split(read_image_set(data / "fundus"), "val")[::5])
-    assert 22 < found.taps_points < 45  # version 0.5.0: 28.1 on all
-    assert abs(found.taps_srcc) < 0.5
-    assert found.saturated <= 0.005
+    assert 10 < found.taps_points < 30  # version 0.6.0: 17.4 on all
+    assert abs(found.taps_srcc) < 0.75
+    assert found.saturated <= 0.02
 
 
 @pytest.mark.slow
