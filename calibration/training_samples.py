@@ -85,6 +85,7 @@ GRAIN_WIDTHS = (0.0, 0.5, 0.8, 1.2)  # sigma in pixels: grain of a larger pictur
 GREY = 128
 GRAIN_JPEGS = ((40, 512), (60, 600), (75, 700), (88, 560))  # quality, and side of the picture that was packed
 GRAIN_LEVELS = (1.5, 4.0)  # sigma of the noise that was packed
+SLOW = 16.0  # sigma in pixels of what is no grain any more
 FAULTY_OTHER_SHARE = 0.5  # other fields with a fault too
 NEGATIVES = 300  # different drawn pictures, made when first needed and kept: one takes ten times as long as a sample
 
@@ -229,6 +230,7 @@ def _grains() -> tuple[Image, ...]:
         noisy = np.clip(light + noise, 0, 255).astype(np.uint8)
         _, packed = cv2.imencode(".jpg", noisy, [cv2.IMWRITE_JPEG_QUALITY, quality])
         rest = cv2.imdecode(packed, cv2.IMREAD_COLOR) - light
+        rest -= cv2.GaussianBlur(rest, (0, 0), SLOW)  # grain moves no level
         grains.append(cv2.resize(rest, (RESIZE, RESIZE), interpolation=cv2.INTER_AREA))
     levels = (GREY + noise * (NOISE_SIGMA / noise.std()) for noise in grains)
     return tuple(np.clip(np.round(each), 0, 255).astype(np.uint8) for each in levels)

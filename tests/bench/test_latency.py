@@ -98,7 +98,7 @@ def test_own_work_is_not_others() -> None:
     assert monitor.others_cores is not None
     assert len(monitor.timeline.seconds) >= 2
     assert monitor.peak_mb is not None
-    assert monitor.peak_mb >= monitor.timeline.rss_mb[0]
+    assert monitor.peak_mb >= 0.99 * monitor.timeline.rss_mb[0]  # the kernel counts both a few pages late
 
 
 def soak_of_a_process(leaks: bool) -> dict:
