@@ -105,9 +105,10 @@ def soak_of_a_process(leaks: bool) -> dict:
     kept = []
 
     def score(images: Image) -> float:
+        time.sleep(0.02)  # so that the rate is the clock's, however busy the machine is
         if leaks:
-            kept.append(mmap.mmap(-1, 500_000))  # new memory, whatever the process has free
-            kept[-1].write(b"x" * 500_000)
+            kept.append(mmap.mmap(-1, 1_000_000))  # new memory, whatever the process has free
+            kept[-1].write(b"x" * 1_000_000)
         return 50.0
 
     soak = MeasuringPlan(Limit(seconds=4), 0.0, 30, (), 0, soak=True, period_s=0.1)
