@@ -8,9 +8,7 @@ the second time with one fault more or another field of it, so that a ranking lo
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass, replace
-from functools import cache
 
 import cv2
 import numpy as np
@@ -18,9 +16,10 @@ import numpy.typing as npt
 
 from fthnet_kit.calibration.dim_labels import FULL_LEVEL, in_full_light, median_level
 from fthnet_kit.calibration.drawn_non_retinas import not_retina
+from fthnet_kit.calibration.grain import grain_severity, grainy
 from fthnet_kit.calibration.local_faults import X, Y, hidden_share, importance, kept, local_fault, lost_levels
 from fthnet_kit.calibration.other_fields import OTHER_FIELD_KEPT, decentred, other_field
-from fthnet_kit.edge.capture.degradations import DEGRADATIONS, NOISE_SIGMA, Rng, degrade
+from fthnet_kit.edge.capture.degradations import DEGRADATIONS, Rng, degrade
 from fthnet_kit.edge.image import Image
 from fthnet_kit.edge.model.preprocess import INPUT, MARGIN, RESIZE
 
@@ -80,12 +79,6 @@ SINGLE_FAULT_SHARE = 0.3  # share of the other photographs: those that get a fau
 LOCAL_SHARE = 0.35  # share of faults: those that hide a part of the field
 DIRT_SHARE = 0.3  # photographs with fine specks of dirt, which cost nothing
 GRAIN_SHARE = 0.35  # samples with grain over whatever they show, at the price of noise
-GRAIN = 0.3  # its highest severity as `sensor_noise`; small ones more often
-GRAIN_WIDTHS = (0.0, 0.5, 0.8, 1.2)  # sigma in pixels: grain of a larger picture is correlated in a smaller one
-GREY = 128
-GRAIN_JPEGS = ((40, 512), (60, 600), (75, 700), (88, 560))  # quality, and side of the picture that was packed
-GRAIN_LEVELS = (1.5, 4.0)  # sigma of the noise that was packed
-SLOW = 16.0  # sigma in pixels of what is no grain any more
 FAULTY_OTHER_SHARE = 0.5  # other fields with a fault too
 NEGATIVES = 300  # different drawn pictures, made when first needed and kept: one takes ten times as long as a sample
 
@@ -140,7 +133,7 @@ def draw_fault(rng: Rng) -> str:
 
 def draw_grain(rng: Rng) -> float:
     """Severity of the grain over a sample, most often 0."""
-    return float(GRAIN * rng.random() ** 2) if rng.random() < GRAIN_SHARE else 0.0
+    return grain_severity(rng) if rng.random() < GRAIN_SHARE else 0.0
 
 
 def random_crop(canonical: Image, rng: Rng) -> Image:
@@ -206,44 +199,6 @@ def dirty(image: Image, rng: Rng) -> Image:
         cv2.circle(light, (int(x), int(y)), int(rng.integers(0, 4)), level, -1, cv2.LINE_AA)
     light = cv2.GaussianBlur(light, (0, 0), float(rng.uniform(0.5, 1.2)))
     return cv2.multiply(image, cv2.merge([light] * 3), scale=1 / 128)
-
-
-@cache
-def _grains() -> tuple[Image, ...]:
-    """Noise of sigma `NOISE_SIGMA` around 128, uint8 (512, 512, 3).
-
-    Of each of `GRAIN_WIDTHS` in grey, in colour and in rows; and what is left of noise in a JPEG of smooth light:
-    blocks, steps and short lines.
-    """
-    rng = np.random.default_rng(0)
-    grains = []
-    for width in GRAIN_WIDTHS:
-        for shape in ((RESIZE, RESIZE, 1), (RESIZE, RESIZE, 3), (RESIZE, 1, 1)):
-            noise = rng.standard_normal(shape, dtype=np.float32)
-            if width:
-                noise = cv2.GaussianBlur(noise, (0, 0), width).reshape(noise.shape)
-            grains.append(np.broadcast_to(noise, (RESIZE, RESIZE, 3)))
-    for (quality, side), level in itertools.product(GRAIN_JPEGS, GRAIN_LEVELS):
-        corners = rng.uniform(40, 200, (4, 4, 3)).astype(np.float32)
-        light = cv2.resize(corners, (side, side), interpolation=cv2.INTER_CUBIC)
-        noise = level * rng.standard_normal(light.shape, dtype=np.float32)
-        noisy = np.clip(light + noise, 0, 255).astype(np.uint8)
-        _, packed = cv2.imencode(".jpg", noisy, [cv2.IMWRITE_JPEG_QUALITY, quality])
-        rest = cv2.imdecode(packed, cv2.IMREAD_COLOR) - light
-        rest -= cv2.GaussianBlur(rest, (0, 0), SLOW)  # grain moves no level
-        grains.append(cv2.resize(rest, (RESIZE, RESIZE), interpolation=cv2.INTER_AREA))
-    levels = (GREY + noise * (NOISE_SIGMA / noise.std()) for noise in grains)
-    return tuple(np.clip(np.round(each), 0, 255).astype(np.uint8) for each in levels)
-
-
-def grainy(image: Image, severity: float, rng: Rng) -> Image:
-    """Grain as a camera's sensor leaves it in a picture that was scaled down, coarser than `sensor_noise` or as fine.
-
-    Grain over a blurred field is no detail of an eye: without it, a network takes any fine structure for sharpness.
-    """
-    top, left = rng.integers(0, RESIZE - INPUT + 1, size=2)
-    grain = _grains()[int(rng.integers(len(_grains())))][top : top + INPUT, left : left + INPUT]
-    return cv2.addWeighted(image, 1, grain, severity, -GREY * severity)
 
 
 class SampleSource:
@@ -313,7 +268,7 @@ class SampleSource:
         chosen = int(rng.choice(self.degradable))
         beside = self._other_field(chosen, rng) if rng.random() < 0.5 else None
         faults = {draw_fault(rng): 0.6 * draw_severity(rng), "defocus": float(rng.uniform(*EMPTY_BLUR))}
-        grain, local = float(GRAIN * rng.random() ** 2), rng.random() < EMPTY_LOCAL_SHARE
+        grain, local = grain_severity(rng), rng.random() < EMPTY_LOCAL_SHARE
         return self._sample(beside or self._crop(chosen, rng), faults, grain, rng, local=local)
 
     def _as_it_is(self, rng: Rng) -> TrainingSample:

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fthnet_kit.calibration.grain import grainy
 from fthnet_kit.calibration.other_fields import OTHER_FIELD_KEPT
-from fthnet_kit.calibration.training_samples import FAULTS, SampleSource, grainy, remaining
+from fthnet_kit.calibration.training_samples import FAULTS, SampleSource, remaining
 from fthnet_kit.edge.capture.degradations import NOISE_SIGMA
 from fthnet_kit.edge.image import Image
 from fthnet_kit.edge.model.preprocess import INPUT, RESIZE
