@@ -59,6 +59,11 @@ def disc_cell(picture: Image) -> tuple[int, int]:
     return _brightest(*_cells(picture))
 
 
+def lit_cells(picture: Image) -> Map:
+    """1 where a cell belongs to the field, 0 where it is dark."""
+    return _cells(picture)[1]
+
+
 def _cells(picture: Image) -> tuple[Image, Map]:
     small = cv2.resize(picture, (CELLS, CELLS), interpolation=cv2.INTER_AREA)
     return small, (brightest_channel(small) > LIT).astype(np.float32)

@@ -14,10 +14,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from fthnet_kit.calibration.dim_labels import FULL_LEVEL, in_full_light, median_level
+from fthnet_kit.calibration.dim_labels import in_full_light
 from fthnet_kit.calibration.drawn_non_retinas import not_retina
 from fthnet_kit.calibration.grain import grain_severity, grainy
-from fthnet_kit.calibration.local_faults import X, Y, hidden_share, importance, kept, local_fault, lost_levels
+from fthnet_kit.calibration.local_faults import hidden_share, importance, kept, local_fault, lost_levels
+from fthnet_kit.calibration.looks import dirty, expose, fall_off, glow, jitter_colour
 from fthnet_kit.calibration.other_fields import OTHER_FIELD_KEPT, decentred, other_field
 from fthnet_kit.edge.capture.degradations import DEGRADATIONS, Rng, degrade
 from fthnet_kit.edge.image import Image
@@ -57,19 +58,15 @@ TURNS = (cv2.ROTATE_90_COUNTERCLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_CLOCKWISE
 
 FAULT_FREE_MOS = 55.0  # a photograph this good counts as free of faults: severities are known to be zero
 DEGRADABLE_MOS = 40.0  # below this a photograph has too little left to lose
-CAST_SHARE = 0.35  # photographs in the colours of another camera
 LOOK_SHARE = 0.6  # photographs in another light
-LOOK_STOPS = (-1.8, 0.8)  # stops of linear light
-LOOK_GAMMA = (0.65, 1.6)
-LEAST_LEVEL = 40  # median of the field's brightest channel below which no look darkens a photograph
-FALL_OFF_SHARE = 0.5  # looks whose light also grows weaker to a side, to the rim or to the middle
-FALL_OFF = {"side": 0.6, "rim": 0.25, "middle": 0.15}  # to where, how often
-LEAST_LIGHT = 0.35  # share of the linear light that is left where it is weakest
+FALL_OFF_SHARE = 0.6  # looks whose light also grows weaker to a side, to the rim or to the middle
+GLOW_SHARE = 0.25  # looks with light that leaks in at the rim
 LEAST_LOST = 0.002  # share of the picture that a look may clip without a price
 CONTRAST_SHARE = 0.5  # pairs that show one photograph twice
 OTHER_FIELD_SHARE = 0.4  # share of these: pairs whose second picture shows neither macula nor disc
 FAULTY_BOTH_SHARE = 0.4  # share of the rest, which show one crop: pairs whose first picture has a fault too
 SAME_FAULT_SHARE = 0.5  # share of those: pairs in which that fault only grows
+OTHER_LOOK_SHARE = 0.5  # of the pairs that show one crop: those whose second picture comes in a look of its own
 DECENTRED_SHARE = 0.2  # photographs that show macula and disc elsewhere than where most cameras aim, at no cost
 NOT_RETINA_SHARE = 0.2  # share of the other samples: outer eyes and rooms, which score nothing
 EMPTY_SHARE = 0.15  # of the rest: hardly anything to see but light, blur and grain
@@ -150,57 +147,6 @@ def turned(crop: Image, rng: Rng) -> Image:
     return cv2.flip(crop, 1) if rng.random() < 0.5 else np.ascontiguousarray(crop)
 
 
-def jitter_colour(image: Image, rng: Rng) -> Image:
-    """Cameras differ: gain of each channel by up to 8 %, common gain by up to 8 %, and in some a strong cast.
-
-    A cast is no fault: some cameras hardly show blue. Without casts, a network that has seen outer eyes in
-    odd colours takes a yellow retina for one.
-    """
-    gain = rng.uniform(0.92, 1.08) * rng.uniform(0.92, 1.08, size=3)
-    if rng.random() < CAST_SHARE:
-        gain = gain * rng.uniform((0.05, 0.75, 0.8), (1.15, 1.15, 1.15))
-    tables = np.clip(np.arange(256)[:, None] * gain, 0, 255).astype(np.uint8)
-    return cv2.LUT(image, tables.reshape(1, 256, 3))
-
-
-def expose(image: Image, rng: Rng) -> Image:
-    """Another exposure and gamma, as cameras and eyes differ: `LOOK_STOPS` of linear light, `LOOK_GAMMA`.
-
-    A field whose median level is `LEAST_LEVEL` or less grows no darker; a dim one may come in full light.
-    """
-    level = (median_level(image) or 255) / 255
-    brightest = max(LOOK_STOPS[1], 2.2 * np.log2(FULL_LEVEL / 255 / level))
-    gain, gamma = 2 ** (rng.uniform(LOOK_STOPS[0], brightest) / 2.2), rng.uniform(*LOOK_GAMMA)
-    gain = max(gain, min(level, LEAST_LEVEL / 255) ** (1 / gamma) / level)
-    levels = np.clip(np.arange(256) / 255 * gain, 0, 1) ** gamma
-    return cv2.LUT(image, np.round(255 * levels).astype(np.uint8))
-
-
-def fall_off(image: Image, rng: Rng) -> Image:
-    """Light that grows weaker to a side, to the rim or to the middle, down to `LEAST_LIGHT`: no lamp is even."""
-    kind = str(rng.choice(list(FALL_OFF), p=list(FALL_OFF.values())))
-    angle, power = rng.uniform(0, 2 * np.pi), rng.uniform(0.7, 2.0)
-    centre = rng.uniform(-0.3, 0.3, 2)
-    radius = np.hypot(X - centre[0], Y - centre[1])
-    distance = {"side": X * np.cos(angle) + Y * np.sin(angle), "rim": radius, "middle": -radius}[kind]
-    share = (distance - distance.min()) / (distance.max() - distance.min())
-    light = 1 - rng.uniform(0, 1 - LEAST_LIGHT) * share**power
-    levels = np.round(255 * light ** (1 / 2.2)).astype(np.uint8)
-    levels = cv2.resize(levels, image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
-    return cv2.multiply(image, cv2.merge([levels] * 3), scale=1 / 255)
-
-
-def dirty(image: Image, rng: Rng) -> Image:
-    """Fine dirt on a lens or sensor, sharp however blurred the retina is: specks are no detail of an eye."""
-    size = len(image)
-    light = np.full((size, size), 128, np.uint8)
-    for x, y in rng.integers(0, size, (int(rng.integers(5, 120)), 2)):
-        level = float(128 * rng.uniform(0.5, 1.35))
-        cv2.circle(light, (int(x), int(y)), int(rng.integers(0, 4)), level, -1, cv2.LINE_AA)
-    light = cv2.GaussianBlur(light, (0, 0), float(rng.uniform(0.5, 1.2)))
-    return cv2.multiply(image, cv2.merge([light] * 3), scale=1 / 128)
-
-
 class SampleSource:
     """Endless, indexable pairs of samples; pair `index` is the same in every run with the same seed.
 
@@ -229,7 +175,8 @@ class SampleSource:
         if rng.random() >= CONTRAST_SHARE:
             return self._single(rng), self._single(rng)
         chosen = int(rng.choice(self.degradable))
-        crop, grain = self._crop(chosen, rng), draw_grain(rng)
+        view = self._view(chosen, rng)
+        crop, grain = self._looked(view, chosen, rng), draw_grain(rng)
         if rng.random() < OTHER_FIELD_SHARE:
             beside = self._other_field(chosen, rng)
             if beside is not None:
@@ -244,7 +191,8 @@ class SampleSource:
         worse = dict(faults)
         if not local:
             worse[name] = min(1.0, faults.get(name, 0.0) + draw_severity(rng))
-        return self._sample(crop, faults, grain, rng), self._sample(crop, worse, grain, rng, local=local)
+        again = self._looked(view, chosen, rng) if rng.random() < OTHER_LOOK_SHARE else crop
+        return self._sample(crop, faults, grain, rng), self._sample(again, worse, grain, rng, local=local)
 
     def _single(self, rng: Rng) -> TrainingSample:
         if rng.random() < NOT_RETINA_SHARE:
@@ -267,7 +215,8 @@ class SampleSource:
         """What is left of a photograph behind strong blur, another fault and grain: crisp, but not the eye."""
         chosen = int(rng.choice(self.degradable))
         beside = self._other_field(chosen, rng) if rng.random() < 0.5 else None
-        faults = {draw_fault(rng): 0.6 * draw_severity(rng), "defocus": float(rng.uniform(*EMPTY_BLUR))}
+        faults = {"defocus": 0.0, draw_fault(rng): 0.6 * draw_severity(rng)}  # blur comes first
+        faults["defocus"] = float(rng.uniform(*EMPTY_BLUR))
         grain, local = grain_severity(rng), rng.random() < EMPTY_LOCAL_SHARE
         return self._sample(beside or self._crop(chosen, rng), faults, grain, rng, local=local)
 
@@ -293,9 +242,12 @@ class SampleSource:
 
     def _crop(self, chosen: int, rng: Rng) -> _Crop:
         """A part of a photograph's field that shows macula and disc, turned, in some look."""
+        return self._looked(self._view(chosen, rng), chosen, rng)
+
+    def _view(self, chosen: int, rng: Rng) -> Image:
+        """The same as it came."""
         field = self.photographs[chosen]
-        aside = rng.random() < DECENTRED_SHARE
-        return self._looked(turned(decentred(field, rng), rng) if aside else random_crop(field, rng), chosen, rng)
+        return turned(decentred(field, rng), rng) if rng.random() < DECENTRED_SHARE else random_crop(field, rng)
 
     def _looked(self, crop: Image, chosen: int, rng: Rng) -> _Crop:
         """A crop in the colours of some camera, some in another light, which costs only what it clips or loses."""
@@ -304,6 +256,8 @@ class SampleSource:
             return _Crop(crop, chosen, 0.0)
         looked = fall_off(crop, rng) if rng.random() < FALL_OFF_SHARE else crop
         looked = expose(looked, rng)
+        if rng.random() < GLOW_SHARE:
+            looked = glow(looked, rng)
         lost = np.maximum(lost_levels(looked) - lost_levels(crop), 0)
         seen = float(lost.mean()) > LEAST_LOST
         return _Crop(looked, chosen, hidden_share(lost, importance(crop)) if seen else 0.0)

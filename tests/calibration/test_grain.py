@@ -66,8 +66,9 @@ def test_both_pictures_of_a_pair_have_the_same_grain_so_that_only_the_eye_tells_
     for a, b in (source.pair(index) for index in range(400)):
         grain = float(a.severities[NOISE])
         if 0 < grain <= 0.3 and grain == b.severities[NOISE] and not b.other_field:
-            same += 1
-            assert b.quality < a.quality <= 0.8 * remaining("sensor_noise", grain) + 1e-6
+            same += b.quality < a.quality
+            assert b.quality <= a.quality or a.hidden  # by its look
+            assert a.quality <= 0.8 * remaining("sensor_noise", grain) + 1e-6
     assert same > 20
 
 

@@ -16,17 +16,8 @@ from fthnet_kit.calibration.local_faults import (
     importance,
     kept,
     local_fault,
-    lost_levels,
 )
-from fthnet_kit.calibration.training_samples import (
-    LEAST_LEVEL,
-    LEAST_LIGHT,
-    SampleSource,
-    dirty,
-    expose,
-    fall_off,
-    remaining,
-)
+from fthnet_kit.calibration.training_samples import SampleSource, remaining
 from fthnet_kit.edge.image import Image
 from fthnet_kit.edge.model.preprocess import Preprocessing, canonical
 
@@ -124,67 +115,6 @@ def test_faults_of_all_kinds_and_sizes_are_drawn(field: Image, worth: np.ndarray
         covers = [kind(np.random.default_rng(seed))[0] for seed in range(20)]
         assert {cover.shape for cover in covers} == {(CELLS, CELLS)}
         assert np.std([cover.mean() for cover in covers]) > 0.001
-
-
-@settings(max_examples=30, deadline=None)
-@given(seed=st.integers(0, 2**32 - 1))
-def test_a_look_keeps_the_order_of_levels(field: Image, seed: int) -> None:
-    ramp = np.arange(256, dtype=np.uint8).reshape(1, 256, 1).repeat(3, axis=2)
-    made = expose(ramp, np.random.default_rng(seed))[0, :, 0].astype(int)
-    assert (np.diff(made) >= 0).all()
-    assert made[0] == 0
-
-
-def test_looks_differ_and_cost_only_what_they_clip(field: Image) -> None:
-    dull = cv2.convertScaleAbs(field, alpha=0.4, beta=40)  # far from both ends
-    looks = [expose(dull, np.random.default_rng(seed)) for seed in range(60)]
-    assert np.ptp([look.mean() for look in looks]) > 40
-    assert max(float(lost_levels(look).mean()) for look in looks) < 0.02
-    clipped = cv2.convertScaleAbs(field, alpha=6.0)
-    assert lost_levels(clipped).mean() > 0.3
-
-
-@settings(max_examples=30, deadline=None)
-@given(seed=st.integers(0, 2**32 - 1), stops=st.floats(0, 6))
-def test_no_look_makes_a_dark_photograph_darker(field: Image, seed: int, stops: float) -> None:
-    photograph = cv2.convertScaleAbs(field, alpha=2 ** (-stops / 2.2))
-    lit = photograph[::4, ::4].max(axis=2) > local_faults.LIT
-    if lit.any():
-        before, after = (
-            np.median(picture[::4, ::4].max(axis=2)[lit])
-            for picture in (photograph, expose(photograph, np.random.default_rng(seed)))
-        )
-        assert after >= min(before, LEAST_LEVEL) - 1
-
-
-def test_a_dim_photograph_may_come_in_full_light(field: Image) -> None:
-    dim = cv2.convertScaleAbs(field, alpha=25 / float(np.median(field.max(axis=2))))
-    levels = [np.median(expose(dim, np.random.default_rng(seed)).max(axis=2)) for seed in range(80)]
-    assert min(levels) < 45
-    assert max(levels) > 120
-
-
-def test_light_falls_off_smoothly_and_never_too_far() -> None:
-    even = np.full((384, 384, 3), 200, np.uint8)
-    weakest = []
-    for seed in range(60):
-        light = (fall_off(even, np.random.default_rng(seed))[..., 0] / 200.0) ** 2.2
-        assert light.max() > 0.97
-        assert light.min() >= LEAST_LIGHT - 0.02
-        assert np.abs(np.diff(light, axis=0)).max() < 0.03
-        weakest.append(np.unravel_index(np.argmin(light), light.shape))
-    assert sum(60 < y < 324 and 60 < x < 324 for y, x in weakest) > 3  # the middle
-    assert sum(y in (0, 383) or x in (0, 383) for y, x in weakest) > 40  # a side, or the rim
-
-
-def test_dirt_is_sharp_on_a_blurred_picture_and_hides_next_to_nothing(field: Image) -> None:
-    blurred = cv2.GaussianBlur(field, (0, 0), 8)
-    black = blurred.max(axis=2) == 0
-    for seed in range(20):
-        made = dirty(blurred, np.random.default_rng(seed))
-        assert np.mean(np.abs(made.astype(int) - blurred).max(axis=2) > 8) < 0.03
-        assert not made[black].any()
-        assert np.abs(cv2.Laplacian(made, cv2.CV_32F)).max() > 4 * np.abs(cv2.Laplacian(blurred, cv2.CV_32F)).max()
 
 
 def test_labels_fall_with_what_is_hidden_and_with_nothing_else(photograph: Image) -> None:

@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fthnet_kit.calibration import drawn_non_retinas as drawing
+from fthnet_kit.calibration.looks import jitter_colour
 from fthnet_kit.calibration.training_samples import (
     FAULT_FREE_MOS,
     FAULTS,
     SampleSource,
     TrainingSample,
-    jitter_colour,
     random_crop,
 )
 from fthnet_kit.edge import Preprocessing
@@ -178,16 +178,17 @@ def test_casts_keep_labels(pairs: list[tuple[TrainingSample, TrainingSample]], p
         assert max(found) > 0.8
 
 
-def test_both_of_a_contrast_pair_have_the_same_cast(pairs: list[tuple[TrainingSample, TrainingSample]]) -> None:
+def test_no_cast_tells_the_worse_of_a_contrast_pair(pairs: list[tuple[TrainingSample, TrainingSample]]) -> None:
     ratios = []
     for a, b in pairs:
         thumbnails = [cv2.resize(s.image[..., 0], (24, 24), interpolation=cv2.INTER_AREA).ravel() for s in (a, b)]
-        if min(np.std(thumbnails, axis=1)) > 5 and np.corrcoef(thumbnails)[0, 1] > 0.99:
+        if min(np.std(thumbnails, axis=1)) > 5 and np.corrcoef(thumbnails)[0, 1] > 0.9:
             ratios.append([blue_over_red(sample.image, blue=2) for sample in (a, b)])
     first, second = np.array(ratios).T
-    assert len(first) > 20
-    assert np.ptp(first) > 2 * np.median(np.abs(first - second))
-    assert np.corrcoef(first, second)[0, 1] > 0.8
+    gained = second - first
+    assert len(gained) > 20
+    assert 0.2 < np.mean(np.abs(gained) < 0.05) < 0.9  # some in one look, some in two
+    assert abs(gained.mean()) < 3 * gained.std() / np.sqrt(len(gained))
 
 
 def test_crops_are_of_the_field_mirrored_and_turned() -> None:

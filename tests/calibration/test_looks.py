@@ -1,0 +1,119 @@
+"""Looks that cost nothing: colour, light and dirt of another camera or eye."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fthnet_kit.calibration.local_faults import LIT, lost_levels
+from fthnet_kit.calibration.looks import LEAST_LEVEL, LEAST_LIGHT, dirty, expose, fall_off, glow
+from fthnet_kit.calibration.training_samples import SampleSource
+from fthnet_kit.edge.image import Image
+from fthnet_kit.edge.model.preprocess import Preprocessing, canonical
+
+
+@pytest.fixture(scope="module")
+def field(photograph: Image) -> Image:
+    return canonical(photograph, Preprocessing())[64:448, 64:448].copy()
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_a_look_keeps_the_order_of_levels(field: Image, seed: int) -> None:
+    ramp = np.arange(256, dtype=np.uint8).reshape(1, 256, 1).repeat(3, axis=2)
+    made = expose(ramp, np.random.default_rng(seed))[0, :, 0].astype(int)
+    assert (np.diff(made) >= 0).all()
+    assert made[0] == 0
+
+
+def test_looks_differ_and_cost_only_what_they_clip(field: Image) -> None:
+    dull = cv2.convertScaleAbs(field, alpha=0.4, beta=40)  # far from both ends
+    looks = [expose(dull, np.random.default_rng(seed)) for seed in range(60)]
+    assert np.ptp([look.mean() for look in looks]) > 40
+    assert max(float(lost_levels(look).mean()) for look in looks) < 0.02
+    clipped = cv2.convertScaleAbs(field, alpha=6.0)
+    assert lost_levels(clipped).mean() > 0.3
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), stops=st.floats(0, 6))
+def test_no_look_makes_a_dark_photograph_darker(field: Image, seed: int, stops: float) -> None:
+    photograph = cv2.convertScaleAbs(field, alpha=2 ** (-stops / 2.2))
+    lit = photograph[::4, ::4].max(axis=2) > LIT
+    if lit.any():
+        before, after = (
+            np.median(picture[::4, ::4].max(axis=2)[lit])
+            for picture in (photograph, expose(photograph, np.random.default_rng(seed)))
+        )
+        assert after >= min(before, LEAST_LEVEL) - 1
+
+
+def test_a_dim_photograph_may_come_in_full_light(field: Image) -> None:
+    dim = cv2.convertScaleAbs(field, alpha=25 / float(np.median(field.max(axis=2))))
+    levels = [np.median(expose(dim, np.random.default_rng(seed)).max(axis=2)) for seed in range(80)]
+    assert min(levels) < 45
+    assert max(levels) > 120
+
+
+def test_light_falls_off_smoothly_and_never_too_far() -> None:
+    even = np.full((384, 384, 3), 200, np.uint8)
+    weakest = []
+    for seed in range(60):
+        light = (fall_off(even, np.random.default_rng(seed))[..., 0] / 200.0) ** 2.2
+        assert light.max() > 0.97
+        assert light.min() >= LEAST_LIGHT - 0.02
+        assert np.abs(np.diff(light, axis=0)).max() < 0.03
+        weakest.append(np.unravel_index(np.argmin(light), light.shape))
+    assert sum(60 < y < 324 and 60 < x < 324 for y, x in weakest) > 3  # the middle
+    assert sum(y in (0, 383) or x in (0, 383) for y, x in weakest) > 30  # a side, or the rim
+
+
+def test_dirt_is_sharp_on_a_blurred_picture_and_hides_next_to_nothing(field: Image) -> None:
+    blurred = cv2.GaussianBlur(field, (0, 0), 8)
+    black = blurred.max(axis=2) == 0
+    for seed in range(20):
+        made = dirty(blurred, np.random.default_rng(seed))
+        assert np.mean(np.abs(made.astype(int) - blurred).max(axis=2) > 8) < 0.03
+        assert not made[black].any()
+        assert np.abs(cv2.Laplacian(made, cv2.CV_32F)).max() > 4 * np.abs(cv2.Laplacian(blurred, cv2.CV_32F)).max()
+
+
+def test_light_leaks_in_at_the_rim_and_leaves_the_middle() -> None:
+    field = cv2.circle(np.zeros((384, 384, 3), np.uint8), (192, 192), 190, (40, 60, 120), -1)
+    mask = cv2.dilate(field, np.ones((17, 17))).max(axis=2) == 0  # a cell and more from what is lit
+    all_around = 0
+    for seed in range(60):
+        added = glow(field, np.random.default_rng(seed)).astype(int) - field
+        assert (added >= 0).all()
+        assert not added[172:212, 172:212].any()
+        assert not added[mask].any()
+        corners = [added[y, x].max() for y, x in ((60, 60), (60, 323), (323, 60), (323, 323))]
+        all_around += min(corners) > 0
+    assert 5 < all_around < 55
+
+
+def test_light_that_clips_has_a_price_and_light_that_veils_has_none(photograph: Image) -> None:
+    source = SampleSource([canonical(photograph, Preprocessing())], np.array([80.0]), seed=2)
+    looks = [source._looked(source._view(0, rng), 0, rng) for rng in map(np.random.default_rng, range(300))]
+    bright = [look for look in looks if lost_levels(look.image)[20:76, 20:76].mean() > 0.3]
+    assert all(look.lost > 0.05 for look in bright)
+    assert sum(look.lost == 0 for look in looks) > 150
+
+
+def test_a_fault_costs_the_same_in_another_look(photograph: Image) -> None:
+    source = SampleSource([canonical(photograph, Preprocessing())], np.array([80.0]), seed=4)
+    pairs = [source.pair(index) for index in range(400)]
+    alone = [
+        (first, second)
+        for first, second in pairs
+        if first.quality and not first.severities.any() and second.severities.any() and not second.other_field
+    ]
+    gained = np.array([second.image.mean() - first.image.mean() for first, second in alone])
+    assert len(alone) > 30
+    assert (np.abs(gained) > 15).mean() > 0.15
+    for first, second in alone:
+        if not (first.hidden or second.hidden):
+            assert second.quality < first.quality
