@@ -121,3 +121,15 @@ def test_what_is_no_retina_has_grain_too_and_scores_nothing() -> None:
     rough = [float(np.median(cv2.absdiff(s.image, cv2.medianBlur(s.image, 3)))) for s in none]
     assert min(rough) == 0
     assert max(rough) > 1
+
+
+def test_noise_lies_over_blur() -> None:
+    source = SampleSource([field()], np.array([80.0]), seed=6)
+    samples = [sample for index in range(400) for sample in source.pair(index)]
+    blurred = [s for s in samples if s.severities[FAULTS.index("defocus")] > 0.4]
+    rough = {
+        noisy: [cv2.Laplacian(s.image, cv2.CV_32F).std() for s in blurred if (s.severities[NOISE] > 0.15) == noisy]
+        for noisy in (False, True)
+    }
+    assert len(rough[True]) > 3
+    assert min(rough[True]) > 2 * np.median(rough[False])
