@@ -16,6 +16,8 @@ LOOK_GAMMA = (0.65, 1.6)
 LEAST_LEVEL = 40  # median of the field's brightest channel below which no look darkens a photograph
 FALL_OFF = {"side": 0.55, "rim": 0.2, "middle": 0.25}  # to where, how often
 LEAST_LIGHT = 0.2  # share of the linear light that is left where it is weakest
+SPOT, LARGEST_SPOT = (1.0, 3.5), 12.0  # mean radius of a picture's spots, and the largest, in pixels
+SPOT_LIGHT = (0.5, 1.35)  # what a spot does to the level
 
 
 def jitter_colour(image: Image, rng: Rng) -> Image:
@@ -72,11 +74,14 @@ def glow(image: Image, rng: Rng) -> Image:
 
 
 def dirty(image: Image, rng: Rng) -> Image:
-    """Fine dirt on a lens or sensor, sharp however blurred the retina is: specks are no detail of an eye."""
+    """Dirt on a lens or sensor, or pigment: sharp spots, however blurred the retina is, are no detail of an eye."""
     size = len(image)
     light = np.full((size, size), 128, np.uint8)
-    for x, y in rng.integers(0, size, (int(rng.integers(5, 120)), 2)):
-        level = float(128 * rng.uniform(0.5, 1.35))
-        cv2.circle(light, (int(x), int(y)), int(rng.integers(0, 4)), level, -1, cv2.LINE_AA)
+    places = rng.integers(0, size, (int(rng.integers(5, 120)), 2))
+    radii = np.minimum(rng.exponential(rng.uniform(*SPOT), len(places)), LARGEST_SPOT)
+    for (x, y), radius, level in zip(
+        places.tolist(), radii.tolist(), rng.uniform(*SPOT_LIGHT, len(places)), strict=True
+    ):
+        cv2.circle(light, (x, y), int(radius), 128 * level, -1, cv2.LINE_AA)
     light = cv2.GaussianBlur(light, (0, 0), float(rng.uniform(0.5, 1.2)))
     return cv2.multiply(image, cv2.merge([light] * 3), scale=1 / 128)

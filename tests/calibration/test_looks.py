@@ -76,7 +76,7 @@ def test_dirt_is_sharp_on_a_blurred_picture_and_hides_next_to_nothing(field: Ima
     black = blurred.max(axis=2) == 0
     for seed in range(20):
         made = dirty(blurred, np.random.default_rng(seed))
-        assert np.mean(np.abs(made.astype(int) - blurred).max(axis=2) > 8) < 0.03
+        assert 0 < np.mean(np.abs(made.astype(int) - blurred).max(axis=2) > 8) < 0.1
         assert not made[black].any()
         assert np.abs(cv2.Laplacian(made, cv2.CV_32F)).max() > 4 * np.abs(cv2.Laplacian(blurred, cv2.CV_32F)).max()
 
