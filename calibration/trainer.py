@@ -58,7 +58,8 @@ PROBE_SEVERITY = 0.5
 START_IMAGES = 48  # photographs on which new weights are calibrated
 CHUNK = 16  # photographs scored at a time
 
-PLAIN_SHARE = 0.5  # pairs of photographs as they are where only the head learns: faults are known by then
+PLAIN_SHARE = 0.2  # pairs of photographs as they are
+PLAIN_SHARE_HEAD = 0.5  # the same where only the head learns: faults are known by then
 OWN_FROM, OWN_UNTIL = 0.4, 0.7  # share of the minutes between which samples get more and more of their own weights
 NEVER_OWN = 0.3  # samples that keep the mean weights to the end, so that the taps are never bypassed
 GENERATOR_RATE = 0.3  # learning rate of new generators, of the others'
@@ -376,7 +377,8 @@ class Trainer:
         self.source = self._source(self.source.photographs, labels)
 
     def _source(self, photographs: list[Image], mos: np.ndarray) -> SampleSource:
-        return SampleSource(photographs, mos, self.recipe.seed, plain=PLAIN_SHARE * self.recipe.head_only)
+        plain = PLAIN_SHARE_HEAD if self.recipe.head_only else PLAIN_SHARE
+        return SampleSource(photographs, mos, self.recipe.seed, plain=plain)
 
     def _relit(self) -> np.ndarray:
         """Labels of the training photographs with those of the dim ones raised, by the weights as they are."""
