@@ -32,7 +32,7 @@ def source(photograph: Image) -> SampleSource:
 
 @pytest.fixture(scope="module")
 def pairs(source: SampleSource) -> list[tuple[TrainingSample, TrainingSample]]:
-    return [source.pair(index) for index in range(160)]
+    return [source.pair(index) for index in range(240)]
 
 
 @settings(deadline=None, max_examples=25)
