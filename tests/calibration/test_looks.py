@@ -81,6 +81,18 @@ def test_dirt_is_sharp_on_a_blurred_picture_and_hides_next_to_nothing(field: Ima
         assert np.abs(cv2.Laplacian(made, cv2.CV_32F)).max() > 4 * np.abs(cv2.Laplacian(blurred, cv2.CV_32F)).max()
 
 
+def test_some_spots_are_large_and_none_hides_what_lies_under_it() -> None:
+    even = np.full((384, 384, 3), 160, np.uint8)
+    changed = [dirty(even, np.random.default_rng(seed))[..., 0] for seed in range(40)]
+    widest = [
+        cv2.distanceTransform((np.abs(each.astype(int) - 160) > 8).astype(np.uint8), cv2.DIST_L2, 3).max()
+        for each in changed
+    ]
+    assert max(widest) > 8
+    assert np.median(widest) < 12
+    assert min(each.min() for each in changed) > 160 * 0.45
+
+
 def test_light_leaks_in_at_the_rim_and_leaves_the_middle() -> None:
     field = cv2.circle(np.zeros((384, 384, 3), np.uint8), (192, 192), 190, (40, 60, 120), -1)
     mask = cv2.dilate(field, np.ones((17, 17))).max(axis=2) == 0  # a cell and more from what is lit

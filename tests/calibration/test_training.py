@@ -270,6 +270,21 @@ def test_where_only_the_head_learns_the_backbone_stays(photographs: Path, tmp_pa
     assert all(name.startswith(head) for name in moved)
 
 
+@pytest.mark.parametrize(("head_only", "least", "most"), [(False, 0.1, 0.4), (True, 0.4, 0.8)])
+def test_a_run_also_shows_photographs_as_they_came(
+    photographs: Path, tmp_path: Path, *, head_only: bool, least: float, most: float
+) -> None:
+    source = trainer(photographs, tmp_path / "run", fresh=False, new_head=False, head_only=head_only).source
+    known = {
+        np.ascontiguousarray(centre_view(view)).tobytes()
+        for field in source.photographs
+        for view in (field, in_full_light(field))
+    }
+    pairs = [source.pair(index) for index in range(60)]
+    plain = np.mean([all(sample.image.tobytes() in known for sample in pair) for pair in pairs])
+    assert least < plain < most
+
+
 def test_plain_pairs_show_photographs_as_they_are_or_in_full_light(photograph: np.ndarray) -> None:
     field = canonical(photograph, Preprocessing())
     dim = cv2.convertScaleAbs(field, alpha=0.3)
