@@ -11,7 +11,10 @@ from fthnet_kit.edge.capture.degradations import Rng
 from fthnet_kit.edge.image import Image
 
 CAST_SHARE = 0.35  # photographs in the colours of another camera
-LOOK_STOPS = (-1.8, 0.8)  # stops of linear light
+GREY_SHARE = 0.25  # photographs with less colour, down to none
+LEAST_COLOUR = (0.0, 0.7)  # share of their colour that is left
+GREY_OF = ((0.0, 0.5, 0.1), (0.25, 1.0, 0.6))  # what a grey is made of, BGR: most of all green, as without red light
+LOOK_STOPS = (-2.8, 0.8)  # stops of linear light
 LOOK_GAMMA = (0.65, 1.6)
 LEAST_LEVEL = 40  # median of the field's brightest channel below which no look darkens a photograph
 FALL_OFF = {"side": 0.55, "rim": 0.2, "middle": 0.25}  # to where, how often
@@ -21,14 +24,17 @@ SPOT_LIGHT = (0.5, 1.35)  # what a spot does to the level
 
 
 def jitter_colour(image: Image, rng: Rng) -> Image:
-    """Cameras differ: gain of each channel by up to 8 %, common gain by up to 8 %, and in some a strong cast.
+    """Cameras differ: gain of each channel and of all by up to 8 %, in some a strong cast, in some little colour.
 
-    A cast is no fault: some cameras hardly show blue. Without casts, a network that has seen outer eyes in
-    odd colours takes a yellow retina for one.
+    Neither is a fault: some cameras hardly show blue, dark eyes and red-free light are grey. A network that has seen
+    outer eyes in odd colours takes a yellow retina for one, and another that never saw a grey one takes that for poor.
     """
     gain = rng.uniform(0.92, 1.08) * rng.uniform(0.92, 1.08, size=3)
     if rng.random() < CAST_SHARE:
         gain = gain * rng.uniform((0.05, 0.75, 0.8), (1.15, 1.15, 1.15))
+    if rng.random() < GREY_SHARE:
+        grey, colour = rng.uniform(*GREY_OF), rng.uniform(*LEAST_COLOUR)
+        return cv2.transform(image, np.diag(gain) @ (colour * np.eye(3) + (1 - colour) * grey / grey.sum()))
     tables = np.clip(np.arange(256)[:, None] * gain, 0, 255).astype(np.uint8)
     return cv2.LUT(image, tables.reshape(1, 256, 3))
 

@@ -52,7 +52,7 @@ LOSS_AT_WORST = {
     "jpeg": 0.60,
 }
 STEEPNESS = 0.8  # below 1: the first bit of blur costs more than the last
-STEEPNESS_OF = {"under_exposure": 1.5, "over_exposure": 1.5, "uneven_illumination": 1.7}  # a little of it is a look
+STEEPNESS_OF = {"under_exposure": 2.8, "over_exposure": 1.5, "uneven_illumination": 1.7}  # a little of it is a look
 
 TURNS = (cv2.ROTATE_90_COUNTERCLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_CLOCKWISE)
 

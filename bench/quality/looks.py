@@ -1,9 +1,10 @@
 """What a look that is no fault costs, and what costs nearly all: covers and blur, on the best photographs of a set.
 
-A brighter or darker camera, or another tone curve, takes nothing away from what the retina shows, and should move no
-score. A lid, a shadow or a black area hides part of the field, and should. Where all is blurred away nothing is left
-to score, and the noise of a sensor over it is no sharpness. All act on the field at 512x512, seeded by file name. A
-score that follows brightness among good photographs judges the eye's colour, not the photograph.
+A brighter or darker camera, another tone curve, or little colour takes nothing away from what the retina shows, and
+should move no score; a dim picture hides a little in its few gray levels. A lid, a shadow or a black area hides part
+of the field, and should. Where all is blurred away nothing is left to score, and the noise of a sensor over it is no
+sharpness. All act on the field at 512x512, seeded by file name. A score that follows brightness among good photographs
+judges the eye's colour, not the photograph.
 """
 
 from __future__ import annotations
@@ -45,6 +46,11 @@ def tone(image: Image, rng: Rng, *, stops: float = 0.0, gamma: float = 1.0) -> I
     return cv2.LUT(image, np.round(255 * levels).astype(np.uint8))
 
 
+def grey(image: Image, rng: Rng, *, stops: float = 0.0) -> Image:
+    """No colour at all, as from a monochrome camera or a very dark eye: luma (ITU-R BT.601), then `tone`."""
+    return tone(cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR), rng, stops=stops)
+
+
 def covered(image: Image, rng: Rng, *, kind: str, share: float) -> Image:
     """A straight cover over this share of the field's pixels: a lid from above or below, else from any side."""
     angle = rng.choice([-1, 1]) * np.pi / 2 + rng.uniform(-0.4, 0.4) if kind == "lid" else rng.uniform(0, 2 * np.pi)
@@ -74,6 +80,9 @@ LOOKS: dict[str, Look] = {
     "gain +0.5 stop": partial(tone, stops=0.5),
     "gamma 0.75": partial(tone, gamma=0.75),
     "gamma 1.35": partial(tone, gamma=1.35),
+    "gain -2.5 stops": partial(tone, stops=-2.5),
+    "grey": grey,
+    "grey, -1.5 stops": partial(grey, stops=-1.5),
     **{
         f"{kind} over {share:.0%}": partial(covered, kind=kind, share=share)
         for kind in ("lid", "shadow", "black")

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from fthnet_kit.bench.quality.looks import LOOKS, blurred_away, covered, looks_table, measure_looks, tone
+from fthnet_kit.bench.quality.looks import LOOKS, blurred_away, covered, grey, looks_table, measure_looks, tone
 from fthnet_kit.calibration.labelled_images import LabelledImage
 from fthnet_kit.edge import Preprocessing, Thresholds
 from fthnet_kit.edge.image import Image
@@ -78,6 +78,15 @@ def test_half_a_stop_is_half_a_stop_of_linear_light() -> None:
         assert (level / 100) ** 2.2 == pytest.approx(2**stops, rel=0.02)
     assert tone(gray, RNG(), gamma=1.35)[0, 0, 0] == round(255 * (100 / 255) ** 1.35)
     assert tone(np.full((1, 1, 3), 250, np.uint8), RNG(), stops=0.5)[0, 0, 0] == 255
+
+
+def test_a_grey_look_has_no_colour_and_its_light_is_a_tone_of_it(field: Image) -> None:
+    plain, dim = grey(field, RNG()), grey(field, RNG(), stops=-1.5)
+    for picture in (plain, dim):
+        assert np.ptp(picture, axis=2).max() == 0
+    np.testing.assert_array_equal(plain[..., 0], cv2.cvtColor(field, cv2.COLOR_BGR2GRAY))
+    np.testing.assert_array_equal(dim, tone(plain, RNG(), stops=-1.5))
+    assert dim.mean() < 0.7 * plain.mean()
 
 
 def test_what_is_blurred_away_keeps_its_light_and_nothing_else_and_noise_is_fine(field: Image) -> None:
