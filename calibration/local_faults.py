@@ -20,7 +20,7 @@ Map = npt.NDArray[np.float32]  # (CELLS, CELLS) over a square picture
 Fault = tuple[Map, tuple[float, float, float]]  # how much is covered, 0 to 1, and by which colour (BGR)
 
 CELLS = 96
-STEEPNESS = 1.7  # a score keeps (1 - share) ** STEEPNESS: 0.55 at 30 % hidden, 0.31 at 50 %, 0.09 at 75 %
+STEEPNESS = 1.9  # a score keeps (1 - share) ** STEEPNESS: 0.51 at 30 % hidden, 0.27 at 50 %, 0.07 at 75 %
 LIT = 12  # gray levels of the brightest channel from which a cell belongs to the field
 MIDDLE_WEIGHT, MIDDLE_WIDTH = 2.0, 0.30  # the macula or the disc is near the middle of most photographs
 DISC_WEIGHT, DISC_WIDTH = 2.0, 0.14
@@ -217,7 +217,7 @@ def _crescent(rng: Rng) -> Map:
 
 FAULTS: dict[Callable[[Rng], Fault], float] = {
     shadow: 3.0,
-    half_dark: 2.0,
+    half_dark: 3.0,
     lid: 2.0,
     lashes: 0.7,
     dust: 1.0,

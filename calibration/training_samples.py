@@ -30,7 +30,7 @@ FAULTS = tuple(DEGRADATIONS)
 FREQUENCY = {
     "defocus": 5.0,
     "motion_blur": 3.0,
-    "under_exposure": 2.0,
+    "under_exposure": 3.5,
     "over_exposure": 3.0,
     "uneven_illumination": 2.5,
     "haze": 1.5,
