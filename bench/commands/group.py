@@ -85,9 +85,9 @@ def severity(
     Degrades the best photographs of a split in ten ways at rising severities and scores their centre view.
     Prints the mean score at each severity, its Spearman correlation with the severity (SRCC; -1: it falls
     throughout), and the points lost at severity 1. Then what the score makes of looks that are no fault (half a stop
-    brighter or darker, another gamma), of lids, shadows and black areas over 30 and 50 % of the field, of
-    photographs blurred until no vessel is left, with and without the noise of a sensor, and whether it follows the
-    brightness of the photographs. Seeded by file name: a second run prints the same.
+    brighter or darker, another gamma, little light, no colour), of lids, shadows and black areas over 30 and 50 % of
+    the field, of photographs blurred until no vessel is left, with and without the noise of a sensor, and whether it
+    follows the brightness of the photographs. Seeded by file name: a second run prints the same.
     """
     from fthnet_kit.bench.quality.looks import looks_table, measure_looks
     from fthnet_kit.bench.quality.severity import best_images, measure_severity, severity_table, write_report
