@@ -168,7 +168,7 @@ def test_some_photographs_lose_their_colour_and_keep_their_vessels(photograph: I
     jittered = [jitter_colour(small, np.random.default_rng(seed)) for seed in range(200)]
     grey = [image for image in jittered if colourfulness(image) < 0.3 * colourfulness(small)]
     assert 0.03 < len(grey) / len(jittered) < 0.3
-    assert min(map(contrast, grey)) > 0.5 * contrast(small)
+    assert np.median([contrast(image) for image in grey]) > 0.75 * contrast(small)
 
 
 def test_some_cameras_hardly_show_blue(photograph: Image) -> None:
