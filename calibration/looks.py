@@ -12,7 +12,7 @@ from fthnet_kit.edge.image import Image
 
 CAST_SHARE = 0.35  # photographs in the colours of another camera
 GREY_SHARE = 0.25  # photographs with less colour, down to none
-LEAST_COLOUR = (0.0, 0.7)  # share of their colour that is left
+COLOUR_LEFT = (0.0, 0.7)  # share of it
 GREY_OF = ((0.0, 0.5, 0.1), (0.25, 1.0, 0.6))  # what a grey is made of, BGR: most of all green, as without red light
 LOOK_STOPS = (-2.8, 0.8)  # stops of linear light
 LOOK_GAMMA = (0.65, 1.6)
@@ -33,7 +33,7 @@ def jitter_colour(image: Image, rng: Rng) -> Image:
     if rng.random() < CAST_SHARE:
         gain = gain * rng.uniform((0.05, 0.75, 0.8), (1.15, 1.15, 1.15))
     if rng.random() < GREY_SHARE:
-        grey, colour = rng.uniform(*GREY_OF), rng.uniform(*LEAST_COLOUR)
+        grey, colour = rng.uniform(*GREY_OF), rng.uniform(*COLOUR_LEFT)
         return cv2.transform(image, np.diag(gain) @ (colour * np.eye(3) + (1 - colour) * grey / grey.sum()))
     tables = np.clip(np.arange(256)[:, None] * gain, 0, 255).astype(np.uint8)
     return cv2.LUT(image, tables.reshape(1, 256, 3))
